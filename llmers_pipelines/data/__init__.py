@@ -1,0 +1,1 @@
+"""Catalogs, interactions and splits: from a person's files to validated, versioned tables."""

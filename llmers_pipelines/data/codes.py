@@ -1,0 +1,97 @@
+"""Declared columns of items and users as integer codes for ctr models."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .description import FieldSpec, Source
+from .schema import DataError
+from .training import Field, IdMap
+from .validate import to_numbers
+
+
+def coded_fields(
+    table: pa.Table | None,
+    source: Source | None,
+    id_column: str,
+    ids: IdMap,
+    train_positions: np.ndarray,
+) -> tuple[dict[str, Field], dict[str, object]]:
+    """Return the category and number fields of ``source`` as codes in the order of ``ids``.
+
+    Codes are int32[n + 1] with 0 for padding and missing values. Of several values the first is
+    taken. Numbers fall into buckets whose bounds are quantiles over the training rows
+    (``train_positions`` int64[R], the entity of each row).
+    """
+    if table is None or source is None:
+        return {}, {}
+    place = _rows_of(table, id_column, ids)
+    fields: dict[str, Field] = {}
+    several, single_valued = [], []
+    for spec in source.fields.values():
+        if spec.kind not in ("category", "number"):
+            continue
+        column = table[spec.name]
+        if spec.kind == "number":
+            fields[spec.name] = _buckets(column, place, spec, train_positions)
+        else:
+            fields[spec.name] = _categories(column, place, spec)
+            if spec.separator:
+                several.append(spec.name)
+        if len(fields[spec.name].vocabulary) < 2:
+            single_valued.append(spec.name)
+            del fields[spec.name]
+    info: dict[str, object] = {"fields": {n: len(f.vocabulary) for n, f in fields.items()}}
+    if several:
+        info["first_of_several"] = several
+    if single_valued:
+        info["constant_fields_left_out"] = single_valued
+    return fields, info
+
+
+def _rows_of(table: pa.Table, id_column: str, ids: IdMap) -> np.ndarray:
+    """Row of ``table`` for each id, int64[n]; -1 where it has none."""
+    found = pc.index_in(pa.array(ids.ids, pa.string()), value_set=table[id_column].combine_chunks())
+    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _spread(codes: np.ndarray, place: np.ndarray) -> np.ndarray:
+    out = np.zeros(len(place) + 1, np.int32)
+    out[1:] = np.where(place >= 0, codes[place], 0)
+    return out
+
+
+def _categories(column: pa.ChunkedArray, place: np.ndarray, spec: FieldSpec) -> Field:
+    words = pc.cast(column, pa.string())
+    if spec.separator:
+        words = pc.list_element(pc.split_pattern(words, "|", max_splits=1), 0)
+    words = pc.utf8_trim_whitespace(words)
+    words = pc.if_else(pc.equal(words, ""), pa.scalar(None, pa.string()), words)
+    vocabulary = sorted(pc.unique(words).drop_null().to_pylist())
+    found = pc.index_in(words, value_set=pa.array(vocabulary, pa.string()))
+    codes = pc.fill_null(found, -1).to_numpy().astype(np.int64) + 1
+    return Field(_spread(codes, place), tuple(vocabulary))
+
+
+def _buckets(
+    column: pa.ChunkedArray, place: np.ndarray, spec: FieldSpec, train: np.ndarray
+) -> Field:
+    values, bad = to_numbers(column)
+    if bad.any():
+        raise DataError(f"field {spec.name!r} is declared a number but holds other values")
+    by_id = np.where(place >= 0, values[place], np.nan)
+    seen = by_id[train - 1]
+    seen = seen[~np.isnan(seen)]
+    if not len(seen):
+        return Field(np.zeros(len(place) + 1, np.int32), ())
+    bounds = np.unique(np.quantile(seen, np.linspace(0, 1, spec.buckets + 1)[1:-1]))
+    codes = np.where(np.isnan(by_id), 0, np.searchsorted(bounds, by_id, side="right") + 1)
+    edges = ["-inf", *(f"{b:.6g}" for b in bounds), "inf"]
+    names = tuple(f"[{low}, {high})" for low, high in pairwise(edges))
+    out = np.zeros(len(place) + 1, np.int32)
+    out[1:] = codes
+    return Field(out, names)

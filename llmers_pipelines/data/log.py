@@ -1,0 +1,229 @@
+"""From tables of ids to a log of positions: filters, id maps, order, duplicates, k-core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .rules import parse_rule
+from .schema import EVENT, ITEM_ID, POSITION, TIMESTAMP, USER_ID, DataError
+from .split_spec import SplitSpec
+from .training import IdMap
+
+
+@dataclass(frozen=True)
+class Log:
+    """Rows sorted by user, then time, then their order in the table.
+
+    ``user`` int64[R] in 1..U, ``item`` int64[R] in 1..N, ``time`` int64[R]; ``row`` int64[R] is the
+    row of the table that a log row came from. ``clock`` is seconds, order or none.
+    """
+
+    users: IdMap
+    items: IdMap
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    row: np.ndarray
+    clock: str
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def start(self) -> np.ndarray:
+        """Offsets int64[U + 1]: rows of user u are ``start[u - 1]:start[u]``."""
+        return np.searchsorted(self.user, np.arange(1, len(self.users) + 2))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Rows per user, int64[U]."""
+        return np.diff(self.start)
+
+    def place(self) -> np.ndarray:
+        """Place of each row within its user, int64[R], from 0."""
+        return np.arange(len(self)) - np.repeat(self.start[:-1], self.lengths)
+
+    def take(self, keep: np.ndarray) -> Log:
+        """Return the rows of ``keep`` (bool[R], or row numbers in a new order); id maps stay."""
+        return replace(
+            self, user=self.user[keep], item=self.item[keep],
+            time=self.time[keep], row=self.row[keep],
+        )  # fmt: skip
+
+    def hashes(self, seed: int, salt: str = "") -> np.ndarray:
+        """Uniform draws float64[R] that depend on ids, time and seed, not on the rows' order."""
+        user = pd.util.hash_array(np.array(["", *self.users.ids], object))[self.user]
+        item = pd.util.hash_array(np.array(["", *self.items.ids], object))[self.item]
+        mixed = mix(user ^ mix(item ^ mix(self.time.astype(np.uint64) + salt_of(seed, salt))))
+        return uniform(mixed)
+
+
+def salt_of(seed: int, salt: str) -> np.uint64:
+    """A 64-bit constant for one purpose of one seed."""
+    return pd.util.hash_array(np.array([f"{salt}:{seed}"], object))[0]
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """The finalizer of splitmix64, uint64 -> uint64."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uniform(hashed: np.ndarray) -> np.ndarray:
+    """Return uint64 hashes as float64 in [0, 1)."""
+    return (hashed >> np.uint64(11)) * 2.0**-53
+
+
+def id_draws(ids: IdMap, seed: int, salt: str) -> np.ndarray:
+    """Uniform draws float64[n], one per id, independent of the other ids."""
+    return uniform(mix(pd.util.hash_array(np.array(ids.ids, object)) ^ salt_of(seed, salt)))
+
+
+def prepare_log(
+    tables: Mapping[str, pa.Table], spec: SplitSpec
+) -> tuple[Log, dict[str, int], dict[str, object]]:
+    """Return the log of ``spec``, rows dropped by reason, and facts about ids and k-core.
+
+    Raises ``DataError`` when no row is left.
+    """
+    log = tables["interactions"]
+    drops: dict[str, int] = {}
+    keep = _wanted(log, spec, drops)
+    item, items, user, users = _positions(tables, keep, drops)
+    time, clock = _moments(log)
+    row = np.flatnonzero(keep)
+    if not len(row):
+        raise DataError(f"split {spec.name!r}: no interaction is left; dropped: {drops}")
+    if len(row) < len(keep):
+        user, item, time = user[row], item[row], time[row]
+    result = Log(users, items, user, item, time, row, clock).take(_order(user, time))
+    if spec.duplicates != "keep":
+        before = len(result)
+        result = result.take(_one_per_pair(result, last=spec.duplicates == "last"))
+        drops["duplicate"] = before - len(result)
+    info: dict[str, object] = {}
+    if spec.k_core > 1:
+        before = len(result)
+        result, rounds = k_core(result, spec.k_core)
+        drops["k_core"] = before - len(result)
+        info["k_core_rounds"] = rounds
+        if not len(result):
+            raise DataError(
+                f"split {spec.name!r}: k_core = {spec.k_core} leaves nothing of {before} "
+                "interactions; use a smaller value"
+            )
+    return compact(result, universe=spec.universe), {k: v for k, v in drops.items() if v}, info
+
+
+def _wanted(log: pa.Table, spec: SplitSpec, drops: dict[str, int]) -> np.ndarray:
+    keep = np.ones(log.num_rows, bool)
+    if spec.events:
+        if EVENT not in log.column_names:
+            raise DataError(
+                f"split {spec.name!r} keeps events {list(spec.events)}, but the interactions have "
+                "no column 'event'; map one under [interactions.columns]"
+            )
+        wanted = np.asarray(pc.is_in(log[EVENT], value_set=pa.array(spec.events)))
+        drops["other_event"] = int((~wanted).sum())
+        keep &= wanted
+    if spec.positive:
+        positive, _ = parse_rule(spec.positive).holds(log)
+        drops["not_positive"] = int((keep & ~positive).sum())
+        keep &= positive
+    if spec.label:
+        _, known = parse_rule(spec.label).holds(log)
+        drops["no_label"] = int((keep & ~known).sum())
+        keep &= known
+    return keep
+
+
+def _positions(tables: Mapping[str, pa.Table], keep: np.ndarray, drops: dict[str, int]):
+    """Positions 1..n of every row: items in the order of the catalog, users in that of ``users``.
+
+    Rows of items that the catalog lacks lose their place in ``keep``.
+    """
+    log = tables["interactions"]
+    items = tables["items"][ITEM_ID].combine_chunks()
+    item = _index(log[ITEM_ID], items)
+    drops["unknown_item"] = int((keep & (item == 0)).sum())
+    keep &= item > 0
+    users = pc.unique(log[USER_ID])
+    if tables.get("users") is not None:
+        listed = tables["users"][USER_ID].combine_chunks()
+        users = pa.concat_arrays([listed, users.filter(pc.invert(pc.is_in(users, listed)))])
+    user = _index(log[USER_ID], users)
+    return item, IdMap(tuple(items.to_pylist())), user, IdMap(tuple(users.to_pylist()))
+
+
+def _index(ids: pa.ChunkedArray, known: pa.Array) -> np.ndarray:
+    found = pc.fill_null(pc.index_in(ids, value_set=known), -1)
+    return found.to_numpy().astype(np.int64) + 1
+
+
+def _moments(log: pa.Table) -> tuple[np.ndarray, str]:
+    for column, clock in ((TIMESTAMP, "seconds"), (POSITION, "order")):
+        if column in log.column_names:
+            return log[column].to_numpy().astype(np.int64), clock
+    return np.arange(log.num_rows, dtype=np.int64), "none"
+
+
+def _order(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Stable order by user, then time: equal moments keep the order of the table."""
+    low, span = int(time.min()), int(time.max()) - int(time.min()) + 1
+    if (int(user.max()) + 1) * span < 2**63:
+        key = user * span
+        key += time
+        key -= low
+        return np.argsort(key, kind="stable")
+    return np.lexsort((time, user))
+
+
+def _one_per_pair(log: Log, *, last: bool) -> np.ndarray:
+    """Mark the first (or last) row of each user and item."""
+    pair = log.user * (len(log.items) + 1) + log.item
+    order = np.argsort(pair, kind="stable")
+    new = np.ones(len(pair), bool)
+    new[1:] = pair[order[1:]] != pair[order[:-1]]
+    chosen = np.roll(new, -1) if last else new
+    keep = np.zeros(len(pair), bool)
+    keep[order[chosen]] = True
+    return keep
+
+
+def k_core(log: Log, k: int) -> tuple[Log, int]:
+    """Drop users and items with fewer than ``k`` rows until none is left; return the rounds too."""
+    rounds = 0
+    while len(log):
+        rounds += 1
+        often = np.bincount(log.item, minlength=len(log.items) + 1) >= k
+        active = np.bincount(log.user, minlength=len(log.users) + 1) >= k
+        keep = often[log.item] & active[log.user]
+        if keep.all():
+            break
+        log = log.take(keep)
+    return log, rounds
+
+
+def compact(log: Log, *, universe: str = "catalog") -> Log:
+    """Leave out users without rows and, for universe "interactions", items without rows."""
+    users, user = _squeeze(log.users, log.user)
+    items, item = (log.items, log.item) if universe == "catalog" else _squeeze(log.items, log.item)
+    return replace(log, users=users, user=user, items=items, item=item)
+
+
+def _squeeze(ids: IdMap, positions: np.ndarray) -> tuple[IdMap, np.ndarray]:
+    used = np.zeros(len(ids) + 1, bool)
+    used[positions] = True
+    used[0] = False
+    if used[1:].all():
+        return ids, positions
+    place = np.cumsum(used)
+    return IdMap(tuple(v for v, u in zip(ids.ids, used[1:], strict=True) if u)), place[positions]

@@ -1,0 +1,1 @@
+"""Pure functions of assets: reducers, neighbours, pooled vectors."""

@@ -1,0 +1,1 @@
+"""Text encoders and what checks their vectors."""

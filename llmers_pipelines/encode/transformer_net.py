@@ -1,0 +1,100 @@
+"""The transformer itself: tokenize, batch by length, forward, pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoModel, AutoTokenizer
+
+from .encoder import EncoderInfo, Progress
+
+
+class TransformerNet:
+    """A frozen model in evaluation mode with its tokenizer; read from a folder, never a network."""
+
+    def __init__(self, folder: Path, info: EncoderInfo, device: str) -> None:
+        self.info = info
+        self.device = torch.device(device)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=getattr(torch, info.dtype),
+        )
+        if model.config.is_encoder_decoder:
+            model = model.get_encoder()
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        limits = [info.max_length, self.tokenizer.model_max_length]
+        self.max_length = min(int(n) for n in limits if n)
+
+    def encode(
+        self, texts: Sequence[str], token_budget: int, progress: Progress | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Return float32[n, E] in the order of ``texts`` and how many reached the length limit.
+
+        Texts are batched with others of their length, the longest first, so that little is padded
+        and a batch that does not fit into memory fails at once.
+        """
+        prefixed = [self.info.prefix + t for t in texts]
+        tokens = self.tokenizer(
+            prefixed, truncation=True, max_length=self.max_length, padding=False,
+            return_attention_mask=False, return_token_type_ids=False,
+        )["input_ids"]  # fmt: skip
+        lengths = np.array([len(t) for t in tokens])
+        out = np.zeros((len(texts), self.info.dim), np.float32)
+        for rows in batches(lengths, token_budget):
+            vectors = self._forward([tokens[r] for r in rows])
+            if vectors.shape[1] != self.info.dim:
+                raise ValueError(f"config.json says width {self.info.dim}, got {vectors.shape[1]}")
+            out[rows] = vectors.cpu().numpy()
+            if progress is not None:
+                progress(len(rows))
+        return out, int((lengths >= self.max_length).sum())
+
+    def _forward(self, tokens: list[list[int]]) -> Tensor:
+        width = max(1, max(map(len, tokens)))
+        ids = torch.full((len(tokens), width), self.tokenizer.pad_token_id or 0)
+        mask = torch.zeros((len(tokens), width), dtype=torch.long)
+        for row, t in enumerate(tokens):
+            ids[row, : len(t)] = torch.tensor(t, dtype=torch.long)
+            mask[row, : len(t)] = 1
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        with torch.inference_mode():
+            whole = self.info.layer == -1
+            out = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=not whole)
+            hidden = out.last_hidden_state if whole else out.hidden_states[self.info.layer]
+            vectors = pool(hidden.float(), mask, self.info.pooling)
+            return F.normalize(vectors, dim=1) if self.info.normalize else vectors
+
+
+def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
+    """Return float (B, E) from token states (B, L, E); padding (mask 0) on either side is ignored.
+
+    ``mean`` over real tokens, ``cls`` = first real token, ``last`` = last real token.
+    """
+    if how == "mean":
+        weight = mask.to(hidden.dtype).unsqueeze(-1)
+        return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+    place = torch.arange(mask.shape[1], device=mask.device)
+    if how == "cls":
+        at = torch.where(mask > 0, place, mask.shape[1] - 1).amin(1)
+    else:
+        at = (mask * place).amax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), at]
+
+
+def batches(lengths: np.ndarray, token_budget: int) -> Iterator[np.ndarray]:
+    """Yield row numbers, longest first: rows x longest <= ``token_budget``, at least one row."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, token_budget // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size

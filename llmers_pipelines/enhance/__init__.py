@@ -1,0 +1,1 @@
+"""Parts that carry knowledge into a backbone: initializers, fusions, auxiliary losses."""

@@ -1,0 +1,1 @@
+"""Full-ranking and CTR evaluation: tables per user, metrics, slices, significance, the gate."""

@@ -1,0 +1,124 @@
+"""Metrics of click predictions: discrimination, likelihood, calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+CLIP = 1e-7
+METRICS = ("auc", "gauc", "logloss", "ne", "ece")
+PRIMARY = "auc"
+LOWER_IS_BETTER = frozenset({"logloss", "ne", "ece"})
+
+
+def metrics(table: pa.Table, bins: int = 10) -> dict[str, float | None]:
+    """Return all metrics of a prediction table; None (never NaN) where one is not defined.
+
+    ``gauc_share`` is the share of users with both classes, over whom gAUC is a mean.
+    """
+    y, p = table["label"].to_numpy(), table["p"].to_numpy()
+    grouped, share = gauc(table["user"].to_numpy(), y, p)
+    return {
+        "auc": auc(y, p), "gauc": grouped, "logloss": logloss(y, p),
+        "ne": normalised_entropy(y, p), "ece": ece(y, p, bins), "gauc_share": share,
+    }  # fmt: skip
+
+
+def auc(label: np.ndarray, p: np.ndarray) -> float | None:
+    """Return P(s+ > s-) + P(s+ = s-) / 2; None with one class only."""
+    values, users = user_auc(np.zeros(len(label), np.int64), label, p)
+    return float(values[0]) if len(users) else None
+
+
+def user_auc(user: np.ndarray, label: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (AUC float64[M], users int64[M]) of the users who have both classes, sorted."""
+    order = np.lexsort((p, user))
+    user, y, p = user[order], label[order], p[order]
+    users, start, count = np.unique(user, return_index=True, return_counts=True)
+    if not len(users):
+        return np.zeros(0), users
+    owner = np.repeat(np.arange(len(users)), count)
+    new = np.ones(len(p), bool)
+    new[1:] = (owner[1:] != owner[:-1]) | (p[1:] != p[:-1])
+    group = np.cumsum(new) - 1
+    place = np.arange(len(p)) - start[owner] + 1.0
+    place = (np.bincount(group, place) / np.bincount(group))[group]  # ties share their mean rank
+    positives = np.add.reduceat(y, start)
+    both = (positives > 0) & (positives < count)
+    wins = np.add.reduceat(place * y, start) - positives * (positives + 1) / 2
+    return wins[both] / (positives * (count - positives))[both], users[both]
+
+
+def gauc(user: np.ndarray, label: np.ndarray, p: np.ndarray) -> tuple[float | None, float | None]:
+    """Return sum_u n_u AUC_u / sum_u n_u over users with both classes, and their share of users."""
+    values, users = user_auc(user, label, p)
+    everyone, count = np.unique(user, return_counts=True)
+    if not len(everyone):
+        return None, None
+    if not len(users):
+        return None, 0.0
+    weight = count[np.isin(everyone, users)]
+    return float((weight * values).sum() / weight.sum()), len(users) / len(everyone)
+
+
+def row_loss(label: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Return -log p(label) per row, float64[R], with p clipped to [1e-7, 1 - 1e-7]."""
+    p = np.clip(p, CLIP, 1 - CLIP)
+    return -np.where(label > 0, np.log(p), np.log1p(-p))
+
+
+def logloss(label: np.ndarray, p: np.ndarray) -> float | None:
+    return float(row_loss(label, p).mean()) if len(label) else None
+
+
+def entropy(rate: np.ndarray) -> np.ndarray:
+    """Return H(rate) in nats, 0 at rates 0 and 1."""
+    rate = np.asarray(rate, np.float64)
+    inner = np.clip(rate, np.finfo(float).tiny, 1.0)
+    outer = np.clip(1 - rate, np.finfo(float).tiny, 1.0)
+    return -(rate * np.log(inner) + (1 - rate) * np.log(outer))
+
+
+def normalised_entropy(label: np.ndarray, p: np.ndarray) -> float | None:
+    """Return logloss / H(base rate): 1 = as good as the base rate. None with one class only."""
+    if not len(label):
+        return None
+    base = float(entropy(label.mean()))
+    return float(row_loss(label, p).mean()) / base if base > 0 else None
+
+
+def reliability(label: np.ndarray, p: np.ndarray, bins: int = 10) -> np.ndarray:
+    """Return float64[b, 3]: rows, mean prediction, observed rate of bins of equal mass.
+
+    Equal predictions stay in one bin, so the result does not depend on the order of rows and
+    fewer bins than asked may come back.
+    """
+    if not len(p):
+        return np.zeros((0, 3))
+    ordered = np.sort(p)
+    inner = ordered[(np.arange(1, bins) * len(p)) // bins]  # first value of bins 2, 3, ...
+    which = np.searchsorted(inner, p, side="right")
+    count = np.bincount(which, minlength=bins)
+    used = count > 0
+    count = count[used]
+    mean = np.bincount(which, p, minlength=bins)[used] / count
+    rate = np.bincount(which, label, minlength=bins)[used] / count
+    return np.stack([count, mean, rate], axis=1)
+
+
+def ece(label: np.ndarray, p: np.ndarray, bins: int = 10) -> float | None:
+    """Return the expected calibration error: mass-weighted |mean prediction - observed rate|."""
+    table = reliability(label, p, bins)
+    if not len(table):
+        return None
+    return float((table[:, 0] * np.abs(table[:, 1] - table[:, 2])).sum() / table[:, 0].sum())
+
+
+def relaimpr(enhanced: float, base: float) -> float | None:
+    """Return (AUC_e - 0.5) / (AUC_b - 0.5) - 1; None when the base does not beat chance."""
+    return (enhanced - 0.5) / (base - 0.5) - 1 if base > 0.5 else None
+
+
+def auc_ratio(enhanced: float, base: float) -> float | None:
+    """Return AUC_e / AUC_b - 1, which some papers (FLIP) call relative improvement."""
+    return enhanced / base - 1 if base > 0 else None

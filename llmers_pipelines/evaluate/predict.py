@@ -1,0 +1,238 @@
+"""One row per evaluated target or impression: what every metric is a query on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ..data.training import SPLIT_NAMES, TEST, TrainingData
+from ..models.histories import Rows, history_before, rows_of
+
+BLOCK_BYTES = 4 << 20  # scores of one block; larger blocks leave the cache before they are counted
+SMALLEST_BLOCK = 32  # users; below it the cost of a model call dominates
+
+
+class Ranker(Protocol):
+    def scores(self, users: np.ndarray, histories: Sequence[np.ndarray]) -> np.ndarray:
+        """Return float32[B, N + 1]; column 0 (padding) is ignored."""
+        ...
+
+
+class Predictor(Protocol):
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Return float32[R] probabilities of a positive label."""
+        ...
+
+
+def rank_table(
+    model: Ranker,
+    data: TrainingData,
+    split: int,
+    *,
+    block: int = 512,
+    only: np.ndarray | None = None,
+    repeats: Literal["drop", "keep"] = "drop",
+) -> pa.Table:
+    """Return the rank of every target among all items, one row per (user, target).
+
+    Columns: user_id string, user int64, item int64, rank float64, n_candidates int64; sorted by
+    user and item. Candidates are all N items without those that the user has seen (train rows at
+    validation, train and validation rows at test; history rows in both), and always the user's
+    targets. ``rank = 1 + #{s_j > s_t} + #{s_j = s_t, j != t} / 2``: constant scores give the middle
+    rank, never the first. A target that the user has seen before is dropped and counted in the
+    table's stamp, or with ``repeats="keep"`` stays a candidate. ``only`` (bool[N + 1]) restricts
+    candidates and targets, as in the cold-item protocol. ``block`` is the largest number of users
+    per model call. Raises ``ValueError`` on NaN scores.
+    """
+    seen = history_before(data, split)
+    user, item, gone_user, gone_item, repeated = _targets(data, split, seen, repeats)
+    allowed = _allowed(data, only)
+    column = np.where(allowed, np.cumsum(allowed) - 1, -1)  # of an item among the candidates
+    user, item = user[allowed[item]], item[allowed[item]]
+    gone_user, gone = gone_user[allowed[gone_item]], column[gone_item[allowed[gone_item]]]
+    start, gone_start = (a.searchsorted(np.arange(data.n_users + 2)) for a in (user, gone_user))
+    target, rank = column[item], np.empty(len(user))
+    for users, scores in scored_blocks(model, data, seen, distinct(user), block):
+        scores = scores[:, 1:] if only is None else scores[:, allowed]
+        for u, row in zip(users.tolist(), scores, strict=True):
+            here = slice(start[u], start[u + 1])
+            values = row[target[here]]
+            out = row[gone[gone_start[u] : gone_start[u + 1]]]
+            # the target ties with itself, which gives it half a place
+            rank[here] = 0.5 + count_above(row, values) - count_above(out, values)
+    return pa.table(
+        {
+            "user_id": _ids(data, user), "user": user, "item": item, "rank": rank,
+            "n_candidates": int(allowed.sum()) - np.diff(gone_start)[user],
+        },
+        metadata=_stamp(data, split, repeats=repeats, repeated_targets=str(repeated)),
+    )  # fmt: skip
+
+
+def count_above(values: np.ndarray, targets: np.ndarray) -> np.ndarray | float:
+    """Return how many ``values`` exceed each target, equal ones counted half.
+
+    A float64[T], or one number where there is one target.
+    """
+    if len(targets) == 1:  # two passes over a cached row beat one sort
+        target = targets[0]
+        return 0.5 * (np.count_nonzero(values > target) + np.count_nonzero(values >= target))
+    ordered = np.sort(values)
+    upto = ordered.searchsorted(targets, "left") + ordered.searchsorted(targets, "right")
+    return len(values) - 0.5 * upto
+
+
+def scored_blocks(
+    model: Ranker, data: TrainingData, seen: Rows, users: np.ndarray, block: int = 512
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (users int64[B], scores float[B, N + 1]), checked; each user once.
+
+    Users go by history length, so that a model which pads its batches pads little.
+    """
+    users = users[np.argsort(seen.counts[users], kind="stable")]
+    step = min(block, max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * (data.n_items + 1))))
+    for low in range(0, len(users), step):
+        part = users[low : low + step]
+        scores = np.asarray(model.scores(part, seen.lists(part)))
+        if scores.shape != (len(part), data.n_items + 1):
+            raise ValueError(
+                f"scores of {type(model).__name__} have shape {scores.shape}, expected "
+                f"{(len(part), data.n_items + 1)}: one column per item and column 0 for padding"
+            )
+        if np.isnan(scores[:, 1:].min(initial=np.inf)):  # a minimum carries NaN along
+            bad = np.flatnonzero(np.isnan(scores[:, 1:]).any(axis=1))
+            raise ValueError(
+                f"scores of {type(model).__name__} are NaN for {len(bad)} of {len(part)} users, "
+                f"first {data.users.ids[part[bad[0]] - 1]!r}: look for a diverged training or a "
+                "constant column that was divided by its deviation"
+            )
+        yield part, scores
+
+
+def ctr_table(model: Predictor, data: TrainingData, split: int) -> pa.Table:
+    """Return the prediction for every impression of ``split``, in the order of the log.
+
+    Columns: user_id string, user int64, item int64, row int64 (row of the log), label float64 in
+    {0, 1}, p float64. Raises ``ValueError`` on missing labels and on values outside [0, 1] or NaN.
+    """
+    if data.label is None:
+        raise ValueError(f"task {data.task!r} has no labels: use rank_table")
+    row = np.flatnonzero(data.split == split)
+    p = np.asarray(model.predict(row), np.float64)
+    if p.shape != row.shape:
+        raise ValueError(f"{type(model).__name__} predicted shape {p.shape} for {len(row)} rows")
+    bad = np.flatnonzero(~((p >= 0) & (p <= 1)))
+    if len(bad):
+        raise ValueError(
+            f"{type(model).__name__} predicted {p[bad[0]]} for row {row[bad[0]]} ({len(bad)} such "
+            "rows): expected probabilities in [0, 1]"
+        )
+    user = data.user[row]
+    return pa.table(
+        {
+            "user_id": _ids(data, user), "user": user, "item": data.item[row], "row": row,
+            "label": data.label[row].astype(np.float64), "p": p,
+        },
+        metadata=_stamp(data, split),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Recommended lists: users int64[M] in order, items int64[M, k], 0 where candidates ran out."""
+
+    users: np.ndarray
+    items: np.ndarray
+
+
+def top_k_lists(
+    model: Ranker,
+    data: TrainingData,
+    k: int = 10,
+    split: int = TEST,
+    *,
+    users: np.ndarray | None = None,
+    block: int = 512,
+) -> TopK:
+    """Return the k best unseen items per user, best first, equal scores by position.
+
+    Default users: those who have a target in ``split``.
+    """
+    seen = history_before(data, split)
+    if users is None:
+        users = data.user[data.split == split]
+    users = distinct(users)
+    lists = np.zeros((len(users), k), np.int64)
+    for part, scores in scored_blocks(model, data, seen, users, block):
+        for u, row in zip(part, scores, strict=True):
+            open_ = np.ones(len(row), bool)
+            open_[0] = False
+            open_[seen.of(u)] = False
+            ids = np.flatnonzero(open_)
+            values = row[ids]
+            if len(ids) > k:
+                best = values >= np.partition(values, len(ids) - k)[len(ids) - k]
+                ids, values = ids[best], values[best]
+            ids = ids[np.argsort(-values, kind="stable")][:k]
+            lists[np.searchsorted(users, u), : len(ids)] = ids
+    return TopK(users, lists)
+
+
+def stamp_of(table: pa.Table) -> dict[str, str]:
+    """Return what ``rank_table`` and ``ctr_table`` wrote beside the rows (split, data, ...)."""
+    return {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+
+
+def _stamp(data: TrainingData, split: int, **more: str) -> dict[str, str]:
+    return {
+        "task": data.task, "split": SPLIT_NAMES[split], "data": data.content_hash(), **more
+    }  # fmt: skip
+
+
+def _targets(
+    data: TrainingData, split: int, seen: Rows, repeats: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return the targets (user, item: int64[T], each pair once, sorted), what is no candidate
+    (user, item alike), and how many targets had been seen before."""
+    held, width = rows_of(data, (split,)), data.n_items + 1
+    target = distinct(held.user * width + held.item)
+    past = distinct(seen.user * width + seen.item)
+    again = _within(target, past)
+    if repeats == "drop":
+        target = target[~again]
+    else:
+        past = past[~_within(past, target)]
+    return *divmod(target, width), *divmod(past, width), int(again.sum())
+
+
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """Return the sorted distinct ``keys``; one sort is far cheaper here than numpy's hashing."""
+    keys = np.sort(keys)
+    return keys[np.diff(keys, prepend=keys[:1] - 1) != 0]
+
+
+def _within(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which ``keys`` are among the sorted ``others``."""
+    at = others.searchsorted(keys)
+    found = at < len(others)
+    found[found] = others[at[found]] == keys[found]
+    return found
+
+
+def _allowed(data: TrainingData, only: np.ndarray | None) -> np.ndarray:
+    shape = (data.n_items + 1,)
+    if only is not None and (only.shape != shape or only.dtype != bool):
+        raise ValueError(
+            f"only has shape {only.shape} and type {only.dtype}, expected bool of {shape}"
+        )
+    allowed = np.ones(shape, bool) if only is None else only.copy()
+    allowed[0] = False
+    return allowed
+
+
+def _ids(data: TrainingData, user: np.ndarray) -> Any:
+    return pa.array(data.users.ids, pa.string()).take(pa.array(user - 1))

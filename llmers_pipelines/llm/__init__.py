@@ -1,0 +1,1 @@
+"""Engines that answer prompts offline, and the runner that pays for each answer once."""

@@ -1,0 +1,258 @@
+"""The engine that runs a local language model through transformers, on CPU or CUDA."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .batching import batches, chat_text
+from .identity import model_folder, tokenizer_sha256, weights_sha256
+from .protocol import (
+    ChoiceRequest,
+    ChoiceResult,
+    EngineError,
+    EngineInfo,
+    GenRequest,
+    GenResult,
+    Halt,
+    Message,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+_ABILITIES = frozenset({"prompts", "schema", "logprobs", "prefix_score", "hidden_layers", "lora"})
+
+
+@dataclass(frozen=True)
+class HfSettings:
+    """``model`` is a local folder or a hub id. Zeros and "auto" leave the choice to the device.
+
+    Only ``model``, ``revision`` and ``adapter`` can change an answer's meaning; the rest is speed.
+    """
+
+    model: str
+    revision: str = ""
+    adapter: str = ""  # folder of a LoRA adapter
+    device: str = "auto"  # cuda if there is one, else cpu
+    dtype: str = "auto"  # bfloat16 on cuda, float32 on cpu
+    batch_tokens: int = 0  # prompt and answer tokens of one batch; 16,384 on cpu, 65,536 on cuda
+    max_batch: int = 0  # rows of one batch; 8 on cpu (32 was slower), 128 on cuda
+    context: int = 0  # token limit; the model's own
+
+
+def describe(settings: HfSettings) -> EngineInfo:
+    """Return the engine's identity from the files alone: nothing is loaded."""
+    folder = model_folder(settings.model, settings.revision)
+    names = ("torch", "transformers", "tokenizers", "xgrammar")
+    return EngineInfo(
+        kind="hf",
+        model=f"{settings.model}@{settings.revision}" if settings.revision else settings.model,
+        weights_sha256=weights_sha256(folder),
+        tokenizer_sha256=tokenizer_sha256(folder),
+        adapter=weights_sha256(Path(settings.adapter)) if settings.adapter else "",
+        dtype=settings.dtype,
+        libraries={name: version(name) for name in names},
+        capabilities=_ABILITIES,
+    )
+
+
+class HfEngine:
+    """Loads the model at the first call that needs it; a run served by the store loads nothing."""
+
+    def __init__(self, settings: HfSettings) -> None:
+        self.settings = settings
+        self.info = describe(settings)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        folder = model_folder(self.settings.model, self.settings.revision)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    @cached_property
+    def model(self) -> Any:
+        from transformers import AutoModelForCausalLM, GenerationConfig
+
+        folder = model_folder(self.settings.model, self.settings.revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=self._dtype, use_safetensors=True, trust_remote_code=False
+        )
+        if self.settings.adapter:
+            model = _with_adapter(model, self.settings.adapter)
+        stop = model.generation_config.eos_token_id
+        stops = stop if isinstance(stop, (list, tuple)) else [stop]
+        ends = {t for t in (*stops, self.tokenizer.eos_token_id) if t is not None}
+        # The model's own sampling defaults would change answers without entering their keys.
+        model.generation_config = GenerationConfig(
+            eos_token_id=sorted(ends),
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        self.info = dataclasses.replace(self.info, dtype=str(self._dtype).removeprefix("torch."))
+        return model.to(self.device).eval()
+
+    @cached_property
+    def device(self) -> str:
+        import torch
+
+        if self.settings.device != "auto":
+            return self.settings.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        import torch
+
+        name = self.settings.dtype
+        if name == "auto":
+            name = "bfloat16" if self.device.startswith("cuda") else "float32"
+        return getattr(torch, name)
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        own = getattr(self.model.config, "max_position_embeddings", None)
+        return min(filter(None, (self.settings.context, own)), default=1_000_000)
+
+    @cached_property
+    def _grammars(self) -> Any:
+        from .structured import Grammars
+
+        width = self.model.get_output_embeddings().weight.shape[0]
+        return Grammars(self.tokenizer, width, self.model.generation_config.eos_token_id)
+
+    def generate(
+        self, requests: Sequence[GenRequest], *, halt: Halt | None = None
+    ) -> Iterator[GenResult]:
+        """Yield results batch by batch, longest prompts first. Rows that do not fit are errors."""
+        from .hf_decode import Work
+
+        works = []
+        for place, request in enumerate(requests):
+            try:
+                prompt = self._prompt(request.messages)
+            except ValueError as error:
+                yield GenResult.failed(request.row_id, str(error))
+                continue
+            if len(prompt) + request.max_tokens > self.context:
+                yield GenResult.failed(
+                    request.row_id,
+                    f"prompt of {len(prompt)} tokens and answer of up to {request.max_tokens} "
+                    f"exceed the model's context of {self.context}",
+                    tokens_in=0,
+                )
+                continue
+            works.append(Work(place, request, prompt))
+        works.sort(key=lambda w: (-w.size, w.place))
+        sized = [(w.size, w) for w in works]
+        for batch in batches(sized, self._batch_tokens, self._max_batch):
+            if halt is not None and halt():
+                return
+            yield from self._halving(batch)
+
+    def _prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Return the token ids of a chat; ``ValueError`` where it is more than text."""
+        if any(not isinstance(m["content"], str) for m in messages):
+            raise ValueError("this engine reads text only; the request holds an image")
+        text = chat_text(self.tokenizer, messages)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @property
+    def _batch_tokens(self) -> int:
+        auto = 65_536 if self.device.startswith("cuda") else 16_384
+        return self.settings.batch_tokens or auto
+
+    @property
+    def _max_batch(self) -> int:
+        return self.settings.max_batch or (128 if self.device.startswith("cuda") else 8)
+
+    def _halving(self, batch: list[Any]) -> Iterator[GenResult]:
+        """Yield the batch's results, in halves where the device's memory does not hold it whole."""
+        import torch
+
+        from .hf_decode import decode
+
+        try:
+            results = decode(self.model, self.tokenizer, self._grammars, batch)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            if len(batch) == 1:
+                yield GenResult.failed(batch[0].request.row_id, "the device is out of memory")
+                return
+            half = len(batch) // 2
+            yield from self._halving(batch[:half])
+            yield from self._halving(batch[half:])
+            return
+        yield from results
+
+    def choose(self, requests: Sequence[ChoiceRequest]) -> Iterator[ChoiceResult]:
+        """Yield log-probabilities of each request's choices; its prompt is computed once."""
+        from .hf_score import score_candidates
+
+        for request in requests:
+            try:
+                prefix = self._prompt(request.messages)
+            except ValueError as error:
+                yield ChoiceResult(request.row_id, error=str(error))
+                continue
+            tokens = [self.tokenizer(c, add_special_tokens=False)["input_ids"]
+                      for c in request.choices]  # fmt: skip
+            if reason := self._unscorable(prefix, tokens):
+                yield ChoiceResult(request.row_id, error=reason)
+                continue
+            scores = score_candidates(self.model, prefix, tokens, batch_tokens=self._batch_tokens)
+            sums, means = zip(*scores, strict=True)
+            yield ChoiceResult(request.row_id, sums, means)
+
+    def _unscorable(self, prefix: list[int], choices: list[list[int]]) -> str:
+        if not choices:
+            return "there are no choices"
+        if not all(choices):
+            return "a choice is empty"
+        if len(prefix) + max(map(len, choices)) > self.context:
+            return f"prompt and choice exceed the model's context of {self.context}"
+        return ""
+
+    def embed(self, texts: Sequence[str], *, pooling: str = "mean", layer: int = -1) -> np.ndarray:
+        """Return float32[len(texts), E]; texts beyond the context are cut at their end."""
+        import numpy as np
+
+        from .hf_states import hidden_states
+
+        pad = self.tokenizer.pad_token_id
+        rows = [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in texts]
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+        out = np.zeros((len(rows), self.model.config.hidden_size), np.float32)
+        sized = [(len(rows[i]), i) for i in order]
+        for batch in batches(sized, self._batch_tokens, self._max_batch):
+            tokens = [rows[i] for i in batch]
+            out[batch] = hidden_states(self.model, tokens, pooling=pooling, layer=layer, pad=pad)
+        return out
+
+    def close(self) -> None:
+        """Drop the model and give the device's memory back."""
+        if self.__dict__.pop("model", None) is not None and self.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()
+        self.__dict__.pop("_grammars", None)
+
+
+def _with_adapter(model: Any, folder: str) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise EngineError(
+            f"llm adapter {folder!r} needs the package peft; install llmers_pipelines[llm]"
+        ) from error
+    return PeftModel.from_pretrained(model, folder).merge_and_unload()

@@ -1,0 +1,1 @@
+"""Conventional recommenders, one backbone per file, behind named seams."""

@@ -1,0 +1,22 @@
+"""How weights are fitted: one settings object shared by all trained backbones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..plan import Component
+
+
+@dataclass(frozen=True)
+class Fit(Component):
+    """Optimizer and stopping rule. Selection is on the validation split, never on test."""
+
+    lr: float = 1e-3
+    batch: int = 128  # users (sequence), pairs (collaborative) or rows (ctr) per step
+    epochs: int = 200  # upper bound
+    min_epochs: int = 5  # no stop before
+    patience: int = 10  # evaluations without improvement
+    eval_every: int = 1  # epochs between evaluations
+    weight_decay: float = 0.0
+    schedule: str = "constant"  # or "cosine"
+    metric: str = "ndcg@10"  # "auc" for ctr

@@ -1,0 +1,71 @@
+"""The symmetric-normalized user-item graph and its propagation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ..data.training import TRAIN
+from .histories import rows_of, unique_pairs
+from .sparse_net import csr
+
+if TYPE_CHECKING:
+    from ..data.training import TrainingData
+
+
+class _Symmetric(torch.autograd.Function):
+    """``A X`` for a symmetric A: the gradient is A applied to the gradient."""
+
+    @staticmethod
+    def forward(ctx, matrix: Tensor, x: Tensor) -> Tensor:
+        ctx.matrix = matrix
+        return matrix @ x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:
+        return None, ctx.matrix @ grad.contiguous()
+
+
+class Graph(nn.Module):
+    """``D^-1/2 A D^-1/2`` as CSR over users, then items; no self-loops. No weights are saved."""
+
+    def __init__(self, user: np.ndarray, item: np.ndarray, n_users: int, n_items: int) -> None:
+        """``user``, ``item``: each edge once, by position; rows 0 (padding) have no edge."""
+        super().__init__()
+        a, b = user.astype(np.int64), item.astype(np.int64) + n_users + 1
+        rows, cols = np.concatenate([a, b]), np.concatenate([b, a])
+        size = n_users + n_items + 2
+        degree = np.bincount(rows, minlength=size).astype(np.float64)
+        scale = 1 / np.sqrt(np.maximum(degree, 1))
+        order = np.lexsort((cols, rows))
+        rows, cols = rows[order], cols[order]
+        start = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=size))])
+        values = (scale[rows] * scale[cols]).astype(np.float32)
+        for name, array in (("start", start), ("column", cols), ("value", values)):
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+        self.size = size
+
+    @property
+    def matrix(self) -> Tensor:
+        """The sparse matrix (U + N + 2, U + N + 2) on the module's device."""
+        return csr(self.start, self.column, self.value, (self.size, self.size))
+
+    def propagate(self, x: Tensor, layers: int) -> Tensor:
+        """Return the mean of ``A^k x`` over k = 0..layers; x (U + N + 2, D)."""
+        total, matrix = x, self.matrix
+        for _ in range(layers):
+            x = _Symmetric.apply(matrix, x)
+            total = total + x
+        return total / (layers + 1)
+
+
+def training_graph(data: TrainingData) -> Graph:
+    """Return the graph of the training rows, each (user, item) once."""
+    rows = rows_of(data, (TRAIN,))
+    user, item = unique_pairs(rows.user, rows.item, data.n_items)
+    return Graph(user, item, data.n_users, data.n_items)

@@ -1,0 +1,31 @@
+"""ItemKNN: items that were consumed by the same users (Sarwar et al., WWW 2001)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .seams import Backbone
+
+if TYPE_CHECKING:
+    from ..data.training import TrainingData
+
+
+@dataclass(frozen=True)
+class ItemKNN(Backbone):
+    """``S_ij = <x_i, x_j> / (|x_i| |x_j| + shrink)``, the ``k`` best i of each j; ``s = X_u S``.
+
+    ``decay`` weighs the history X_u by age when scoring (see TextKNN); "mean" is the classic.
+    """
+
+    tasks: ClassVar[frozenset[str]] = frozenset({"collaborative", "sequential"})
+    closed_form: ClassVar[bool] = True
+
+    k: int = 100
+    shrink: float = 10.0
+    decay: str = "harmonic"
+
+    def build(self, data: TrainingData, seed: int) -> Any:
+        from .itemknn_net import ItemKNNNet
+
+        return ItemKNNNet(n_items=data.n_items, k=self.k, shrink=self.shrink, decay=self.decay)

@@ -1,0 +1,88 @@
+"""A sparse item-item matrix from co-occurrence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.training import TRAIN
+from .decay_net import decay_weights, weighted_hot
+from .histories import rows_of, unique_pairs
+from .sparse_net import csr
+
+BLOCK = 2048  # items whose similarities are dense at a time
+
+
+def binary_matrix(user: np.ndarray, item: np.ndarray, data: Any) -> Any:
+    """Return the scipy CSR matrix (U + 1, N + 1) with 1 for each pair."""
+    from scipy.sparse import csr_matrix
+
+    ones = np.ones(len(user), np.float32)
+    return csr_matrix((ones, (user, item)), shape=(data.n_users + 1, data.n_items + 1))
+
+
+def neighbours(x: Any, k: int, shrink: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (target, neighbour, similarity), sorted by target, of the k most similar items.
+
+    x is a binary scipy matrix (users, items). Equal similarities go to the lower position.
+    """
+    norm = np.sqrt(np.asarray(x.sum(0)).ravel())
+    columns = x.tocsc()
+    parts = []
+    for at in range(0, x.shape[1], BLOCK):
+        s = np.asarray((columns[:, at : at + BLOCK].T @ x).toarray(), np.float32)  # (block, N + 1)
+        width = np.arange(len(s))
+        s[width, at + width] = 0
+        s /= np.maximum(norm[at : at + len(s), None] * norm[None, :] + shrink, 1e-12)
+        keep = min(k, s.shape[1] - 1)
+        best = np.argsort(-s, axis=1, kind="stable")[:, :keep]
+        value = np.take_along_axis(s, best, 1)
+        row, column = np.nonzero(value > 0)
+        parts.append((at + row, best[row, column], value[row, column]))
+    return tuple(np.concatenate(p) for p in zip(*parts, strict=True))  # type: ignore[return-value]
+
+
+class ItemKNNNet(nn.Module):
+    """Scores are the weighted sum over the history of similarities to each target's neighbours."""
+
+    def __init__(self, *, n_items: int, k: int, shrink: float, decay: str) -> None:
+        super().__init__()
+        decay_weights(decay, 1)  # an unknown name fails here
+        self.config = {"n_items": n_items, "k": k, "shrink": shrink, "decay": decay}
+        self.hooks = nn.ModuleList()
+        self.register_buffer("start", torch.zeros(n_items + 2, dtype=torch.int64))
+        self.register_buffer("column", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("value", torch.zeros(0))
+
+    def fit(self, data: Any, inputs: Any) -> None:
+        rows = rows_of(data, (TRAIN,))
+        x = binary_matrix(*unique_pairs(rows.user, rows.item, data.n_items), data)
+        target, other, value = neighbours(x, self.config["k"], self.config["shrink"])
+        counts = np.bincount(target, minlength=data.n_items + 1)
+        self.start = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]))
+        self.column, self.value = torch.from_numpy(other.astype(np.int64)), torch.from_numpy(value)
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *args: Any) -> None:
+        for name in ("column", "value"):  # their length is known only from the weights
+            if prefix + name in state:
+                setattr(self, name, torch.empty_like(state[prefix + name]))
+        super()._load_from_state_dict(state, prefix, *args)
+
+    def user_state(self, batch: Any) -> Tensor:
+        """Return the weights (B, N + 1) of the items of each history."""
+        return weighted_hot(batch.items, self.config["n_items"], self.config["decay"])
+
+    def score(self, state: Tensor, ids: Tensor | None = None) -> Tensor:
+        size = self.config["n_items"] + 1
+        matrix = csr(self.start, self.column, self.value, (size, size))  # targets x neighbours
+        scores = (matrix @ state.T).T
+        return scores.contiguous() if ids is None else scores[:, ids]
+
+    def keep(self) -> None:
+        """Nothing to compute ahead."""
+
+    def release(self) -> None:
+        """Nothing was kept."""

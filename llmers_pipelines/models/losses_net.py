@@ -1,0 +1,75 @@
+"""Losses over a whole catalog or over sampled items."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+CHUNK_FLOATS = 1 << 20  # logits that are in work together: 4 MiB, so they stay in the cache
+MIN_ROWS = 32
+
+
+class _FullSoftmax(torch.autograd.Function):
+    """Cross-entropy over all items that never holds more than one chunk of logits.
+
+    The gradient of each chunk is taken in the same pass, while its logits are in the cache.
+    """
+
+    @staticmethod
+    def forward(ctx, states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        rows, n = len(states), len(table)
+        step = rows if states.is_cuda else max(MIN_ROWS, CHUNK_FLOATS // n)
+        train = any(ctx.needs_input_grad[:2])
+        d_states = torch.empty_like(states) if train else None
+        d_table = torch.zeros_like(table) if train else None
+        buffer = states.new_empty(min(step, rows), n)
+        loss = states.new_zeros(())
+        columns = table.T
+        for at in range(0, rows, step):
+            h, t = states[at : at + step], targets[at : at + step]
+            z = torch.mm(h, columns, out=buffer[: len(h)])
+            z[:, 0] = -torch.inf
+            top = z.amax(1, keepdim=True)
+            aim = z.gather(1, t[:, None])
+            z.sub_(top).exp_()
+            total = z.sum(1, keepdim=True)
+            loss += (top + total.log() - aim).sum()
+            if train:
+                out = d_states[at : at + step]
+                torch.mm(z, table, out=out)
+                out.div_(total).sub_(table[t])
+                d_table.addmm_(z.T, h / total)
+        if train:
+            d_table.index_add_(0, targets, states, alpha=-1)
+            ctx.save_for_backward(d_states.div_(rows), d_table.div_(rows))
+        return loss / rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        d_states, d_table = ctx.saved_tensors
+        return (
+            d_states * grad if ctx.needs_input_grad[0] else None,
+            d_table * grad if ctx.needs_input_grad[1] else None,
+            None,
+        )
+
+
+def full_cross_entropy(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean of ``-s_t + logsumexp_{j >= 1} s_j`` with ``s = states @ table.T``.
+
+    states (M, D), table (N + 1, D) whose row 0 is padding and takes no part, targets (M,) in 1..N.
+    """
+    return _FullSoftmax.apply(states, table, targets)
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the mean of ``-log sigmoid(s+ - s-)``; positive (B,), negative (B, K)."""
+    return F.softplus(negative - positive[:, None]).mean()
+
+
+def sampled_softmax(positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the mean of ``-s+ + log(exp s+ + sum_k exp s-_k)``; positive (B,), negative (B, K)."""
+    return (torch.logsumexp(torch.cat([positive[:, None], negative], 1), 1) - positive).mean()

@@ -1,0 +1,34 @@
+"""Counts as scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class PopularityNet(nn.Module):
+    """The same scores for everyone."""
+
+    def __init__(self, *, n_items: int) -> None:
+        super().__init__()
+        self.config = {"n_items": n_items}
+        self.hooks = nn.ModuleList()
+        self.register_buffer("counts", torch.zeros(n_items + 1))
+
+    def fit(self, data: Any, inputs: Any) -> None:
+        self.counts.copy_(torch.from_numpy(data.train_counts))
+
+    def user_state(self, batch: Any) -> Tensor:
+        return self.counts.new_zeros(len(batch.user), 0)
+
+    def score(self, state: Tensor, ids: Tensor | None = None) -> Tensor:
+        counts = self.counts if ids is None else self.counts[ids]
+        return counts.expand(len(state), -1).clone()
+
+    def keep(self) -> None:
+        """Nothing to compute ahead."""
+
+    def release(self) -> None:
+        """Nothing was kept."""

@@ -1,0 +1,150 @@
+"""Full ranking by counting: the rank of each target among all unseen items, in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .batches import SequenceBatch, left_pad
+from .histories import Rows, history_before, rows_of, unique_pairs
+
+if TYPE_CHECKING:
+    from ..data.training import TrainingData
+
+STATE_ROWS = 512  # users whose states are computed together
+CACHE_FLOATS = 1 << 19  # scores that are compared together: 2 MiB
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One row per evaluated (user, target) pair."""
+
+    user: np.ndarray  # int64[T]
+    item: np.ndarray  # int64[T]
+    rank: np.ndarray  # float64[T], 1 = best, ties count half
+    candidates: np.ndarray  # int64[T], items that were ranked
+
+
+@contextmanager
+def kept(model: Any) -> Iterator[None]:
+    """Put ``model`` into evaluation with its item outputs computed once, then restore it."""
+    training = getattr(model, "training", False)
+    model.eval()
+    with torch.no_grad():
+        model.keep()
+        try:
+            yield
+        finally:
+            model.release()
+            model.train(training)
+
+
+def device_of(model: Any) -> torch.device:
+    tensor = next((t for t in [*model.parameters(), *model.buffers()]), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def scoring_batch(
+    users: np.ndarray, histories: list[np.ndarray], max_len: int | None, device: Any = "cpu"
+) -> SequenceBatch:
+    """Return the batch that scores ``users`` with their ``histories`` (oldest first)."""
+    return SequenceBatch(
+        torch.as_tensor(np.asarray(users, np.int64)),
+        torch.from_numpy(left_pad(histories, max_len)),
+    ).to(device)
+
+
+def user_blocks(
+    model: Any, users: np.ndarray, history: Rows, size: int = STATE_ROWS
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yield (users, states) in blocks of users with histories of similar length."""
+    device, max_len = device_of(model), getattr(model, "max_len", None)
+    users = users[np.argsort(history.counts[users], kind="stable")]
+    for at in range(0, len(users), size):
+        block = users[at : at + size]
+        yield block, model.user_state(
+            scoring_batch(block, history.lists(block), max_len, device)
+        )
+
+
+def rank_targets(model: Any, data: TrainingData, split: int) -> Ranks:
+    """Rank the targets of ``split`` among all items that the user has not seen before.
+
+    ``rank = 1 + #{s_j > s_t} + 0.5 #{s_j = s_t, j != t}``. A score that is not a number counts as
+    a tie, so a model without scores lands in the middle, not at the top. A target that the user
+    has seen before is left out.
+    """
+    n = data.n_items
+    targets, history = rows_of(data, (split,)), history_before(data, split)
+    user, item = unique_pairs(targets.user, targets.item, n)
+    seen_user, seen_item = unique_pairs(history.user, history.item, n)
+    new = ~np.isin(user * (n + 1) + item, seen_user * (n + 1) + seen_item)
+    user, item = user[new], item[new]
+    start = np.searchsorted(user, np.arange(data.n_users + 2))
+    seen_start = np.searchsorted(seen_user, np.arange(data.n_users + 2))
+    rank = np.empty(len(user))
+    with kept(model):
+        device = device_of(model)
+        step = max(1, CACHE_FLOATS // (n + 1))
+        for users, states in user_blocks(model, np.unique(user), history):
+            for at in range(0, len(users), step):
+                part = users[at : at + step]
+                scores = model.score(states[at : at + step])
+                row, index = _flat(part, start)
+                seen_row, seen_index = _flat(part, seen_start)
+                scores[:, 0] = -torch.inf
+                scores[_put(seen_row, device), _put(seen_item[seen_index], device)] = -torch.inf
+                seen = np.diff(seen_start)[part][row]
+                rank[index] = _count(scores, row, item[index], n - seen)
+    return Ranks(user, item, rank, n - np.diff(seen_start)[user])
+
+
+def _flat(users: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (row in the block, index) of all entries of ``users`` in rows given by ``start``."""
+    first, counts = start[users], start[users + 1] - start[users]
+    row = np.repeat(np.arange(len(users)), counts)
+    offset = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return row, first[row] + offset
+
+
+def _put(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+
+def _count(
+    scores: torch.Tensor, row: np.ndarray, item: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    device = scores.device
+    if len(row) != len(scores) or (row != np.arange(len(row))).any():  # several targets per user
+        scores = scores[_put(row, device)]
+    target = scores.gather(1, _put(item, device)[:, None])
+    flags = torch.empty_like(scores)  # float flags sum faster than bool ones
+    above = torch.gt(scores, target, out=flags).sum(1).cpu().numpy().astype(np.int64)
+    below = torch.lt(scores, target, out=flags).sum(1).cpu().numpy().astype(np.int64)
+    below -= scores.shape[1] - candidates  # the masked ones
+    return 1 + above + 0.5 * (candidates - 1 - above - np.maximum(below, 0))
+
+
+def ndcg(ranks: Ranks, k: int = 10) -> float:
+    """Return the mean over users of NDCG@k; with one target a user: ``1 / log2(rank + 1)``."""
+    if not len(ranks.user):
+        return float("nan")
+    gain = np.where(ranks.rank <= k, 1 / np.log2(ranks.rank + 1), 0.0)
+    _, first, counts = np.unique(ranks.user, return_index=True, return_counts=True)
+    ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
+    return float((np.add.reduceat(gain, first) / ideal[np.minimum(counts, k) - 1]).mean())
+
+
+def rank_metric(name: str, ranks: Ranks) -> float:
+    """Return ``ndcg@k`` or ``hr@k`` (mean share of targets in the first k)."""
+    kind, _, cut = name.partition("@")
+    if kind == "ndcg" and cut.isdigit():
+        return ndcg(ranks, int(cut))
+    if kind == "hr" and cut.isdigit():
+        return float((ranks.rank <= int(cut)).mean()) if len(ranks.rank) else float("nan")
+    raise ValueError(f"unknown ranking metric {name!r}: use 'ndcg@<k>' or 'hr@<k>'")

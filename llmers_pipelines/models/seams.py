@@ -1,0 +1,95 @@
+"""The named seams where enhancements meet a backbone, without torch.
+
+A backbone is a ``Component`` with ``seams`` (those it offers), ``tasks`` and ``build``. An
+enhancement is a ``Component`` with ``needs`` and ``attach``. ``check_seams`` compares the two when
+definitions load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from ..plan import Component, Node, PlanError
+
+if TYPE_CHECKING:
+    from ..data.training import TrainingData
+
+SEAMS = {
+    "item_input": "item vector as part of the history",
+    "item_output": "item vector as target",
+    "hidden_states": "states of every position (sequence models)",
+    "user_state": "user vector before scoring",
+    "score": "scoring of candidates",
+    "feature_columns": "extra dense CTR fields",
+    "extra_loss": "auxiliary terms",
+    "item_table": "initial item weights",
+    "user_table": "initial user weights",
+}
+
+
+class Backbone(Component):
+    """Settings of a conventional recommender.
+
+    ``build`` returns the untrained model: an ``nn.Module`` with the seam methods, or, where
+    ``closed_form`` is set, an object with ``fit(data, inputs)``.
+    """
+
+    seams: ClassVar[frozenset[str]] = frozenset()
+    tasks: ClassVar[frozenset[str]] = frozenset()
+    closed_form: ClassVar[bool] = False
+
+    def build(self, data: TrainingData, seed: int) -> Any:
+        raise NotImplementedError
+
+
+class Enhancement(Component):
+    """Settings of one part attached to a backbone.
+
+    ``attach(model, data, inputs, seed)`` runs once before step 0. An initializer writes weights and
+    returns None; a fusion or auxiliary loss returns an ``nn.Module`` hook that the model keeps.
+    ``inputs`` maps each node of the component to its loaded artifact.
+    """
+
+    def attach(
+        self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int
+    ) -> Any:
+        raise NotImplementedError
+
+
+class Hook(Protocol):
+    """A part that a model keeps. Every method is optional and is one seam as middleware.
+
+    ``item_input(model, nxt, ids)``, ``item_output(model, nxt, ids)``,
+    ``hidden_states(model, nxt, batch)``, ``user_state(model, nxt, batch)``,
+    ``score(model, nxt, state, ids)``, ``feature_columns(model, nxt, batch)``: ``nxt`` is what the
+    model would do without the hook. ``extra_loss(model, batch, states)`` returns a scalar.
+    ``fold(model)`` freezes what depends on an entity alone into plain tables for serving.
+    """
+
+
+def through(model: Any, seam: str, *args: Any) -> Any:
+    """Call ``model._<seam>`` through the hooks that override the seam, outermost last attached."""
+    call = getattr(model, f"_{seam}")
+    for hook in model.hooks:
+        method = getattr(hook, seam, None)
+        if method is not None:
+            call = _bind(method, model, call)
+    return call(*args)
+
+
+def _bind(method: Any, model: Any, nxt: Any) -> Any:
+    return lambda *args: method(model, nxt, *args)
+
+
+def check_seams(backbone: Backbone, parts: Iterable[Component], owner: str) -> None:
+    """Raise ``PlanError`` that names the missing seam of ``backbone`` for each part."""
+    for part in parts:
+        missing = sorted(part.needs - backbone.seams)
+        if missing:
+            seam = missing[0]
+            raise PlanError(
+                f"{owner}: {type(part).__name__} needs the seam {seam!r} ({SEAMS[seam]}), which "
+                f"{type(backbone).__name__} does not offer; choose a backbone that does, or leave "
+                "the part out"
+            )

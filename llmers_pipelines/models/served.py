@@ -1,0 +1,169 @@
+"""A trained model in the form in which it is served: one network and plain arrays, no LLM."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+ITEM_SEAMS = ("item_input", "item_output")
+STATE_SEAMS = ("hidden_states", "user_state", "score", "feature_columns")
+FIELD_PREFIXES = ("user_field.", "item_field.")
+
+
+def fold(model: Any) -> Any:
+    """Return a copy of ``model`` in evaluation in which all that depends on an entity is a table.
+
+    A hook with ``fold(model)`` is replaced by what that returns (None: the hook serves training
+    alone); a hook that changes nothing but item vectors or the loss is dropped, because the
+    model's ``folded()`` reads its tables through the seams. Raises TypeError for a hook that
+    changes item vectors and states but cannot fold.
+    """
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        hooks = [_folded_hook(hook, model) for hook in model.hooks]
+        served = model.folded() if hasattr(model, "folded") else copy.deepcopy(model)
+    served.hooks = torch.nn.ModuleList(h for h in hooks if h is not None)
+    return served.eval().requires_grad_(False)
+
+
+def _folded_hook(hook: Any, model: Any) -> Any:
+    if hasattr(hook, "fold"):
+        return hook.fold(model)
+    if not any(hasattr(hook, seam) for seam in STATE_SEAMS):
+        return None
+    if any(hasattr(hook, seam) for seam in ITEM_SEAMS):
+        raise TypeError(
+            f"{type(hook).__name__} changes item vectors and states; give it fold(model) that "
+            "returns a hook with the states alone (item vectors are folded into tables)"
+        )
+    return copy.deepcopy(hook)
+
+
+def _describe(module: Any) -> dict[str, Any]:
+    kind = type(module)
+    if not hasattr(module, "config"):
+        raise TypeError(
+            f"{kind.__name__} has no `config`: keep the arguments of __init__ there as plain "
+            "values, so that it can be rebuilt when it is served"
+        )
+    return {"net": f"{kind.__module__}:{kind.__qualname__}", "config": module.config}
+
+
+def export(net: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return (config, arrays) of a folded network; ``load_served`` turns them back."""
+    config = {"format": FORMAT, **_describe(net), "hooks": [_describe(h) for h in net.hooks]}
+    arrays = {k: v.detach().cpu().contiguous().numpy() for k, v in net.state_dict().items()}
+    return config, arrays
+
+
+def rebuild(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+    """Return the network of ``config`` with the weights ``arrays``, in evaluation.
+
+    Raises ValueError when the bundle has another format or other arrays than its network.
+    """
+    import torch
+
+    if config.get("format") != FORMAT:
+        raise ValueError(
+            f"model bundle of format {config.get('format')!r}, this version reads {FORMAT}; "
+            "train and register the model again"
+        )
+    with torch.random.fork_rng():  # the initial weights are drawn, then overwritten
+        net = _build(config)
+        net.hooks = torch.nn.ModuleList(_build(h) for h in config["hooks"])
+    expected, found = set(net.state_dict()), set(arrays)
+    if expected != found:
+        raise ValueError(
+            f"model bundle of {config['net']}: missing arrays {sorted(expected - found)}, "
+            f"unexpected {sorted(found - expected)}; the bundle is damaged"
+        )
+    net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
+    return net.eval().requires_grad_(False)
+
+
+def _build(config: Mapping[str, Any]) -> Any:
+    module, _, name = str(config["net"]).partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    return kind(**config["config"])
+
+
+@dataclass
+class Served:
+    """A network that scores users from their positions and histories alone."""
+
+    net: Any
+    fields: dict[str, np.ndarray] = field(default_factory=dict)  # "item_field.<name>" -> codes
+
+    def scores(
+        self, users: Sequence[int] | np.ndarray, histories: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Return float32[B, N + 1]; column 0 (padding) is -inf. Seen items are not masked.
+
+        ``users`` are positions, 0 for an unknown user; ``histories`` item positions, oldest first.
+        """
+        import torch
+
+        from .ranking_net import device_of, scoring_batch
+
+        net = self.net
+        batch = scoring_batch(
+            np.asarray(users, np.int64), list(histories), getattr(net, "max_len", None),
+            device_of(net),
+        )  # fmt: skip
+        with torch.no_grad():
+            if not getattr(net, "is_kept", True):
+                net.keep()  # weights are final, so the item outputs are computed once for all
+            scores = net.score(net.user_state(batch)).float()
+        scores[:, 0] = -torch.inf
+        return scores.cpu().numpy()
+
+    def predict(
+        self,
+        users: Sequence[int] | np.ndarray,
+        items: Sequence[int] | np.ndarray,
+        histories: Sequence[np.ndarray],
+        ratings: Sequence[np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Return float32[B]: the click probability of each (user, item) after its history."""
+        import torch
+
+        from .batches import CtrBatch, left_pad
+        from .ranking_net import device_of
+
+        net = self.net
+        max_len = getattr(net, "max_len", None)
+        user, item = np.asarray(users, np.int64), np.asarray(items, np.int64)
+        rating = None if ratings is None else left_pad(ratings, max_len, np.float32)
+
+        def codes(side: str, positions: np.ndarray) -> dict[str, Any]:
+            prefix = f"{side}_field."
+            return {
+                name.removeprefix(prefix): torch.from_numpy(table[positions].astype(np.int64))
+                for name, table in self.fields.items()
+                if name.startswith(prefix)
+            }
+
+        batch = CtrBatch(
+            user=torch.from_numpy(user), item=torch.from_numpy(item),
+            history=torch.from_numpy(left_pad(histories, max_len)),
+            history_rating=None if rating is None else torch.from_numpy(rating),
+            label=None, rows=None,
+            user_fields=codes("user", user), item_fields=codes("item", item),
+        ).to(device_of(net))  # fmt: skip
+        with torch.no_grad():
+            return torch.sigmoid(net.logits(batch)).float().cpu().numpy()
+
+
+def load_served(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Served:
+    """Return the served model of an export; needs numpy and torch alone."""
+    fields = {k: np.asarray(v) for k, v in arrays.items() if k.startswith(FIELD_PREFIXES)}
+    weights = {k: v for k, v in arrays.items() if k not in fields}
+    return Served(rebuild(config, weights), fields)

@@ -1,0 +1,1 @@
+"""From recipes to Dagster assets: the only package that knows Dagster."""

@@ -1,0 +1,297 @@
+"""Recipes and the user's choice -> the union of nodes, each once, with their owners (no Dagster)."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from ..config import Method, Settings
+from ..models.seams import Backbone, check_seams
+from ..plan import (
+    Champion,
+    Embed,
+    Evaluate,
+    Generate,
+    Node,
+    PlanError,
+    Register,
+    Table,
+    Train,
+    check_keys,
+    component_slug,
+    rewrite,
+    snake,
+    walk,
+)
+from ..recipe import Recipe, discover
+
+# Baselines that every base of a task is held against; the first is the gate's fixed reference.
+REFERENCES = {"sequential": ("knnblend", "itemknn"), "collaborative": ("knnblend", "itemknn"),
+              "ctr": ("deepfm", "din")}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One method of the plan: its recipe, its nodes from training to registration."""
+
+    recipe: Recipe
+    slug: str
+    task: str
+    train: Train
+    base: Train | None
+    evaluate: Evaluate
+    register: Register
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        return (self.register,)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All nodes in dependency order, the methods they belong to, and the champions per task."""
+
+    nodes: tuple[Node, ...]
+    methods: tuple[Loaded, ...]
+    champions: tuple[Champion, ...]
+    owners: dict[Node, tuple[str, ...]] = field(default_factory=dict)
+
+    def node(self, name: str) -> Node:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise PlanError(f"no asset {name!r}; `llmers plan all` lists what there is")
+
+    def method(self, slug: str) -> Loaded:
+        for method in self.methods:
+            if method.slug == slug:
+                return method
+        known = ", ".join(m.slug for m in self.methods)
+        raise PlanError(f"no method {slug!r} in llmers.toml; loaded: {known}")
+
+    def select(self, what: Iterable[str]) -> list[Node]:
+        """Return what ``what`` names (all, recipes, methods, families, tasks, asset keys) and inputs."""
+        roots: list[Node] = []
+        for word in what:
+            roots.extend(self._roots(word))
+        return walk(roots)
+
+    def _roots(self, word: str) -> list[Node]:
+        if word == "all":
+            return list(self.nodes)
+        if "/" in word:
+            return [self.node(word)]
+        chosen = [
+            m for m in self.methods
+            if word in (m.slug, m.recipe.slug, m.recipe.family, m.task, m.recipe.name.lower())
+        ]  # fmt: skip
+        if chosen:
+            tasks = {m.task for m in chosen}
+            whole = all(m in chosen for m in self.methods if m.task in tasks)
+            ends: list[Node] = [c for c in self.champions if c.task in tasks] if whole else []
+            return [r for m in chosen for r in (*_with_base(self, m), *m.roots)] + ends
+        groups = [n for n in self.nodes if n.prefix == word]
+        if groups:
+            return groups
+        known = sorted({m.slug for m in self.methods} | {n.prefix for n in self.nodes})
+        raise PlanError(
+            f"nothing is called {word!r}; give a method, a family, a group, an asset key or 'all'. "
+            f"Known: {', '.join(known)}"
+        )
+
+
+def _with_base(plan: Plan, method: Loaded) -> list[Node]:
+    """The base and the fixed reference of a method's task: a lift needs both beside it."""
+    wanted = set(REFERENCES.get(method.task.split("_")[0], ())[:1])
+    if method.base is not None:
+        wanted.add(method.base.slug)
+    return [r for m in plan.methods if m.train.slug in wanted for r in m.roots]
+
+
+@cache
+def backbones() -> dict[str, type[Backbone]]:
+    """Return every packaged backbone class by its slug."""
+    from .. import models as package
+
+    found: dict[str, type[Backbone]] = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        if info.name.endswith("_net") or info.name == "served":
+            continue
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for value in vars(module).values():
+            if (
+                inspect.isclass(value)
+                and issubclass(value, Backbone)
+                and value.__module__ == module.__name__
+                and value.tasks
+            ):
+                found[snake(value.__name__)] = value
+    return dict(sorted(found.items()))
+
+
+def fitting_backbones(recipe: Recipe) -> list[str]:
+    """Return the slugs of the backbones on which ``recipe`` builds (its seams are offered)."""
+    if "backbone" not in recipe.settings:
+        return []
+    out = []
+    for slug, kind in backbones().items():
+        if recipe.task not in kind.tasks:
+            continue
+        try:
+            node = recipe(backbone=kind())
+            check_seams(node.backbone, node.parts, recipe.slug)
+        except (PlanError, AttributeError, TypeError):
+            continue
+        if recipe.is_baseline and kind is not type(recipe.settings["backbone"]):
+            continue
+        out.append(slug)
+    return out
+
+
+def _settings_of(kind: type[Backbone], given: Any, owner: str) -> Backbone:
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    values = dict(given)
+    for name in values:
+        if name not in known:
+            raise PlanError(f"{owner}: {kind.__name__} has no setting {name!r}; it has {sorted(known)}")
+    if isinstance(values.get("fit"), dict):
+        values["fit"] = dataclasses.replace(kind().fit, **values["fit"])
+    return kind(**values)
+
+
+def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Train]:
+    """Return the recipe of a method and its training node, with a readable label."""
+    if method.recipe not in recipes:
+        raise PlanError(f"llmers.toml: no recipe {method.recipe!r}; known: {', '.join(recipes)}")
+    recipe = recipes[method.recipe]
+    settings = dict(method.settings)
+    if method.backbone or method.backbone_settings:
+        default = recipe.settings.get("backbone")
+        name = method.backbone or snake(type(default).__name__)
+        if name not in backbones():
+            raise PlanError(
+                f"llmers.toml [{method.recipe}]: no backbone {name!r}; "
+                f"known: {', '.join(backbones())}"
+            )
+        settings["backbone"] = _settings_of(
+            backbones()[name], method.backbone_settings, method.recipe
+        )
+    node = recipe(**settings)
+    check_seams(node.backbone, node.parts, recipe.slug)
+    extra = [
+        f"{k}{v}" if not isinstance(v, str) else v
+        for k, v in settings.items()
+        if k != "backbone" and v != recipe.settings[k]
+    ]
+    if recipe.is_baseline:
+        label = _base_label(node)
+    else:
+        label = "__".join([recipe.slug, component_slug(node.backbone), *extra])
+    return recipe, dataclasses.replace(node, label=_clean(label), recipe=recipe.slug)
+
+
+def _clean(label: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in label.lower())
+
+
+def _base_label(train: Train) -> str:
+    default = "ctr" if "ctr" in type(train.backbone).tasks else "sequential"
+    task = train.log.task
+    return _clean(component_slug(train.backbone) + (f"__{task}" if task != default else ""))
+
+
+def base_of(train: Train) -> Train | None:
+    """Return the same backbone without enhancements, or None where there is nothing to remove."""
+    if not train.parts:
+        return None
+    bare = Train(train.backbone, train.log)
+    kind = snake(type(train.backbone).__name__)
+    return dataclasses.replace(bare, label=_base_label(bare), recipe=kind)
+
+
+def _template_of(train: Train) -> Train | None:
+    """Return the same method with every answer from the template engine: the control of texts."""
+    if not any(isinstance(n, Generate) for n in walk([train])):
+        return None
+
+    def swap(node: Node) -> Node:
+        if isinstance(node, Generate) and not node.llm:
+            return dataclasses.replace(node, llm="template")
+        return node
+
+    return dataclasses.replace(rewrite(train, swap), label=f"{train.label}__template")
+
+
+def _references(
+    train: Train, base: Train | None, recipes: dict[str, Recipe], settings: Settings
+) -> tuple[Train, ...]:
+    """Return the reference baselines on the same log, without the base itself."""
+    task = train.log.task
+    out = []
+    for slug in REFERENCES.get(task.split("_")[0], ()):
+        if slug in recipes:
+            node = recipes[slug](protocol=task)
+            node = dataclasses.replace(node, label=_base_label(node), recipe=slug)
+            node = bind(node, settings)
+            if node not in (base, train):
+                out.append(node)
+    return tuple(out)
+
+
+def bind(node: Node, settings: Settings) -> Node:
+    """Return ``node`` with the configured engine and encoder written into its identity."""
+    sampling = f"{settings.max_tokens}/{settings.temperature}/{settings.llm_seed}"
+
+    def fill(n: Node) -> Node:
+        if isinstance(n, Generate) and not n.engine:
+            engine = "template" if n.llm == "template" else f"{settings.engine_identity}#{sampling}"
+            return dataclasses.replace(n, engine=engine)
+        if isinstance(n, Embed) and not n.model:
+            return dataclasses.replace(n, model=n.encoder or settings.resolved_encoder)
+        return n
+
+    return rewrite(node, fill)
+
+
+def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> Plan:
+    """Return the plan of ``settings``; faults raise ``PlanError`` and name the recipes."""
+    recipes = discover() if recipes is None else recipes
+    methods = settings.methods or tuple(Method(slug) for slug in recipes)
+    loaded: dict[Register, Loaded] = {}
+    owners: dict[Node, list[str]] = {}
+    for method in methods:
+        recipe, raw = instantiate(method, recipes)
+        if not set(recipe.requires) <= {"rating", "label"}:
+            raise PlanError(f"recipe {recipe.slug!r} requires unknown columns {recipe.requires}")
+        train = bind(raw, settings)
+        base = base_of(train)
+        template = None
+        if "template" in settings.controls and settings.engine != "template":
+            template = _template_of(raw)
+            template = bind(template, settings) if template else None
+        controls = tuple(c for c in settings.controls if train.parts and c != "template")
+        references = _references(train, base, recipes, settings) if train.parts else ()
+        evaluate = Evaluate(train, base, template, references, settings.seeds, controls)
+        register = Register(evaluate, Table("items"))
+        entry = Loaded(recipe, train.slug, train.log.task, train, base, evaluate, register)
+        loaded.setdefault(register, entry)
+        for node in walk([register]):
+            owners.setdefault(node, [])
+            if entry.slug not in owners[node]:
+                owners[node].append(entry.slug)
+    by_task: dict[str, list[Register]] = {}
+    for entry in loaded.values():
+        by_task.setdefault(entry.task, []).append(entry.register)
+    champions = tuple(Champion(task, tuple(found)) for task, found in sorted(by_task.items()))
+    nodes = walk([r for e in loaded.values() for r in e.roots] + list(champions))
+    check_keys(nodes, {n: " and ".join(names) for n, names in owners.items()})
+    return Plan(
+        tuple(nodes), tuple(loaded.values()), champions,
+        {n: tuple(names) for n, names in owners.items()},
+    )  # fmt: skip

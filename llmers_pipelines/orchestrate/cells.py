@@ -1,0 +1,134 @@
+"""Cells: one training of one arm under one seed, stored by what it was made from.
+
+A cell is never trained twice: evaluations, comparisons and a resumed command read it back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data.training import TEST, VALID, TrainingData
+from ..plan import Node, Train, sha
+from .context import StepContext
+
+MAIN = "main"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A stored training: folder, its record, and whether this call trained it."""
+
+    folder: Path
+    record: dict[str, Any]
+    trained_now: bool
+
+    def table(self, split: str) -> pa.Table:
+        """Return ranks (one row per target) or click predictions of ``valid`` or ``test``."""
+        return pq.read_table(self.folder / f"{split}.parquet")
+
+
+def cell_key(train: Train, arm: str, seed: int, ctx: StepContext) -> str:
+    """Return the identity of a cell: code, input data versions, arm and seed."""
+    # By position, not by name: two assets with equal content give one cell.
+    inputs = [ctx.manifest(n).data_version for n in train.inputs]
+    return sha([train.code_version, inputs, arm, seed], 20)
+
+
+def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
+    """Return the cell, trained now or read back."""
+    if train.backbone.closed_form and arm == MAIN:
+        seed = 0  # no randomness: one training answers for every seed
+    key = cell_key(train, arm, seed, ctx)
+    folder = ctx.settings.data / "cells" / ctx.dataset / key
+    if (folder / "cell.json").is_file():
+        return Cell(folder, json.loads((folder / "cell.json").read_text()), False)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+    try:
+        record = _train(train, arm, seed, ctx, temporary)
+        (temporary / "cell.json").write_text(json.dumps({"key": key, **record}, indent=1))
+        if folder.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            os.rename(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return Cell(folder, json.loads((folder / "cell.json").read_text()), True)
+
+
+def inputs_of(train: Train, ctx: StepContext) -> dict[Node, Any]:
+    """Return the loaded artifact of every node below the backbone and its parts, without the log."""
+    return {n: ctx.load(n) for n in train.inputs if n != train.log}
+
+
+def _train(
+    train: Train, arm: str, seed: int, ctx: StepContext, folder: Path
+) -> dict[str, Any]:
+    from ..evaluate.predict import ctr_table, rank_table
+    from ..train.arms import control_inputs
+    from ..train.loop import fit
+    from ..train.trained import save_trained
+
+    data: TrainingData = ctx.load(train.log)
+    inputs = inputs_of(train, ctx)
+    if arm != MAIN:
+        inputs = control_inputs(inputs, arm, seed=seed)
+    started, cpu = time.perf_counter(), time.process_time()
+    last = [time.monotonic()]
+
+    def progress(epoch: dict[str, Any]) -> None:
+        if time.monotonic() - last[0] > 10:
+            last[0] = time.monotonic()
+            ctx.log(f"{train.slug} [{arm}, seed {seed}] epoch {epoch.get('epoch')}: {epoch}")
+
+    frozen_before = {n.name: _hash(a) for n, a in inputs.items()}
+    trained = fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress)
+    frozen_after = {n.name: _hash(a) for n, a in inputs.items()}
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    save_trained(trained, folder)
+    table = ctr_table if data.task == "ctr" else rank_table
+    for name, split in (("valid", VALID), ("test", TEST)):
+        pq.write_table(table(trained, data, split), folder / f"{name}.parquet", compression="zstd")
+    record = {
+        "model": train.slug, "arm": arm, "seed": seed, "best_epoch": trained.best_epoch,
+        "epochs": len(trained.epochs), "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2),
+        "best_valid": trained.best_valid, "frozen_unchanged": frozen_before == frozen_after,
+    }  # fmt: skip
+    record["mlflow_run"] = _log_run(train, trained, record, ctx)
+    return record
+
+
+def _hash(artifact: Any) -> str:
+    hashed = getattr(artifact, "content_hash", None)
+    return hashed() if hashed else str(getattr(artifact, "num_rows", ""))
+
+
+def _log_run(train: Train, trained: Any, record: dict[str, Any], ctx: StepContext) -> str:
+    """Log the training to MLflow: settings, per-epoch metrics, input versions, tags."""
+    from ..registry.mlflow_store import MlflowStore
+
+    parts = {f"part{i}": part for i, part in enumerate(train.parts, start=1)}
+    store = MlflowStore.from_settings(ctx.settings)
+    with store.training_run(
+        dataset=ctx.dataset,
+        task=train.log.task,
+        asset_key=train.name,
+        params={"backbone": train.backbone, **parts, "arm": record["arm"], "seed": record["seed"]},
+        data_versions={n.name: ctx.manifest(n).data_version for n in train.inputs},
+        dagster_run_id=ctx.run_id,
+        tags={"arm": record["arm"], "seed": str(record["seed"])},
+    ) as run:
+        run.log_epochs(trained.epochs)
+        run.log_metrics({"best_valid": record["best_valid"], "seconds": record["seconds"]})
+    return run.run_id

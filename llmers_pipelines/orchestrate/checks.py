@@ -1,0 +1,79 @@
+"""The asset checks of each verb: names, whether they block, and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..plan import Derive, Node, Pin, Table
+
+
+@dataclass(frozen=True)
+class CheckKind:
+    name: str
+    blocking: bool
+    description: str
+
+
+_TABLE = (
+    CheckKind("rows_valid", True, "Not empty; ids are unique, not null and known."),
+    CheckKind("quarantine_small", False, "At most 5 % of the source rows are in quarantine."),
+)
+_SPLITS = (
+    CheckKind("splits_disjoint", True, "Each row is in one split; each split has rows; no unknown id."),
+    CheckKind("no_future", True, "No training row of a user is later than that user's test row, "
+              "unless the split is given by the data set."),
+)
+_GENERATE = (
+    CheckKind("no_leakage", True, "Prompts saw rows of the training split alone, and recorded "
+              "answers are allowed on this split."),
+    CheckKind("coverage", False, "At least half of the entities have an accepted answer."),
+    CheckKind("quarantine_small", False, "At most 5 % of the answers were refused."),
+)
+_EMBED = (
+    CheckKind("row_identity", True, "The vector stored under an id is that id's (invariant 1)."),
+    CheckKind("padding", True, "Row 0 is zero and never an entity (invariant 2)."),
+    CheckKind("coverage", True, "One row per entity; fallbacks are marked (invariant 3)."),
+    CheckKind("determinism", True, "Alone or in a batch, a text has one vector (invariant 4)."),
+    CheckKind("incrementality", True, "Only texts not seen before were encoded (invariant 5)."),
+    CheckKind("geometry", False, "Anisotropy, effective rank, duplicates (invariant 7)."),
+)
+_DERIVE = (
+    CheckKind("row_identity", True, "Rows are keyed by id and cover the source (invariants 1, 3)."),
+    CheckKind("padding", True, "Row 0 is zero and never an entity (invariant 2)."),
+    CheckKind("reducer_hygiene", True, "Fitted on rows with text alone; the fit is kept until an "
+              "explicit version (invariants 5, 6)."),
+)  # fmt: skip
+_NEIGHBOURS = (
+    CheckKind("row_identity", True, "Keyed by id; nobody is their own neighbour."),
+)
+_TRAIN = (
+    CheckKind("weights_finite", True, "All weights and validation scores are finite."),
+    CheckKind("frozen_unchanged", True, "Frozen tables have the same checksum after training "
+              "(invariant 8)."),
+)
+_EVALUATE = (
+    CheckKind("metrics_finite", True, "No metric is NaN; groups recombine to the overall mean."),
+    CheckKind("permutation_control", False, "Permuted rows do not beat the base (invariant 9)."),
+    CheckKind("matched_budget", True, "Same width, loss, stopping rule and log as the base "
+              "(invariant 10)."),
+)  # fmt: skip
+_REGISTER = (
+    CheckKind("no_llm_at_serving", True, "The bundle is tables and a conventional model "
+              "(invariant 11)."),
+    CheckKind("loads", True, "The bundle loads and answers for a known and an unknown user."),
+)
+_CHAMPION = (CheckKind("alias_consistent", True, "The alias points at the version that won."),)
+
+
+def checks_of(node: Node) -> tuple[CheckKind, ...]:
+    """Return the checks of ``node`` by its verb."""
+    if isinstance(node, Pin):
+        return ()
+    if isinstance(node, Table):
+        return _SPLITS if node.table == "splits" else _TABLE
+    if isinstance(node, Derive):
+        return _DERIVE if node.how.output == "vectors" else _NEIGHBOURS
+    return {
+        "generate": _GENERATE, "embed": _EMBED, "train": _TRAIN, "evaluate": _EVALUATE,
+        "register": _REGISTER, "champion": _CHAMPION,
+    }[node.verb]  # fmt: skip

@@ -1,0 +1,106 @@
+"""The comparison of a data set: every materialized evaluation, corrected over all methods."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ..config import Settings
+from ..store.manifests import Manifest, ManifestStore
+
+_COLUMNS = (
+    "method", "base", "enhanced", "difference", "95 % interval", "corrected p", "controls", "tail",
+    "seeds", "lift",
+)  # fmt: skip
+
+
+def collect(settings: Settings, dataset: str, task: str | None) -> list[dict[str, Any]]:
+    """Return the comparison rows of every evaluation; primary p corrected over methods (Holm).
+
+    The fields of a row: method, base_method, task, metric, slice, base, enhanced, difference,
+    relative, low, high, p, p_corrected, claim, one set of columns per control and reference.
+    """
+    from ..evaluate.significance import holm
+
+    out: list[dict[str, Any]] = []
+    for manifest, path in _evaluations(settings, dataset):
+        summary = json.loads((path / "summary.json").read_text())
+        for row in pq.read_table(path / "rows.parquet").to_pylist():
+            if task and row["task"] != task:
+                continue
+            out.append({**row, "is_baseline": summary["base"] is None, "flags": manifest.flags,
+                        "verdict": summary["verdict"], "reasons_method": summary["reasons"],
+                        "primary": summary["primary"]})  # fmt: skip
+    heads = [r for r in out if _is_head(r) and not r["is_baseline"]]
+    for name in {r["task"] for r in heads}:
+        family = [r for r in heads if r["task"] == name]
+        for row, p in zip(family, holm([r["p"] for r in family]), strict=True):
+            row["p_corrected"] = p
+    return out
+
+
+def _evaluations(settings: Settings, dataset: str) -> list[tuple[Manifest, Any]]:
+    store = ManifestStore(settings.data)
+    return [(m, store.path(m)) for m in store.all(dataset) if m.name.startswith("evaluations/")]
+
+
+def _is_head(row: dict[str, Any]) -> bool:
+    return row["slice"] == "all" and row["metric"] == row["primary"]
+
+
+def leaderboard(settings: Settings, dataset: str, rows: list[dict[str, Any]]) -> str:
+    """Return the Markdown leaderboard of a data set: one table per task, best first."""
+    lines = [f"# {dataset}: enhanced against base and controls", ""]
+    for task in sorted({r["task"] for r in rows}):
+        mine = [r for r in rows if r["task"] == task]
+        heads = sorted((r for r in mine if _is_head(r)), key=lambda r: -(r["enhanced"] or 0))
+        lines += [f"## Task `{task}`, {heads[0]['primary']} on the test split", "",
+                  _line(_COLUMNS), "|" + "---|" * len(_COLUMNS)]  # fmt: skip
+        for head in heads:
+            tail = next((r for r in mine if r["method"] == head["method"] and r["slice"] ==
+                         "tail_items" and r["metric"] == head["metric"]), None)  # fmt: skip
+            lines.append(_line(_cells(head, tail)))
+        lines += ["", _legend(heads), ""]
+        lines += [f"- {h['method']}: {h['verdict']}: {'; '.join(h['reasons_method'])}"
+                  for h in heads if not h["is_baseline"] and h["reasons_method"]]  # fmt: skip
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cells(head: dict[str, Any], tail: dict[str, Any] | None) -> tuple[str, ...]:
+    from ..evaluate.report import between, number, p_value, percent, spread
+
+    if head["is_baseline"]:
+        tail_text = number(tail["enhanced"]) if tail else "n/a"
+        return (head["method"], "", number(head["enhanced"]), "", "", "", "", tail_text,
+                str(head["seeds"]), "baseline")  # fmt: skip
+    controls = ", ".join(
+        f"{name.removeprefix('control_')} {number(head[name])}"
+        for name in sorted(head)
+        if name.startswith("control_") and name.count("_") == 1 and head[name] is not None
+    )
+    marks = "".join(f", {f.replace('_', ' ')}" for f in head["flags"])
+    return (
+        head["method"], spread(head["base"], head["base_sd"]),
+        spread(head["enhanced"], head["enhanced_sd"]),
+        f"{number(head['difference'], signed=True)} ({percent(head['relative'])})",
+        between(head["low"], head["high"]), p_value(head["p_corrected"]), controls,
+        f"{number(tail['base'])} to {number(tail['enhanced'])}" if tail else "n/a",
+        str(head["seeds"]), head["verdict"] + marks,
+    )  # fmt: skip
+
+
+def _legend(heads: list[dict[str, Any]]) -> str:
+    users = heads[0]["users"]
+    return (
+        f"{users} users. Interval: 95 %, paired bootstrap over users. Corrected p: Holm over the "
+        "methods of this table. Controls fill the same slot: permuted (rows of other items or "
+        "users), gaussian (random rows of the same moments), template (texts without a language "
+        "model). Tail: the least popular items that hold 80 % of the catalog."
+    )
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(c.replace("|", "/") for c in cells) + " |"

@@ -1,0 +1,170 @@
+"""What a step sees: settings, the data set, stored versions, and how to load an input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..config import Settings
+from ..data.training import TrainingData
+from ..data.vectors import VectorTable
+from ..plan import Derive, Embed, Node, Pin, Table, Train
+from ..store.manifests import CheckOutcome, Manifest, ManifestStore
+
+
+class StepError(RuntimeError):
+    """A step cannot run; the message says what is missing and the mend."""
+
+
+class HeldError(StepError):
+    """An input failed a blocking check: everything downstream waits until it passes."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb hands to publication.
+
+    ``save(folder)`` writes the artifact; ``data_version`` hashes its content.
+    """
+
+    save: Callable[[Path], None]
+    data_version: str
+    rows: int = 0
+    counts: dict[str, Any] = field(default_factory=dict)
+    checks: tuple[CheckOutcome, ...] = ()
+    flags: tuple[str, ...] = ()
+    columns: tuple[tuple[str, str, str], ...] = ()
+    lineage: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    verify: Callable[[Path], tuple[CheckOutcome, ...]] | None = None  # checks of the stored files
+    keep: Any = None  # the artifact itself, so that the next step need not read it back
+
+
+@dataclass
+class StepContext:
+    """One run over one data set."""
+
+    settings: Settings
+    dataset: str
+    run_id: str = ""
+    log: Callable[[str], None] = lambda text: None
+    limits: dict[str, Any] = field(default_factory=dict)  # outside of the digest: budget, device
+    _cache: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    @property
+    def manifests(self) -> ManifestStore:
+        return ManifestStore(self.settings.data)
+
+    @cached_property
+    def description(self) -> Any:
+        from ..data.registry import find_dataset
+
+        return find_dataset(self.dataset, self.settings.home)
+
+    @property
+    def field_kinds(self) -> dict[str, str]:
+        """Declared columns of the item table and their kinds, in declared order."""
+        return {name: f.kind for name, f in self.description.items.fields.items()}
+
+    @cached_property
+    def source_version(self) -> str:
+        """Content hash of the data set's files and of how its description reads them."""
+        from ..data.catalog import source_version
+
+        return source_version(self.description, self.settings.data_root)
+
+    @property
+    def time_column(self) -> str:
+        return "timestamp"
+
+    @property
+    def device(self) -> str:
+        """Where tensors live: the flag's or the configured device; ``auto`` takes CUDA if there."""
+        wanted = self.limits.get("device") or self.settings.device
+        if wanted != "auto":
+            return wanted
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def manifest(self, node: Node) -> Manifest:
+        """Return the manifest of an input; raise where it is missing or held."""
+        found = self.manifests.current(self.dataset, node.name)
+        if found is None:
+            raise StepError(
+                f"{node.name} has not been materialized for data set {self.dataset!r}; run "
+                f"`llmers run {node.name} --dataset {self.dataset}`"
+            )
+        if found.held_by:
+            raise HeldError(
+                f"{node.name} of data set {self.dataset!r} failed its blocking check "
+                f"{found.held_by[0]!r}: {found.checks and _why(found)}; mend it and materialize "
+                f"{node.name} again"
+            )
+        return found
+
+    def load(self, node: Node) -> Any:
+        """Return the current artifact of ``node``."""
+        return self.load_version(node, self.manifest(node))
+
+    def load_version(self, node: Node, manifest: Manifest) -> Any:
+        key = (manifest.name, manifest.data_version)
+        if key not in self._cache:
+            self._cache[key] = _read(node, self.manifests.path(manifest), self, manifest)
+        return self._cache[key]
+
+    def remember(self, manifest: Manifest, artifact: Any) -> None:
+        if artifact is not None:
+            self._cache[(manifest.name, manifest.data_version)] = artifact
+
+
+def _why(manifest: Manifest) -> str:
+    failed = next(c for c in manifest.checks if c.blocking and not c.passed)
+    return str(failed.details.get("why") or failed.details)
+
+
+def _read(node: Node, folder: Path, ctx: StepContext, manifest: Manifest) -> Any:
+    if isinstance(node, Pin):
+        target = node.node
+        pinned = ctx.manifests.version(ctx.dataset, target.name, manifest.info["data_version"])
+        if pinned is None:
+            raise StepError(f"{node.name}: the pinned version of {target.name} was pruned")
+        return ctx.load_version(target, pinned)
+    if isinstance(node, Table) and node.table == "splits":
+        return TrainingData.load(folder)
+    if isinstance(node, Embed) or (isinstance(node, Derive) and node.how.output == "vectors"):
+        return VectorTable.load(folder)
+    if isinstance(node, Train) or not (folder / "rows.parquet").is_file():
+        return folder
+    return pq.read_table(folder / "rows.parquet")
+
+
+def save_rows(table: pa.Table) -> Callable[[Path], None]:
+    """Return a saver that writes ``table`` as ``rows.parquet`` (zstd, deterministic bytes)."""
+
+    def save(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, folder / "rows.parquet", compression="zstd")
+
+    return save
+
+
+def hash_table(table: pa.Table) -> str:
+    """Hash the rows of a table: column names, types and values, independent of chunking."""
+    import hashlib
+
+    h = hashlib.sha256(str([(f.name, str(f.type)) for f in table.schema]).encode())
+    sink = pa.BufferOutputStream()
+    combined = table.combine_chunks()
+    # One batch of freshly concatenated arrays: equal rows give equal bytes.
+    with pa.ipc.new_stream(sink, combined.schema.remove_metadata()) as writer:
+        for batch in combined.replace_schema_metadata(None).to_batches():
+            writer.write_batch(batch)
+    h.update(sink.getvalue())
+    return h.hexdigest()[:16]

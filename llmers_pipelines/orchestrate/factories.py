@@ -1,0 +1,182 @@
+"""One factory for all verbs: a node becomes a Dagster asset with its checks.
+
+No postponed annotations here: Dagster reads the types of ``compute`` as objects.
+"""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+
+from ..config import Settings
+from ..plan import Derive, Embed, Generate, Node, Table, Train
+from .build import Plan
+from .checks import CheckKind, checks_of
+from .context import StepContext
+from .metadata import metadata_of
+from .publish import materialize
+
+DATASETS = dg.DynamicPartitionsDefinition(name="dataset")
+OWNERS = ("team:llmers",)
+
+_KINDS = {
+    "table": {"duckdb", "parquet"}, "generate": {"llm", "parquet"}, "embed": {"huggingface"},
+    "derive": {"numpy"}, "train": {"pytorch"}, "evaluate": {"parquet"}, "register": {"mlflow"},
+    "champion": {"mlflow"}, "pin": {"parquet"},
+}  # fmt: skip
+_POOLS = {"generate": "llm", "embed": "accelerator", "train": "accelerator"}
+_SUMMARY = {
+    "generate": "Answers of the language model, parsed, validated and grounded, one row per {}.",
+    "embed": "One text vector per row, with an id index and a mask of rows that carry text.",
+    "evaluate": "Metrics against the base and the controls, with intervals.",
+    "register": "The served bundle as an MLflow model version.",
+    "champion": "The gate: moves the alias `champion` when a candidate beats it on validation.",
+    "pin": "A version that stands until it is moved on purpose.",
+}
+
+
+class StepConfig(dg.Config):
+    """What may change from run to run without changing what is made."""
+
+    force: bool = False
+    device: str = ""
+    budget_calls: int = 0
+    budget_tokens: int = 0
+
+
+def key_of(node: Node) -> dg.AssetKey:
+    return dg.AssetKey(list(node.key))
+
+
+def describe(node: Node, plan: Plan) -> str:
+    """Return the description of an asset, from the docstrings of what it is made of."""
+    part: Any = None
+    if isinstance(node, Generate):
+        part, lead = node.task, _SUMMARY["generate"].format(node.task.entity)
+    elif isinstance(node, Embed):
+        part, lead = node.text, _SUMMARY["embed"]
+    elif isinstance(node, Derive):
+        part, lead = node.how, ""
+    elif isinstance(node, Train):
+        part, lead = node.backbone, ""
+        owner = next((m for m in plan.methods if m.train == node), None)
+        if owner is not None:
+            part, lead = None, owner.recipe.doc
+    elif isinstance(node, Table):
+        lead = {
+            "items": "The validated catalog.",
+            "users": "Known users, with what the data set says of them.",
+            "interactions": "Validated interactions of known users and items.",
+            "splits": f"The log of the task `{node.task}` with id maps and splits.",
+        }[node.table]
+    else:
+        lead = _SUMMARY[node.verb]
+    doc = inspect.getdoc(type(part)) or "" if part is not None else ""
+    users = ", ".join(plan.owners.get(node, ()))
+    used = f"\n\nUsed by: {users}." if users else ""
+    return f"{lead} {doc}".strip() + used
+
+
+def tags_of(node: Node, plan: Plan) -> dict[str, str]:
+    """Return `method/<name>` and `family/<name>` tags of every method that uses the node."""
+    tags: dict[str, str] = {"llmers/verb": node.verb}
+    families = {m.slug: m.recipe.family for m in plan.methods}
+    for slug in plan.owners.get(node, ()):
+        tags[f"method/{slug[:63]}"] = ""
+        if slug in families:
+            tags[f"family/{families[slug]}"] = ""
+    return tags
+
+
+def asset_for(
+    node: Node,
+    plan: Plan,
+    settings: Settings,
+    on_step: Callable[[str, str, float], None] | None = None,
+) -> dg.AssetsDefinition:
+    """Return the asset of ``node``; overrides outside of the digest come as run config.
+
+    ``on_step(name, status, seconds)`` is told of each finished step (runs in this process).
+    """
+
+    @dg.asset(
+        key=key_of(node),
+        deps=[key_of(n) for n in node.inputs],
+        partitions_def=DATASETS,
+        group_name=node.prefix,
+        code_version=node.code_version,
+        kinds=_KINDS[node.verb],
+        owners=OWNERS,
+        description=describe(node, plan),
+        tags=tags_of(node, plan),
+        pool=_POOLS.get(node.verb),
+        retry_policy=(
+            dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
+            if node.verb == "generate"
+            else None
+        ),
+        output_required=False,
+    )
+    def compute(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
+        limits = {k: v for k, v in config.model_dump().items() if v and k != "force"}
+        ctx = StepContext(
+            settings,
+            context.partition_key,
+            run_id=context.run_id,
+            log=context.log.info,
+            limits=limits,
+        )
+        done = materialize(node, ctx, force=config.force)
+        if on_step is not None:
+            on_step(node.name, done.status, done.seconds)
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(done.manifest.data_version),
+            metadata=metadata_of(node, done, settings),
+        )
+
+    return compute
+
+
+def checks_for(node: Node, settings: Settings) -> dg.AssetChecksDefinition | None:
+    """Return the checks of ``node``; the step computes them, these report what it found."""
+    kinds = checks_of(node)
+    if not kinds:
+        return None
+    key = key_of(node)
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview of this Dagster version (pinned below 1.14): without
+        # them one data set's outcome would hide another's.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        specs = [
+            dg.AssetCheckSpec(
+                k.name, asset=key, blocking=k.blocking, description=k.description,
+                partitions_def=DATASETS,
+            )  # fmt: skip
+            for k in kinds
+        ]
+
+    @dg.multi_asset_check(name=f"checks__{'__'.join(node.key)}", specs=specs)
+    def check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        ctx = StepContext(settings, context.partition_key)
+        manifest = ctx.manifests.current(ctx.dataset, node.name)
+        found = {c.name: c for c in manifest.checks} if manifest else {}
+        for kind in kinds:
+            yield _result(kind, found.get(kind.name), key)
+
+    return check
+
+
+def _result(kind: CheckKind, found: Any, key: dg.AssetKey) -> dg.AssetCheckResult:
+    passed = found is not None and found.passed
+    details = dict(found.details) if found is not None else {"why": "the step did not report it"}
+    severity = dg.AssetCheckSeverity.ERROR if kind.blocking else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        asset_key=key, check_name=kind.name, passed=passed, severity=severity,
+        metadata={k: _plain(v) for k, v in details.items()},
+    )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool)) else str(value)

@@ -1,0 +1,96 @@
+"""Materialize a selection in this process, as one Dagster run that the UI shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+from ..config import Settings
+from ..plan import Node
+from .build import Plan
+from .context import StepContext
+from .factories import asset_for, checks_for
+from .home import open_instance
+
+_COUNTS = ("llm_calls", "cache_hits", "repaired", "quarantined", "tokens_in", "tokens_out")
+
+
+def launch(
+    plan: Plan,
+    nodes: list[Node],
+    dataset: str,
+    settings: Settings,
+    *,
+    force: bool = False,
+    limits: dict[str, Any] | None = None,
+    on_step: Callable[[str, str, float], None] | None = None,
+) -> dict[str, Any]:
+    """Run ``nodes`` (in dependency order) for ``dataset`` and return the run's report.
+
+    The report is the document of ``llmers run --json``.
+    """
+    instance = open_instance(settings)
+    assets = [asset_for(n, plan, settings, on_step) for n in nodes]
+    checks = [c for n in nodes if (c := checks_for(n, settings)) is not None]
+    config = {"force": force, **(limits or {})}
+    started = time.perf_counter()
+    run_config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    if any(config.values()):
+        run_config["ops"] = {a.op.name: {"config": config} for a in assets}
+    result = dg.materialize(
+        [*assets, *checks],
+        partition_key=dataset,
+        instance=instance,
+        raise_on_error=False,
+        run_config=run_config,
+        tags={"llmers/dataset": dataset},
+    )
+    report = _report(result, nodes, dataset, settings)
+    report["seconds"] = round(time.perf_counter() - started, 2)
+    return report
+
+
+def _report(
+    result: Any, nodes: list[Node], dataset: str, settings: Settings
+) -> dict[str, Any]:
+    status: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    errors: dict[str, str] = {}
+    names = {"__".join(n.key): n for n in nodes}
+    for event in result.all_events:
+        if event.is_step_materialization:
+            metadata = event.materialization.metadata
+            name = "/".join(event.asset_key.path)
+            status[name] = str(metadata["status"].value)
+            seconds[name] = float(metadata["seconds"].value)
+        elif event.is_step_failure and event.step_key in names:
+            error = event.step_failure_data.error
+            cause = error.cause or error
+            errors[names[event.step_key].name] = cause.message.strip()
+    ctx = StepContext(settings, dataset)
+    rows, metrics = [], {}
+    for node in nodes:
+        manifest = ctx.manifests.current(dataset, node.name)
+        state = status.get(node.name) or ("failed" if node.name in errors else "skipped")
+        counts = manifest.counts if manifest is not None and state == "materialized" else {}
+        row = {
+            "key": node.name,
+            "status": state,
+            "rows": manifest.rows if manifest else 0,
+            **{c: int(counts.get(c, 0)) for c in _COUNTS},
+            "seconds": seconds.get(node.name, 0.0),
+            "data_version": manifest.data_version if manifest else None,
+        }
+        if state == "reused" and node.verb == "generate" and manifest is not None:
+            row["cache_hits"] = manifest.rows
+        if node.name in errors:
+            row["error"] = errors[node.name]
+        if manifest is not None and manifest.held_by and state == "materialized":
+            row["held_by"] = manifest.held_by
+        rows.append(row)
+        if node.verb == "evaluate" and manifest is not None and state in ("materialized", "reused"):
+            metrics[node.slug] = manifest.info.get("metrics", {})
+    return {"run_id": result.run_id, "success": result.success, "assets": rows, "metrics": metrics}

@@ -1,0 +1,119 @@
+"""Materialize one node for one data set: re-publish what is unchanged, else run its verb."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..plan import Node, Pin
+from ..store.manifests import Manifest
+from .context import Outcome, StepContext, StepError
+from .steps import run_verb, sources_of
+
+
+@dataclass(frozen=True)
+class Published:
+    """The manifest in force after a step, and whether work was done for it."""
+
+    manifest: Manifest
+    status: str  # materialized | reused
+    seconds: float
+
+
+def wanted(node: Node, ctx: StepContext) -> dict[str, Any]:
+    """Return what a fresh manifest of ``node`` would be made from; raise where inputs lack."""
+    inputs = {n.name: ctx.manifest(n).data_version for n in node.inputs}
+    return {
+        "code_version": node.code_version,
+        "inputs": {} if isinstance(node, Pin) else inputs,
+        "sources": sources_of(node, ctx),
+    }
+
+
+def stale_because(node: Node, ctx: StepContext) -> str:
+    """Return why ``node`` would do work now: "" (fresh), missing, code, data or sources."""
+    have = ctx.manifests.current(ctx.dataset, node.name)
+    if have is None:
+        return "missing"
+    if isinstance(node, Pin):
+        return ""
+    try:
+        want = wanted(node, ctx)
+    except StepError as error:
+        return f"held: {error}"
+    return difference(have, want, ctx)
+
+
+def difference(have: Manifest, want: dict[str, Any], ctx: StepContext) -> str:
+    """Name the first thing in which a manifest differs from what is wanted."""
+    if have.code_version != want["code_version"]:
+        return "code or settings changed"
+    if have.sources != want["sources"]:
+        names = [k for k in want["sources"] if have.sources.get(k) != want["sources"][k]]
+        return f"source changed: {', '.join(names) or 'one was removed'}"
+    if have.inputs != want["inputs"]:
+        names = [k for k in want["inputs"] if have.inputs.get(k) != want["inputs"][k]]
+        return f"input changed: {', '.join(names) or 'one was removed'}"
+    if not ctx.manifests.path(have).is_dir():
+        return "files were removed"
+    return ""
+
+
+def materialize(node: Node, ctx: StepContext, *, force: bool = False) -> Published:
+    """Return the published version of ``node``; unchanged inputs and code cost no work."""
+    start = time.perf_counter()
+    want = wanted(node, ctx)
+    have = ctx.manifests.current(ctx.dataset, node.name)
+    if have is not None and not force:
+        pinned = isinstance(node, Pin)
+        if (pinned or not difference(have, want, ctx)) and not have.held_by:
+            return Published(have, "reused", time.perf_counter() - start)
+    outcome = run_verb(node, ctx)
+    manifest = _store(node, ctx, outcome, want, time.perf_counter() - start)
+    ctx.remember(manifest, outcome.keep)
+    return Published(manifest, "materialized", time.perf_counter() - start)
+
+
+def _store(
+    node: Node, ctx: StepContext, outcome: Outcome, want: dict[str, Any], seconds: float
+) -> Manifest:
+    store = ctx.manifests
+    folder = f"{ctx.dataset}/{node.name}/{outcome.data_version}"
+    target = store.warehouse / folder
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.mkdtemp(dir=target.parent, prefix=".tmp-")
+        try:
+            outcome.save(type(target)(temporary))
+            os.chmod(temporary, 0o755)
+            os.rename(temporary, target)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not target.is_dir():  # another process may have published the same content
+                raise
+    inherited = [f for n in node.inputs for f in ctx.manifest(n).flags]
+    manifest = Manifest(
+        name=node.name,
+        dataset=ctx.dataset,
+        data_version=outcome.data_version,
+        digest=node.digest,
+        folder=folder,
+        rows=outcome.rows,
+        counts=outcome.counts,
+        checks=outcome.checks + (outcome.verify(target) if outcome.verify else ()),
+        flags=tuple(sorted({*inherited, *outcome.flags})),
+        columns=outcome.columns,
+        lineage=outcome.lineage,
+        info=outcome.info,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        **want,
+    )
+    store.write(manifest)
+    return dataclasses.replace(manifest)

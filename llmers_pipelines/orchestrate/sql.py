@@ -1,0 +1,38 @@
+"""A DuckDB connection in which every asset is a view and nothing can be written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config import Settings
+from ..store.manifests import ManifestStore
+
+
+def connect(settings: Settings, dataset: str) -> Any:
+    """Return a connection with one view per asset, ``<prefix>.<slug>``, and ``store.responses``.
+
+    Files outside of the views cannot be read: external access is switched off after the views'
+    tables are loaded as Arrow.
+    """
+    import duckdb
+    import pyarrow.dataset as ds
+
+    store = ManifestStore(settings.data)
+    connection = duckdb.connect(":memory:")
+    for manifest in store.all(dataset):
+        path = store.path(manifest) / "rows.parquet"
+        if not path.is_file():
+            continue
+        schema, name = manifest.name.split("/")
+        connection.execute(f'create schema if not exists "{schema}"')
+        handle = f"asset_{len(connection.execute('show all tables').fetchall())}"
+        connection.register(handle, ds.dataset(path))
+        connection.execute(f'create view "{schema}"."{name}" as select * from {handle}')
+    responses = settings.data / "responses"
+    if any(responses.glob("**/*.parquet")):
+        connection.execute("create schema if not exists store")
+        connection.register("store_responses", ds.dataset(responses, format="parquet"))
+        connection.execute("create view store.responses as select * from store_responses")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+    return connection

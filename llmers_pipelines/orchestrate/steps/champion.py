@@ -1,0 +1,122 @@
+"""Champion: the gate of one task. It alone moves the alias, on validation, never on test."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...plan import Champion, Register, sha
+from ...store.manifests import CheckOutcome
+from ..build import REFERENCES
+from ..context import Outcome, StepContext
+
+
+def run(node: Champion, ctx: StepContext) -> Outcome:
+    """Put the candidates to the gate, best validation first, until one passes."""
+    from ...registry.mlflow_store import MlflowStore, model_name
+
+    store = MlflowStore.from_settings(ctx.settings)
+    name = model_name(ctx.dataset, node.task)
+    entries = [_entry(r, ctx) for r in node.candidates if ctx.manifests.current(ctx.dataset, r.name)]
+    entries.sort(key=lambda e: -(e["valid"] if e["valid"] is not None else float("-inf")))
+    wanted = REFERENCES.get(node.task.split("_")[0], ("",))[0]
+    reference = next((e["table"] for e in entries if e["asset"].startswith(f"recommenders/{wanted}")),
+                     None)  # fmt: skip
+    verdicts: list[dict[str, Any]] = []
+    done = ""
+    for entry in entries:
+        if done:
+            verdicts.append({**_row(entry), "promoted": False,
+                             "reasons": [f"{done} has the higher validation metric"]})  # fmt: skip
+            continue
+        verdict = _judge(entry, reference, store, name, ctx)
+        verdicts.append({**_row(entry), **verdict})
+        if verdict["promoted"] or verdict.get("stands"):
+            done = entry["asset"]
+    champion = store.champion_version(name)
+    report = _report(name, champion, verdicts)
+    body = {"model_name": name, "champion": champion, "verdicts": verdicts}
+    consistent = champion is None or any(v["version"] == champion for v in verdicts) or bool(
+        champion and not done)  # fmt: skip
+
+    def save(folder: Path) -> None:
+        (folder / "champion.json").write_text(json.dumps(body, indent=1, default=str))
+
+    return Outcome(
+        save,
+        sha([name, champion, [[v["asset"], v["version"], v["promoted"]] for v in verdicts]]),
+        rows=1,
+        counts={"champion": f"{name} version {champion}" if champion else "none"},
+        checks=(
+            CheckOutcome("alias_consistent", consistent, True, {"champion": champion or "none"}),
+        ),
+        info={**body, "report": report},
+    )
+
+
+def _entry(register: Register, ctx: StepContext) -> dict[str, Any]:
+    train = register.evaluation.model
+    manifest = ctx.manifest(register)
+    trained = ctx.manifest(train)
+    table = pq.read_table(ctx.manifests.path(trained) / "valid.parquet")
+    return {
+        "asset": train.name, "version": str(manifest.info["version"]), "table": table,
+        "valid": trained.counts.get("best_valid"), "data_version": trained.data_version,
+        "flags": ctx.manifest(register.evaluation).flags,
+    }  # fmt: skip
+
+
+def _row(entry: dict[str, Any]) -> dict[str, Any]:
+    return {k: entry[k] for k in ("asset", "version", "valid", "flags")}
+
+
+def _judge(
+    entry: dict[str, Any], reference: pa.Table | None, store: Any, name: str, ctx: StepContext
+) -> dict[str, Any]:
+    from ...evaluate.gate import decide
+    from ...registry.champion import decide_and_move
+
+    current = store.champion_version(name)
+    if current == entry["version"]:
+        return {"promoted": False, "stands": True, "reasons": ["it is the champion"]}
+    table, note = _champion_table(current, entry, store, name, ctx)
+    decision = decide(entry["table"], table, reference, marks=entry["flags"])
+    if note:
+        decision = replace(decision, reasons=(*decision.reasons, note))
+    return decide_and_move(store, name, entry["version"], decision)
+
+
+def _champion_table(
+    version: str | None, entry: dict[str, Any], store: Any, name: str, ctx: StepContext
+) -> tuple[pa.Table | None, str]:
+    """Return the champion's validation table on the data as it is now, and a note.
+
+    After a data change the champion's own method, trained anew, stands for it: its old ranks are
+    about other rows. A refreshed version of the champion's own method needs no gain over itself.
+    """
+    if version is None:
+        return None, ""
+    tags = store.client().get_model_version(name, version).tags
+    asset = tags.get("asset", "")
+    if asset == entry["asset"]:
+        return None, f"a refresh of version {version}: the same method on newer data or code"
+    now = ctx.manifests.current(ctx.dataset, asset)
+    if now is None:
+        return None, f"the champion's asset {asset} is no longer stored"
+    return pq.read_table(ctx.manifests.path(now) / "valid.parquet"), ""
+
+
+def _report(name: str, champion: str | None, verdicts: list[dict[str, Any]]) -> str:
+    lines = [f"champion of `{name}`: {'version ' + champion if champion else 'none'}", "",
+             "| model | version | validation | verdict | reasons |", "|---|---|---|---|---|"]  # fmt: skip
+    for v in verdicts:
+        verdict = "promoted" if v["promoted"] else "stands" if v.get("stands") else "refused"
+        valid = "" if v["valid"] is None else f"{v['valid']:.4f}"
+        lines.append(f"| {v['asset'].split('/')[1]} | {v['version']} | {valid} | {verdict} | "
+                     f"{'; '.join(v['reasons'])} |")  # fmt: skip
+    return "\n".join(lines)

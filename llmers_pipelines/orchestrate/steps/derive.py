@@ -1,0 +1,91 @@
+"""Derive: a pure function of assets; fits are kept per data set until an explicit version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...data.training import TrainingData
+from ...data.vectors import VectorTable
+from ...plan import Derive
+from ...store.manifests import CheckOutcome
+from ..context import Outcome, StepContext, hash_table, save_rows
+from .embed import stored_checks
+
+
+def run(node: Derive, ctx: StepContext) -> Outcome:
+    """Apply the component to its sources."""
+    loaded = [ctx.load(s) for s in node.sources]
+    log = next((a for a in loaded if isinstance(a, TrainingData)), None)
+    # One folder per node: two reducers never share a fit, a re-run of one always does.
+    state = ctx.settings.data / "fits" / ctx.dataset / node.slug
+    artifact, info = node.how.apply(loaded, log=log, state_folder=state)
+    counts = {k: v for k, v in info.items() if isinstance(v, (int, float, str, bool))}
+    lineage_from = tuple((s.name, "vector" if isinstance(a, VectorTable) else "*")
+                         for s, a in zip(node.sources, loaded, strict=True))  # fmt: skip
+    if isinstance(artifact, VectorTable):
+        return Outcome(
+            artifact.save,
+            artifact.content_hash(),
+            rows=len(artifact.ids),
+            counts={"width": artifact.dim, **counts},
+            checks=_vector_checks(artifact, loaded, info),
+            columns=((f"{artifact.entity}_id", "string", "entity"),
+                     ("vector", f"float32[{artifact.dim}]", ""),
+                     ("mask", "bool", "False where the row is a fallback")),
+            lineage={"vector": lineage_from},
+            verify=lambda folder: stored_checks(artifact, folder),
+            keep=artifact,
+        )  # fmt: skip
+    return Outcome(
+        save_rows(artifact),
+        hash_table(artifact),
+        rows=artifact.num_rows,
+        counts=counts,
+        checks=_neighbour_checks(artifact),
+        columns=tuple((f.name, str(f.type), "") for f in artifact.schema),
+        lineage={name: lineage_from for name in artifact.column_names},
+        info={"preview": preview(artifact)},
+        keep=artifact,
+    )
+
+
+def preview(table: pa.Table, n: int = 5) -> str:
+    """Return the first rows as a Markdown table; cells are cut and cannot break it."""
+    def cell(value: Any) -> str:
+        text = f"{value:.4f}" if isinstance(value, float) else str(value)
+        return text[:120].replace("|", " ").replace("\n", " ")
+
+    names = table.column_names
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for row in table.slice(0, n).to_pylist():
+        lines.append("| " + " | ".join(cell(row[c]) for c in names) + " |")
+    return "\n".join(lines)
+
+
+def _vector_checks(
+    table: VectorTable, loaded: list[Any], info: dict[str, Any]
+) -> tuple[CheckOutcome, ...]:
+    from ...encode.invariants import reducer_hygiene
+
+    source = next(a for a in loaded if isinstance(a, VectorTable))
+    covers = source.ids == table.ids and bool(np.array_equal(source.mask, table.mask))
+    finite = bool(np.isfinite(np.asarray(table.vectors)).all())
+    details: dict[str, Any] = {
+        "fit_rows": info.get("fit_rows"), "rows_with_text": int(source.mask.sum()),
+        "fit": "kept" if info.get("reused") else "new", "finite": finite, "covers_source": covers,
+    }  # fmt: skip
+    passed = covers and finite
+    if "explained_variance" in info:
+        check = reducer_hygiene(info)
+        passed = passed and check.passed
+        details |= check.details
+    return (CheckOutcome("reducer_hygiene", passed, True, details),)
+
+
+def _neighbour_checks(table: pa.Table) -> tuple[CheckOutcome, ...]:
+    own = next(c for c in ("user_id", "item_id") if c in table.column_names)
+    selves = int(np.sum(np.asarray(table[own]) == np.asarray(table["other_id"])))
+    return (CheckOutcome("row_identity", selves == 0, True, {"own neighbours": selves}),)

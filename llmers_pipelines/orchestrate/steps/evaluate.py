@@ -1,0 +1,167 @@
+"""Evaluate: every arm and seed as a stored cell; metrics are queries over their tables."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...plan import Evaluate, Train
+from ...store.manifests import CheckOutcome
+from ..cells import MAIN, Cell, run_cell
+from ..context import Outcome, StepContext
+
+BASE, ENHANCED = "base", "enhanced"
+
+
+def run(node: Evaluate, ctx: StepContext) -> Outcome:
+    """Train the missing cells and compare enhanced, base, controls and references on test."""
+    from ...evaluate.compare import compare
+    from ...evaluate.report import Header, interval_plot, markdown
+    from ...evaluate.slices import standard_slices
+
+    cells = gather(node, ctx)
+    data = ctx.load(node.model.log)
+    flags = ctx.manifest(node.model).flags
+    # A baseline is compared with itself: its rows carry values and user intervals, no gain.
+    alone = node.base is None
+    tables = {key: cell.table("test") for key, cell in cells.items()}
+    comparison = compare(
+        tables,
+        base=ENHANCED if alone else BASE,
+        enhanced=ENHANCED,
+        references=[] if alone else [_name(r) for r in node.references],
+        slices=standard_slices(data),
+        marks=list(flags),
+    )
+    records = {f"{arm}/{seed}": cell.record for (arm, seed), cell in cells.items()}
+    title = f"{node.model.slug} on {ctx.dataset}"
+    versions = {node.model.name: ctx.manifest(node.model).data_version}
+    report = markdown(
+        comparison, Header.of(data, title=title, dataset=ctx.dataset, versions=versions,
+                              notes=tuple(_notes(node, cells))),
+    )  # fmt: skip
+    rows = _with_names(comparison.table(), node, ctx)
+    plot = b"" if alone else interval_plot(comparison)
+    summary = {
+        "method": node.model.slug, "recipe": node.model.recipe, "task": node.model.log.task,
+        "base": node.base.slug if node.base else None, "verdict": comparison.verdict.status,
+        "reasons": list(comparison.verdict.reasons), "primary": comparison.primary,
+        "metrics": _headline(comparison), "cells": records, "seeds": node.seeds,
+        "flags": list(flags),
+    }  # fmt: skip
+
+    def save(folder: Path) -> None:
+        pq.write_table(rows, folder / "rows.parquet", compression="zstd")
+        (folder / "report.md").write_text(report, encoding="utf-8")
+        (folder / "comparison.json").write_text(comparison.to_json(), encoding="utf-8")
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1, default=str))
+        if plot:
+            (folder / "intervals.png").write_bytes(plot)
+
+    counts = {
+        "cells": len(cells), "trained now": sum(c.trained_now for c in cells.values()),
+        "cpu_seconds": round(sum(c.record["cpu_seconds"] for c in cells.values()), 1),
+        "verdict": comparison.verdict.status, **summary["metrics"],
+    }  # fmt: skip
+    from ..context import hash_table
+
+    return Outcome(
+        save,
+        hash_table(rows),
+        rows=rows.num_rows,
+        counts={k: v for k, v in counts.items() if v is not None},
+        checks=_checks(node, comparison, alone),
+        flags=(),
+        columns=tuple((f.name, str(f.type), "") for f in rows.schema),
+        info={**summary, "report": report, "cells": len(cells),
+              **({"plot": base64.b64encode(plot).decode()} if plot else {})},
+    )  # fmt: skip
+
+
+def gather(node: Evaluate, ctx: StepContext) -> dict[tuple[str, int | None], Cell]:
+    """Return every cell of the evaluation, training those that are not stored yet."""
+    arms: list[tuple[str, Train, str]] = [(ENHANCED, node.model, MAIN)]
+    if node.base is not None:
+        arms.append((BASE, node.base, MAIN))
+        arms += [(control, node.model, control) for control in node.controls]
+        if node.template is not None:
+            arms.append(("template", node.template, MAIN))
+        arms += [(_name(r), r, MAIN) for r in node.references]
+    out: dict[tuple[str, int | None], Cell] = {}
+    for name, train, arm in arms:
+        exact = train.backbone.closed_form and arm == MAIN
+        # A reference needs one run: the base is held against it, nothing is claimed of it.
+        seeds = 1 if exact or name not in (ENHANCED, BASE, "template", *node.controls) else node.seeds
+        for seed in range(seeds):
+            ctx.log(f"{node.slug}: arm {name}, seed {seed}")
+            out[(name, None if exact or seeds < node.seeds else seed)] = run_cell(
+                train, arm, seed, ctx
+            )
+    return out
+
+
+def _name(train: Train) -> str:
+    return train.slug
+
+
+def _headline(comparison: Any) -> dict[str, float | None]:
+    """Return enhanced and base on all rows, by metric."""
+    out: dict[str, float | None] = {}
+    for row in comparison.rows:
+        if row["slice"] == "all":
+            out[row["metric"]] = row["enhanced"]
+            if row["metric"] == comparison.primary and row["base"] != row["enhanced"]:
+                out[f"base {row['metric']}"] = row["base"]
+    return out
+
+
+def _with_names(table: pa.Table, node: Evaluate, ctx: StepContext) -> pa.Table:
+    n = table.num_rows
+    table = table.add_column(0, "method", pa.array([node.model.slug] * n))
+    table = table.add_column(1, "base_method", pa.array([node.base.slug if node.base else None] * n,
+                                                        pa.string()))  # fmt: skip
+    return table.add_column(2, "task", pa.array([node.model.log.task] * n))
+
+
+def _notes(node: Evaluate, cells: dict[Any, Cell]) -> list[str]:
+    seconds = sum(c.record["seconds"] for c in cells.values())
+    notes = [f"Cost: {len(cells)} trainings, {seconds:.0f} s in all"]
+    if node.base is None:
+        notes.append("A baseline: base and enhanced are the same model, so differences are zero")
+    if node.template is not None:
+        same = cells[("template", 0)].record["key"] == cells[(ENHANCED, 0)].record["key"]
+        if same:
+            notes.append("The template control saw the same inputs as the method: no LLM answers "
+                         "were used on this data set")  # fmt: skip
+    return notes
+
+
+def _checks(node: Evaluate, comparison: Any, alone: bool) -> tuple[CheckOutcome, ...]:
+    import math
+
+    values = [r["enhanced"] for r in comparison.rows if r["slice"] == "all"]
+    finite = all(v is None or math.isfinite(v) for v in values) and values[0] is not None
+    head = comparison.headline
+    permuted = head.get("control_permuted")
+    low = head.get("control_permuted_low")
+    control = CheckOutcome(
+        "permutation_control",
+        # the interval is enhanced minus permuted: above zero, the content matters
+        alone or permuted is None or bool(low is not None and low > 0),
+        False,
+        {"base": head["base"], "enhanced": head["enhanced"], "permuted": permuted,
+         "interval of enhanced - permuted": f"[{low}, {head.get('control_permuted_high')}]"},
+    )  # fmt: skip
+    same = node.base is None or (
+        node.base.backbone == node.model.backbone and node.base.log == node.model.log
+    )
+    return (
+        CheckOutcome("metrics_finite", finite, True, {"metrics": len(values)}),
+        control,
+        CheckOutcome("matched_budget", same, True, {"backbone": repr(node.model.backbone)}),
+    )

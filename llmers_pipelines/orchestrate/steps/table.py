@@ -1,0 +1,145 @@
+"""Table: validated catalog tables and the splits of a task; bad rows stay, with their reason."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ...data.training import SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
+from ...plan import Table
+from ...store.manifests import CheckOutcome
+from ..context import Outcome, StepContext, hash_table
+from .derive import preview
+
+QUARANTINE_SHARE = 0.05
+
+
+def sources(node: Table, ctx: StepContext) -> dict[str, str]:
+    """Return the content hash of the data set's files, or of the settings of a split."""
+    if node.table == "splits":
+        return {"split settings": ctx.description.split_digest(node.task)}
+    return {"files": ctx.source_version}
+
+
+def run(node: Table, ctx: StepContext) -> Outcome:
+    """Publish one table of the data set."""
+    return _splits(node, ctx) if node.table == "splits" else _table(node, ctx)
+
+
+def _load(ctx: StepContext) -> Any:
+    # Keyed by the source version: three tables of one run read the files once.
+    return _catalog_by_name(ctx.dataset, ctx.settings.home, ctx.settings.data_root,
+                            ctx.source_version)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _catalog_by_name(name: str, home: Any, data_root: Any, version: str) -> Any:
+    from ...data.catalog import load_catalog
+    from ...data.registry import find_dataset
+
+    return load_catalog(find_dataset(name, home), data_root)
+
+
+def _table(node: Table, ctx: StepContext) -> Outcome:
+    catalog = _load(ctx)
+    table: pa.Table = getattr(catalog, node.table)
+    quarantine = catalog.quarantine.filter(pc.equal(catalog.quarantine["table"], node.table))
+    dropped = int(pc.sum(pc.equal(quarantine["action"], "dropped")).as_py() or 0)
+    read = catalog.info["records_read"].get(node.table, table.num_rows)
+    id_column = {"items": "item_id", "users": "user_id"}.get(node.table)
+    unique = id_column is None or pc.count_distinct(table[id_column]).as_py() == table.num_rows
+    nulls = sum(table[c].null_count for c in ("item_id", "user_id") if c in table.column_names)
+    reasons = {str(v["values"]): int(v["counts"])
+               for v in pc.value_counts(quarantine["reason"]).to_pylist()}  # fmt: skip
+
+    def save(folder) -> None:
+        pq.write_table(table, folder / "rows.parquet", compression="zstd")
+        pq.write_table(quarantine, folder / "quarantine.parquet", compression="zstd")
+
+    fields = {
+        "items": ctx.description.items.fields,
+        "users": ctx.description.users.fields if ctx.description.users else {},
+    }.get(node.table, ctx.description.interactions.fields)
+    source = ctx.description.sources.get(node.table, ctx.description.interactions)
+    return Outcome(
+        save,
+        hash_table(table),
+        rows=table.num_rows,
+        counts={"quarantined": dropped, "records_read": read,
+                **{f"quarantine.{k}": v for k, v in reasons.items()}},
+        checks=(
+            CheckOutcome("rows_valid", table.num_rows > 0 and bool(unique) and nulls == 0, True,
+                         {"rows": table.num_rows, "unique ids": bool(unique), "null ids": nulls}),
+            CheckOutcome("quarantine_small", dropped <= QUARANTINE_SHARE * max(1, read), False,
+                         {"quarantined": dropped, "read": read, **reasons}),
+        ),
+        columns=tuple(
+            (f.name, str(f.type), fields[f.name].kind if f.name in fields else "")
+            for f in table.schema
+        ),
+        info={"preview": preview(table), "files": source.path,
+              "quarantine": preview(quarantine) if quarantine.num_rows else ""},
+        keep=table,
+    )  # fmt: skip
+
+
+def _splits(node: Table, ctx: StepContext) -> Outcome:
+    from ...data.catalog import Catalog
+    from ...data.splits import build_training_data
+
+    by_name = {n.table: ctx.load(n) for n in node.of}
+    catalog = Catalog(
+        name=ctx.dataset, items=by_name["items"], interactions=by_name["interactions"],
+        users=by_name["users"], extras={}, quarantine=pa.table({}), source_version="",
+    )  # fmt: skip
+    data = build_training_data(catalog, ctx.description, node.task)
+    counts = {name: int((data.split == i).sum()) for i, name in enumerate(SPLIT_NAMES)}
+    return Outcome(
+        data.save,
+        data.content_hash(),
+        rows=len(data.user),
+        counts={"users": data.n_users, "items": data.n_items, **counts,
+                "protocol": str(data.info.get("protocol", ""))},
+        checks=_split_checks(data, ctx.description.split(node.task)),
+        columns=(("user", "int64", "position"), ("item", "int64", "position"),
+                 ("time", "int64", "seconds or order"), ("split", "int8", "train valid test history"),
+                 ("label", "float32", "ctr alone"), ("rating", "float32", "")),
+        lineage={
+            column: (("catalog/interactions", source),)
+            for column, source in (("user", "user_id"), ("item", "item_id"),
+                                   ("time", ctx.time_column), ("rating", "rating"))
+            if source in by_name["interactions"].column_names
+        },
+        info={"info": data.info},
+        keep=data,
+    )  # fmt: skip
+
+
+def _split_checks(data: TrainingData, spec: Any) -> tuple[CheckOutcome, ...]:
+    sizes = [int((data.split == s).sum()) for s in (TRAIN, VALID, TEST)]
+    known = bool(
+        len(data.item) and data.item.min() > 0 and data.user.min() > 0
+        and data.item.max() <= data.n_items and data.user.max() <= data.n_users
+    )  # fmt: skip
+    late = _late_rows(data)
+    given = spec.protocol in ("given", "random")
+    return (
+        CheckOutcome("splits_disjoint", min(sizes) > 0 and known, True,
+                     {"train": sizes[0], "valid": sizes[1], "test": sizes[2]}),
+        CheckOutcome("no_future", given or late == 0, True,
+                     {"training rows later than a held-out row of their user": late,
+                      "protocol": spec.protocol}),
+    )  # fmt: skip
+
+
+def _late_rows(data: TrainingData) -> int:
+    """Count training rows that lie after a held-out row of the same user, in stored order."""
+    held = np.where(np.isin(data.split, (VALID, TEST)), data.time, np.iinfo(np.int64).max)
+    first = np.full(data.n_users + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, data.user, held)
+    return int(((data.split == TRAIN) & (data.time > first[data.user])).sum())

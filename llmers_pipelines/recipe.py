@@ -1,0 +1,94 @@
+"""The ``recipe`` decorator and discovery: packaged recipes and entry points ``llmers.recipes``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from .plan import PlanError, Train
+
+FAMILIES = (
+    "baselines", "knowledge", "interaction", "initialization", "distillation", "utilization",
+    "guidance",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One published method (or baseline): a function from settings to a ``Train`` node."""
+
+    name: str
+    slug: str
+    task: str
+    family: str
+    paper: str
+    build: Callable[..., Train]
+    requires: tuple[str, ...] = ()
+    module: str = field(default="", compare=False)
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(inspect.getmodule(self.build)) or inspect.getdoc(self.build) or ""
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.family == "baselines"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings and their defaults, the backbone included."""
+        return {p.name: p.default for p in inspect.signature(self.build).parameters.values()}
+
+    def __call__(self, **settings: Any) -> Train:
+        unknown = sorted(set(settings) - set(self.settings))
+        if unknown:
+            raise PlanError(
+                f"recipe {self.slug!r} has no setting {unknown[0]!r}; it has: "
+                f"{', '.join(self.settings) or 'none'}"
+            )
+        node = self.build(**settings)
+        if not isinstance(node, Train):
+            raise PlanError(f"recipe {self.slug!r} must return a Train node, got {type(node)}")
+        return node
+
+
+def recipe(
+    *, name: str, task: str, family: str, paper: str = "", requires: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Train]], Recipe]:
+    """Declare a method. Its function's name is the slug; ``requires`` names columns of the log."""
+    if family not in FAMILIES:
+        raise PlanError(f"recipe {name!r}: family {family!r} is none of {', '.join(FAMILIES)}")
+
+    def declare(build: Callable[..., Train]) -> Recipe:
+        return Recipe(name, build.__name__, task, family, paper, build, requires, build.__module__)
+
+    return declare
+
+
+def discover() -> dict[str, Recipe]:
+    """Return every recipe by slug: packaged ones first, then entry points; duplicates raise."""
+    from . import recipes as package
+
+    found: dict[str, Recipe] = {}
+    modules = [
+        importlib.import_module(m.name)
+        for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        if not m.ispkg
+    ]
+    loaded: list[Any] = [v for m in modules for v in vars(m).values()]
+    loaded += [e.load() for e in metadata.entry_points(group="llmers.recipes")]
+    for value in loaded:
+        for item in (vars(value).values() if inspect.ismodule(value) else (value,)):
+            if isinstance(item, Recipe):
+                other = found.setdefault(item.slug, item)
+                if other is not item:
+                    raise PlanError(
+                        f"two recipes are called {item.slug!r}: {other.module} and {item.module}; "
+                        "rename one function"
+                    )
+    return dict(sorted(found.items()))

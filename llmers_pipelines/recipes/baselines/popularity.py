@@ -1,0 +1,13 @@
+"""Popularity: training counts, the floor of every table.
+
+Served online: itself.
+"""
+
+from __future__ import annotations
+
+from llmers_pipelines.api import Popularity, Train, recipe, splits
+
+
+@recipe(name="Popularity", task="sequential", family="baselines")
+def popularity(protocol="sequential"):
+    return Train(Popularity(), splits(protocol))

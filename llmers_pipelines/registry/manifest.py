@@ -1,0 +1,95 @@
+"""The manifest of a bundle: every file with size and sha256; its hash names the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CONFIG, WEIGHTS, CATALOG, USERS, HISTORIES, INDEX = (
+    "config.json", "weights.safetensors", "catalog.parquet", "users.parquet",
+    "histories.safetensors", "index.faiss",
+)  # fmt: skip
+REQUIRED = (CONFIG, WEIGHTS, CATALOG, USERS, HISTORIES)
+
+
+class BundleError(ValueError):
+    """A bundle cannot be written or read; the message says what was found and the mend."""
+
+
+def to_json(document: Any) -> str:
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return ``{"format", "content_hash", "files"}`` of a bundle without reading its tables."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder}: no {MANIFEST}, so this is no served bundle; write it again")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = manifest["format"]
+        _ = manifest["content_hash"], manifest["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: not a bundle manifest ({error}); write it again") from error
+    if found != FORMAT:
+        raise BundleError(
+            f"{folder}: bundle format {found}, this version reads {FORMAT}; register the model "
+            "again or install the version that wrote it"
+        )
+    return manifest
+
+
+def write_manifest(folder: Path) -> str:
+    """Write the manifest of all files in ``folder`` and return the content hash."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    digest = hashlib.sha256(to_json(files).encode()).hexdigest()
+    document = {"format": FORMAT, "content_hash": digest[:16], "files": files}
+    (folder / MANIFEST).write_text(to_json(document), encoding="utf-8")
+    return digest[:16]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
+    """Raise ``BundleError`` unless every file has its size and, with ``verify``, its sha256."""
+    missing = [name for name in REQUIRED if name not in manifest["files"]]
+    if missing:
+        raise BundleError(f"{folder}: the manifest lacks {missing[0]}; write the bundle again")
+    for name, said in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{path}: missing; copy the whole bundle or write it again")
+        size = path.stat().st_size
+        if size != said["bytes"]:
+            raise BundleError(f"{path}: {size} bytes, expected {said['bytes']}; copy it again")
+        if verify and _sha256(path) != said["sha256"]:
+            raise BundleError(f"{path}: content differs from its checksum; copy it again")
+
+
+def publish(work: Path, folder: Path, content_hash: str) -> Path:
+    """Move ``work`` to ``folder`` at once; an equal bundle there stays, another one raises."""
+    if folder.exists():
+        found = read_manifest(folder)["content_hash"]
+        if found != content_hash:
+            raise BundleError(
+                f"{folder} already holds bundle {found}, this one is {content_hash}; "
+                "bundles are never overwritten, choose another folder"
+            )
+        return folder
+    try:
+        os.rename(work, folder)
+    except OSError:
+        # another process published the same bundle in between
+        if read_manifest(folder)["content_hash"] != content_hash:
+            raise
+    return folder

@@ -1,0 +1,1 @@
+"""What was paid for and must survive: immutable segments of answers and vectors."""

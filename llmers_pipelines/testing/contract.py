@@ -1,0 +1,184 @@
+"""The contract that every recipe inherits: builds, attaches, trains, exports, serves without an LLM.
+
+A plug-in's test is three lines: subclass ``RecipeContract`` and name the recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from ..config import Method
+from ..data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
+from ..data.vectors import VectorTable
+from ..orchestrate.build import base_of, instantiate
+from ..plan import Derive, Embed, Generate, Node, Table, Train, walk
+from ..recipe import discover
+from .planted import planted_rings
+
+WIDTH = 24  # of the stand-in text vectors
+
+_SERVE = """
+import sys, json
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("transformers", "vllm", "tokenizers", "sentence_transformers") or \\
+                name.startswith(("llmers_pipelines.llm", "llmers_pipelines.encode")):
+            raise ImportError(f"{name} may not be imported where models are served")
+sys.meta_path.insert(0, Refuse())
+from pathlib import Path
+import numpy as np
+from llmers_pipelines.train.trained import load_export
+from llmers_pipelines.models.served import load_served
+served = load_served(*load_export(Path(sys.argv[1])))
+case = json.loads(sys.argv[2])
+if case["rows"]:
+    out = served.predict(np.array(case["users"]), np.array(case["items"]),
+                         [np.array(h) for h in case["histories"]], None)
+else:
+    out = served.scores(np.array(case["users"]), [np.array(h) for h in case["histories"]])[:, 1:]
+print(json.dumps(np.asarray(out, float).tolist()))
+"""
+
+
+class RecipeContract:
+    """Tests of one recipe on tiny planted data. ``settings`` and ``backbone`` choose a variant."""
+
+    recipe: ClassVar[str] = ""
+    backbone: ClassVar[str] = ""
+    backbone_settings: ClassVar[dict[str, Any]] = {}
+    settings: ClassVar[dict[str, Any]] = {}
+
+    def node(self) -> Train:
+        """Return the training node, small enough for a test."""
+        method = Method(self.recipe, self.backbone, dict(self.settings),
+                        dict(self.backbone_settings))  # fmt: skip
+        _, node = instantiate(method, discover())
+        return small(node)
+
+    def test_it_is_documented(self) -> None:
+        recipe = discover()[self.recipe]
+        assert recipe.doc, "a recipe says what the LLM adds and what is served"
+        if not recipe.is_baseline:
+            for word in ("The LLM adds", "Served online", "Deviations"):
+                assert word in recipe.doc, f"the docstring lacks '{word}: ...'"
+
+    def test_it_trains_exports_and_serves_without_a_language_model(self, tmp_path: Path) -> None:
+        from ..train.trained import save_trained
+
+        node = self.node()
+        data = contract_data(node.log.task)
+        trained = _fit(node, data)
+        save_trained(trained, tmp_path)
+        case, here = _case(trained, data)
+        done = subprocess.run(
+            [sys.executable, "-c", _SERVE, str(tmp_path), json.dumps(case)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(json.loads(done.stdout), here, atol=1e-5, rtol=1e-5)
+
+    def test_without_its_parts_it_is_its_backbone(self) -> None:
+        node = self.node()
+        base = base_of(node)
+        if base is None:
+            return
+        data = contract_data(node.log.task)
+        bare = dataclasses.replace(node, init=(), fuse=(), aux=())
+        _, one = _case(_fit(bare, data), data)
+        _, two = _case(_fit(base, data), data)
+        np.testing.assert_array_equal(one, two)
+        _, enhanced = _case(_fit(node, data), data)
+        assert not np.allclose(one, enhanced), "the enhancement changes nothing"
+
+
+def small(node: Train) -> Train:
+    """Return ``node`` with a narrow backbone and two epochs, in all places that name its width."""
+    backbone = node.backbone
+    changes: dict[str, Any] = {}
+    names = {f.name: f for f in dataclasses.fields(backbone)}
+    if "fit" in names:
+        changes["fit"] = dataclasses.replace(backbone.fit, epochs=2, min_epochs=1, batch=16)
+    if not changes:
+        return node
+    return dataclasses.replace(node, backbone=dataclasses.replace(backbone, **changes))
+
+
+def contract_data(task: str) -> TrainingData:
+    """Return a small log of ``task``: planted rings, or labelled impressions with fields."""
+    if not task.startswith("ctr"):
+        return planted_rings(n_users=60, n_items=24).data
+    rng = np.random.default_rng(0)
+    users, n_items, each = 30, 20, 12
+    user = np.repeat(np.arange(1, users + 1), each)
+    item = np.concatenate([rng.permutation(n_items)[:each] + 1 for _ in range(users)])
+    label = ((user + item) % 2).astype(np.float32)
+    split = np.tile([TRAIN] * (each - 4) + [VALID] * 2 + [TEST] * 2, users).astype(np.int8)
+    kind = np.concatenate([[0], 1 + np.arange(n_items) % 3]).astype(np.int32)
+    group = np.concatenate([[0], 1 + np.arange(users) % 2]).astype(np.int32)
+    return TrainingData(
+        "ctr", IdMap(tuple(f"u{n}" for n in range(1, users + 1))),
+        IdMap(tuple(f"i{n}" for n in range(1, n_items + 1))),
+        user, item.astype(np.int64), np.tile(np.arange(each), users).astype(np.int64), split,
+        rating=np.where(label > 0, 5, 2).astype(np.float32), label=label,
+        item_fields={"genre": Field(kind, ("a", "b", "c"))},
+        user_fields={"group": Field(group, ("x", "y"))},
+    )  # fmt: skip
+
+
+def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
+    """Return an artifact for ``node``: seeded vectors per id, or neighbours. No model runs."""
+    rng = np.random.default_rng(list(node.name.encode()))
+    entity = _entity(node)
+    ids = data.items if entity == "item" else data.users
+    if isinstance(node, Derive) and node.how.output == "table":
+        k = min(3, len(ids) - 1)
+        rows = [(a, r + 1, ids.ids[(i + r + 1) % len(ids)], 1.0 - 0.1 * r)
+                for i, a in enumerate(ids.ids) for r in range(k)]  # fmt: skip
+        own, rank, other, cos = zip(*rows, strict=True)
+        return pa.table({f"{entity}_id": own, "rank": rank, "other_id": other, "cos": cos})
+    dim = getattr(node.how, "dim", width) if isinstance(node, Derive) else max(width, 80)
+    vectors = rng.normal(size=(len(ids), dim)).astype(np.float32)
+    mask = np.ones(len(ids), bool)
+    mask[::7] = False
+    return VectorTable(entity, ids.ids, vectors, mask)
+
+
+def _entity(node: Node) -> str:
+    for n in walk([node]):
+        if isinstance(n, Generate):
+            return n.task.entity
+    for n in walk([node]):
+        if isinstance(n, Embed) and isinstance(n.over, Table):
+            return "user" if n.over.table == "users" else "item"
+    return "item"
+
+
+def _fit(node: Train, data: TrainingData) -> Any:
+    from ..train.loop import fit
+
+    inputs = {n: stand_in(n, data) for n in node.inputs if n != node.log}
+    return fit(node, data, inputs, seed=0)
+
+
+def _case(trained: Any, data: TrainingData) -> tuple[dict[str, Any], np.ndarray]:
+    users = list(range(1, min(5, data.n_users) + 1))
+    histories = [
+        data.item[data.user_start[u] : data.user_start[u + 1]][:3].tolist() for u in users
+    ]
+    rows = data.label is not None
+    items = [1 + i % data.n_items for i in range(len(users))]
+    case = {"rows": rows, "users": users, "items": items, "histories": histories}
+    arrays = [np.array(h) for h in histories]
+    if rows:
+        out = trained.served.predict(np.array(users), np.array(items), arrays, None)
+    else:
+        out = trained.scores(np.array(users), arrays)[:, 1:]
+    return case, np.asarray(out, float)

@@ -1,0 +1,1 @@
+"""One training loop for all backbones, its loaders, and what it returns."""

@@ -1,0 +1,143 @@
+"""Control arms: the same knowledge given to the wrong owners, or noise in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..data.vectors import VectorTable
+from ..plan import Node
+
+ARMS = ("permuted", "gaussian")
+ENTITIES = ("item", "user")
+
+
+def control_inputs(
+    inputs: Mapping[Node, Any], arm: str, *, seed: int
+) -> dict[Node, Any]:
+    """Return ``inputs`` with every vector table and id table replaced by its control.
+
+    ``permuted``: one permutation of ids per entity, drawn over all ids of that entity in
+    ``inputs``; what belongs to id a is given to p(a) in all tables alike (vectors, neighbour
+    lists: owner and other), so the knowledge keeps its shape and loses its tie to behaviour.
+    ``gaussian``: vectors are drawn from a normal distribution with the mean and covariance of the
+    real rows; the others in neighbour lists are drawn at random. Everything else (a log) is
+    passed through. Equal seed, equal result. Raises ValueError for another arm, or for a table
+    that has no gaussian counterpart.
+    """
+    if arm not in ARMS:
+        raise ValueError(f"unknown control arm {arm!r}: use one of {ARMS}")
+    change = _permuted if arm == "permuted" else _gaussian
+    owners = {entity: _ids_in(inputs.values(), entity) for entity in ENTITIES}
+    shuffled = {
+        entity: dict(zip(ids, _derangement(ids, seed, number), strict=True))
+        for number, (entity, ids) in enumerate(owners.items())
+    }
+    out = {}
+    for number, (node, artifact) in enumerate(sorted(inputs.items(), key=lambda p: p[0].name)):
+        rng = np.random.default_rng([seed, 2, number])
+        out[node] = change(node, artifact, shuffled, owners, rng)
+    return {node: out[node] for node in inputs}
+
+
+def _entity_of(artifact: Any) -> str | None:
+    """Return whose rows a table has, None where the artifact is no table of an entity."""
+    if isinstance(artifact, VectorTable):
+        return artifact.entity
+    if isinstance(artifact, pa.Table):
+        for entity in ENTITIES:
+            if f"{entity}_id" in artifact.column_names:
+                return entity
+    return None
+
+
+def _id_columns(table: pa.Table) -> list[str]:
+    return [c for c in ("item_id", "user_id", "other_id") if c in table.column_names]
+
+
+def _column_entity(table: pa.Table, column: str) -> str:
+    owner = _entity_of(table)
+    return str(owner) if column == "other_id" else column.removesuffix("_id")
+
+
+def _ids_in(artifacts: Any, entity: str) -> list[str]:
+    found: set[str] = set()
+    for a in artifacts:
+        if isinstance(a, VectorTable) and a.entity == entity:
+            found.update(a.ids)
+        elif isinstance(a, pa.Table):
+            for column in _id_columns(a):
+                if _column_entity(a, column) == entity:
+                    found.update(a[column].to_pylist())
+    return sorted(found)
+
+
+def _derangement(ids: list[str], seed: int, number: int) -> list[str]:
+    """Return ``ids`` shuffled such that none stays in place: one random cycle through all."""
+    order = np.random.default_rng([seed, 1, number]).permutation(len(ids))
+    out = list(ids)
+    for at, following in zip(order, np.roll(order, -1), strict=True):
+        out[at] = ids[following]
+    return out
+
+
+def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
+    if isinstance(artifact, VectorTable):
+        ids = tuple(to[artifact.entity][i] for i in artifact.ids)
+        return VectorTable(artifact.entity, ids, artifact.vectors, artifact.mask)
+    if _entity_of(artifact) is None:
+        return artifact
+    for column in _id_columns(artifact):
+        moved = to[_column_entity(artifact, column)]
+        values = pa.array([moved[i] for i in artifact[column].to_pylist()], pa.string())
+        artifact = artifact.set_column(artifact.column_names.index(column), column, values)
+    return artifact
+
+
+def _gaussian(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Generator) -> Any:
+    if isinstance(artifact, VectorTable):
+        vectors = gaussian_like(np.asarray(artifact.vectors, np.float64), artifact.mask, rng)
+        return VectorTable(artifact.entity, artifact.ids, vectors, artifact.mask)
+    entity = _entity_of(artifact)
+    if entity is None:
+        return artifact
+    if "other_id" not in artifact.column_names:
+        raise ValueError(
+            f"{node.name}: a table with columns {artifact.column_names} has no gaussian "
+            "counterpart; use the control 'permuted' for it"
+        )
+    values = _random_others(artifact[f"{entity}_id"].to_pylist(), owners[entity], rng)
+    index = artifact.column_names.index("other_id")
+    return artifact.set_column(index, "other_id", pa.array(values, pa.string()))
+
+
+def gaussian_like(vectors: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return float32 rows: where ``mask``, draws with the mean and covariance of those rows."""
+    out = np.array(vectors, np.float32)
+    real = vectors[mask]
+    if len(real):
+        factor = (real - real.mean(0)) / np.sqrt(max(1, len(real) - 1))
+        if len(factor) > factor.shape[1]:  # R of factor = Q R has the same R^T R, and is smaller
+            factor = np.linalg.qr(factor, mode="r")
+        out[mask] = real.mean(0) + rng.standard_normal((len(real), len(factor))) @ factor
+    return out
+
+
+def _random_others(
+    owner: list[str], ids: list[str], rng: np.random.Generator
+) -> list[str]:
+    """Return one random id per row, never the owner and never twice for one owner."""
+    position = {value: i for i, value in enumerate(ids)}
+    rows: dict[str, list[int]] = {}
+    for row, value in enumerate(owner):
+        rows.setdefault(value, []).append(row)
+    out = [""] * len(owner)
+    for value, places in rows.items():
+        pick = rng.choice(len(ids) - 1, size=len(places), replace=len(places) > len(ids) - 1)
+        pick = pick + (pick >= position[value])
+        for place, p in zip(places, pick, strict=True):
+            out[place] = ids[p]
+    return out

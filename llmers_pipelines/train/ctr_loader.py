@@ -1,0 +1,133 @@
+"""Rows of a click log as batches, each with the history that lies strictly before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..data.training import HISTORY, TRAIN, VALID, TrainingData
+from ..models.batches import CtrBatch
+from ..models.ctr_fields import history_signal
+from ..models.ranking_net import device_of
+
+if TYPE_CHECKING:
+    from ..models.seams import Backbone
+
+EVAL_ROWS = 2048  # rows scored together; larger blocks leave the cache
+
+
+def history_spans(data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (``seen``, ``start``, ``end``): the history of row r is ``seen[start[r]:end[r]]``.
+
+    ``seen`` holds the row numbers of the TRAIN and HISTORY splits. The history of any row is the
+    part of them that is its user's and strictly earlier in time: rows of equal time stay out, and
+    so do validation and test rows at every time, also where the split is not by time.
+    """
+    clock = np.unique(data.time, return_inverse=True)[1].astype(np.int64)
+    span = int(clock.max(initial=0)) + 1
+    seen = np.flatnonzero((data.split == TRAIN) | (data.split == HISTORY))
+    key = data.user.astype(np.int64) * span + clock  # rising: rows are sorted by user, then time
+    start = np.searchsorted(key[seen], data.user.astype(np.int64) * span)
+    return seen, start, np.searchsorted(key[seen], key)
+
+
+class Loader:
+    """Batches of ``backbone.fit.batch`` training rows; validation by AUC or logloss."""
+
+    def __init__(self, data: TrainingData, backbone: Backbone, seed: int) -> None:
+        if data.label is None:
+            raise ValueError(
+                f"the log of task {data.task!r} has no labels; a CTR model is trained on "
+                "TrainingData.label in {0, 1}"
+            )
+        self._metric = backbone.fit.metric
+        if self._metric not in METRICS:
+            raise ValueError(
+                f"fit.metric {self._metric!r} does not suit a CTR model: use one of "
+                f"{sorted(METRICS)}"
+            )
+        self._batch, self._max_len, self._seed = backbone.fit.batch, backbone.max_len, seed
+        self._train = np.flatnonzero(data.split == TRAIN)
+        self._valid = np.flatnonzero(data.split == VALID)
+        self._labels = np.asarray(data.label)
+        seen, start, end = history_spans(data)
+        self._start, self._end = torch.from_numpy(start), torch.from_numpy(end)
+        self._seen_item = torch.from_numpy(data.item[seen].astype(np.int64))
+        self._seen_rating = torch.from_numpy(history_signal(data)[seen])
+        self._user = torch.from_numpy(data.user.astype(np.int64))
+        self._item = torch.from_numpy(data.item.astype(np.int64))
+        self._label = torch.from_numpy(data.label.astype(np.float32))
+        self._fields = [
+            {n: torch.from_numpy(np.asarray(f.codes, np.int64)) for n, f in fields.items()}
+            for fields in (data.user_fields, data.item_fields)
+        ]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self._train) // self._batch)
+
+    def epoch(self, number: int) -> Iterator[CtrBatch]:
+        """Yield every training row once, in an order fixed by the seed and ``number``."""
+        order = np.random.default_rng([self._seed, number]).permutation(self._train)
+        for part in torch.from_numpy(order).split(self._batch):
+            yield self.batch(part)
+
+    def rows(self, rows: np.ndarray) -> Iterator[CtrBatch]:
+        """Yield the given row numbers in their order, in blocks."""
+        for part in torch.from_numpy(np.asarray(rows, np.int64)).split(EVAL_ROWS):
+            yield self.batch(part)
+
+    def batch(self, rows: torch.Tensor) -> CtrBatch:
+        """Return the batch of ``rows`` (B,); L is the longest history in it, at most max_len."""
+        start, end = self._start[rows], self._end[rows]
+        length = int((end - start).clamp(1, self._max_len).max()) if len(rows) else 1
+        at = end.unsqueeze(1) + torch.arange(-length, 0)  # (B, L)
+        inside = at >= start.unsqueeze(1)
+        at = at.clamp_(min=0, max=max(0, len(self._seen_item) - 1))
+        user, item = self._user[rows], self._item[rows]
+        return CtrBatch(
+            user=user, item=item, history=self._seen_item[at] * inside,
+            history_rating=self._seen_rating[at] * inside, label=self._label[rows], rows=rows,
+        )  # fmt: skip
+
+    def probabilities(self, model: Any, rows: np.ndarray) -> np.ndarray:
+        """Return float64[R] click probabilities of ``rows`` in evaluation mode."""
+        model.eval()
+        device, out = device_of(model), []
+        with torch.no_grad():
+            for batch in self.rows(rows):
+                out.append(torch.sigmoid(model.logits(batch.to(device)).double()).cpu().numpy())
+        return np.concatenate(out) if out else np.zeros(0)
+
+    def validate(self, model: Any) -> float:
+        """Return the chosen metric on the validation rows; higher is better."""
+        p = self.probabilities(model, self._valid)
+        return METRICS[self._metric](self._labels[self._valid], p)
+
+
+def auc(label: np.ndarray, score: np.ndarray) -> float:
+    """Return P(score of a positive > of a negative), ties half; NaN with one class or NaN scores."""
+    positive = np.asarray(label) > 0.5
+    n_positive, n = int(positive.sum()), len(positive)
+    if not 0 < n_positive < n or not np.isfinite(score).all():
+        return float("nan")
+    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = np.cumsum(count) - (count - 1) / 2  # mean rank, from 1, of each distinct score
+    above = rank[place][positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(above / (n_positive * (n - n_positive)))
+
+
+def logloss(label: np.ndarray, p: np.ndarray) -> float:
+    """Return the mean binary cross-entropy of probabilities, clipped at 1e-7."""
+    p = np.clip(np.asarray(p, np.float64), 1e-7, 1 - 1e-7)
+    return float(-np.mean(np.where(np.asarray(label) > 0.5, np.log(p), np.log1p(-p))))
+
+
+def _negative_logloss(label: np.ndarray, p: np.ndarray) -> float:
+    return -logloss(label, p)
+
+
+METRICS = {"auc": auc, "logloss": _negative_logloss}

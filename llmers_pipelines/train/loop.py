@@ -1,0 +1,213 @@
+"""The one training loop: every backbone, every enhancement, the same selection rule."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..data.training import TrainingData
+from ..models.fit import Fit
+from ..models.hooks_net import attach_parts
+from ..models.ranking_net import rank_metric, rank_targets
+from ..models.seams import check_seams
+from ..models.served import fold
+from ..plan import Node, Train
+from .trained import Trained
+
+LOADERS = {"sequence": "sequence_loader", "pair": "pair_loader", "ctr": "ctr_loader"}
+
+
+class Loader(Protocol):
+    """What ``train/<name>_loader.py`` exports as ``Loader(data, backbone, seed)``."""
+
+    steps_per_epoch: int
+
+    def epoch(self, number: int) -> Iterator[Any]:
+        """Yield the batches of epoch ``number`` (from 1): equal for equal seed and number."""
+
+    def validate(self, model: Any) -> float:
+        """Return ``backbone.fit.metric`` on the validation split; higher is better."""
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the torch device for ``cpu``, ``cuda``, ``cuda:1`` or ``auto`` (cuda if present)."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device {device!r} was asked for, but this torch ({torch.__version__}) finds no CUDA "
+            "device; set the device to 'cpu' or 'auto'"
+        )
+    return torch.device(device)
+
+
+def fit(
+    train: Train,
+    data: TrainingData,
+    inputs: Mapping[Node, Any],
+    *,
+    seed: int,
+    device: str = "cpu",
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> Trained:
+    """Train ``train.backbone`` with its enhancements on ``data`` and return the best weights.
+
+    ``inputs`` maps every node below the backbone and its parts to its loaded artifact. ``progress``
+    is called with each epoch's record: epoch, train_loss, valid (None where not evaluated),
+    seconds. Raises PlanError for a missing seam, ValueError for unsuitable data,
+    FloatingPointError when the loss is no longer a number.
+    """
+    backbone = train.backbone
+    check_seams(backbone, train.parts, train.name)
+    check_data(train, data)
+    where = choose_device(device)
+    started = time.perf_counter()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if backbone.closed_form:
+            return _solve(train, data, inputs, seed, progress)
+        model = backbone.build(data, seed)
+        attach_parts(model, train.parts, data, inputs, seed)
+        model.to(where)
+        loader = load_loader(backbone.loader)(data, backbone, seed)
+        epochs, best = run_epochs(model, loader, backbone.fit, train.name, progress)
+        served = fold(model)
+    seconds = time.perf_counter() - started
+    return Trained(train, data, served, seed, epochs, best["epoch"], best["valid"], seconds)
+
+
+def check_data(train: Train, data: TrainingData) -> None:
+    """Raise ValueError when the log cannot train this model, with the mend."""
+    name, tasks = type(train.backbone).__name__, train.backbone.tasks
+    if data.task not in tasks:
+        raise ValueError(
+            f"{train.name}: the log is of task {data.task!r}, {name} is for {sorted(tasks)}; "
+            "choose another backbone or another log"
+        )
+    for split, what in ((0, "training"), (1, "validation")):
+        if not (data.split == split).any():
+            raise ValueError(
+                f"{train.name}: the log of task {data.task!r} has no {what} rows; every model is "
+                "selected on validation, so split the log into train, valid and test"
+            )
+
+
+def load_loader(name: str) -> Callable[[TrainingData, Any, int], Loader]:
+    if name not in LOADERS:
+        raise ValueError(f"unknown loader {name!r}; a backbone names one of {sorted(LOADERS)}")
+    return importlib.import_module(f"{__package__}.{LOADERS[name]}").Loader
+
+
+def _solve(
+    train: Train, data: TrainingData, inputs: Mapping[Node, Any], seed: int, progress: Any
+) -> Trained:
+    """Fit a closed-form model: one record, no epochs to choose from."""
+    started = time.perf_counter()
+    model = train.backbone.build(data, seed)
+    model.fit(data, inputs)
+    valid = rank_metric("ndcg@10", rank_targets(model, data, 1))
+    seconds = time.perf_counter() - started
+    record = {"epoch": 0, "train_loss": None, "valid": valid, "seconds": seconds}
+    if progress is not None:
+        progress(record)
+    model.eval().requires_grad_(False)  # has no hooks, so it is what is served
+    return Trained(train, data, model, seed, [record], 0, valid, seconds)
+
+
+def run_epochs(
+    model: Any,
+    loader: Loader,
+    how: Fit,
+    name: str,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train ``model`` in place; return (epoch records, best epoch and validation value).
+
+    The best weights by the validation metric are restored at the end. Training stops after
+    ``how.patience`` evaluations without improvement, but not before ``how.min_epochs``.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable, lr=how.lr, weight_decay=how.weight_decay, fused=True
+    )
+    total = how.epochs * max(1, loader.steps_per_epoch)
+    records: list[dict[str, Any]] = []
+    best: dict[str, Any] = {"epoch": 0, "valid": -math.inf}
+    weights: dict[str, torch.Tensor] = {}
+    step = waited = 0
+    for number in range(1, how.epochs + 1):
+        started = time.perf_counter()
+        _begin_epoch(model, number)
+        model.train()
+        loss, step = _one_epoch(model, loader, optimizer, how, number, step, total)
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"{name}: the training loss is {loss} in epoch {number}; lower fit.lr (now "
+                f"{how.lr}) or check the input vectors for values that are not finite"
+            )
+        record = {"epoch": number, "train_loss": loss, "valid": None}
+        if number % how.eval_every == 0 or number == how.epochs:
+            model.eval()
+            with torch.no_grad():
+                record["valid"] = float(loader.validate(model))
+            waited += 1
+            if record["valid"] > best["valid"]:
+                best, waited = {"epoch": number, "valid": record["valid"]}, 0
+                weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        record["seconds"] = time.perf_counter() - started
+        records.append(record)
+        if progress is not None:
+            progress(record)
+        if waited >= how.patience and number >= how.min_epochs:
+            break
+    if not weights:
+        raise ValueError(
+            f"{name}: validation gave no number in {len(records)} epochs (last: "
+            f"{records[-1]['valid']}); check that validation rows have targets the model can rank"
+        )
+    model.load_state_dict(weights)
+    return records, best
+
+
+def _begin_epoch(model: Any, number: int) -> None:
+    for hook in model.hooks:
+        if hasattr(hook, "begin_epoch"):
+            with hook.stream():
+                hook.begin_epoch(model, number)
+
+
+def _one_epoch(
+    model: Any, loader: Loader, optimizer: Any, how: Fit, number: int, step: int, total: int
+) -> tuple[float, int]:
+    device = next(model.parameters()).device
+    losses = []
+    for batch in loader.epoch(number):
+        set_rate(optimizer, how, step / total)
+        optimizer.zero_grad(set_to_none=True)
+        loss = model.loss(batch.to(device))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        step += 1
+    if not losses:
+        raise ValueError("the loader gave no batch: the log has no rows to train on")
+    return torch.stack(losses).mean().item(), step
+
+
+def set_rate(optimizer: Any, how: Fit, progress: float) -> None:
+    """Set the learning rate at ``progress`` in [0, 1] of the whole run."""
+    match how.schedule:
+        case "constant":
+            rate = how.lr
+        case "cosine":
+            rate = how.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        case other:
+            raise ValueError(f"unknown schedule {other!r}: use 'constant' or 'cosine'")
+    for group in optimizer.param_groups:
+        group["lr"] = rate

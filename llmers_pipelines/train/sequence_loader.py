@@ -1,0 +1,68 @@
+"""Batches for sequence models: every position supervised, users of similar length together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.training import HISTORY, TRAIN, VALID, TrainingData
+from ..models.histories import rows_of
+from ..models.ranking_net import rank_metric, rank_targets
+from .batches import SequenceBatch, left_pad
+
+POOL = 16  # batches whose users are sorted by length together
+
+
+class Loader:
+    """Cuts histories into windows of at most ``backbone.max_len`` inputs with a target each.
+
+    Windows are cut from the newest row backwards, so no interaction is lost as a target. Rows of
+    the HISTORY split are inputs, never targets.
+    """
+
+    def __init__(self, data: TrainingData, backbone: Any, seed: int) -> None:
+        self.data, self.fit, self.seed = data, backbone.fit, seed
+        rows = rows_of(data, (TRAIN, HISTORY))
+        is_target = data.split[rows.row] == TRAIN
+        user, first, last = [], [], []  # inputs first:last, targets first + 1:last + 1
+        for u in np.flatnonzero(rows.counts > 1):
+            low, high = rows.start[u], rows.start[u + 1] - 1
+            for end in range(high, low, -backbone.max_len):
+                begin = max(low, end - backbone.max_len)
+                if is_target[begin + 1 : end + 1].any():
+                    user.append(u)
+                    first.append(begin)
+                    last.append(end)
+        self._user = np.array(user, np.int64)
+        self._first, self._last = np.array(first, np.int64), np.array(last, np.int64)
+        self._item, self._aim = rows.item, np.where(is_target, rows.item, 0)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self._user) // self.fit.batch)
+
+    def epoch(self, number: int) -> Iterator[SequenceBatch]:
+        rng = np.random.default_rng([self.seed, number])
+        order, size = rng.permutation(len(self._user)), self.fit.batch
+        length = self._last - self._first
+        batches = []
+        for at in range(0, len(order), size * POOL):
+            pool = order[at : at + size * POOL]
+            pool = pool[np.argsort(length[pool], kind="stable")]
+            batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+        for index in rng.permutation(len(batches)):
+            yield self._batch(batches[index])
+
+    def _batch(self, rows: np.ndarray) -> SequenceBatch:
+        spans = [(self._first[r], self._last[r]) for r in rows]
+        return SequenceBatch(
+            torch.from_numpy(self._user[rows]),
+            torch.from_numpy(left_pad([self._item[a:b] for a, b in spans])),
+            torch.from_numpy(left_pad([self._aim[a + 1 : b + 1] for a, b in spans])),
+        )
+
+    def validate(self, model: Any) -> float:
+        return rank_metric(self.fit.metric, rank_targets(model, self.data, VALID))

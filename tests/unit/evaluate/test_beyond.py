@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llmers_pipelines.data.training import TEST, TRAIN
+from llmers_pipelines.evaluate import beyond
+from llmers_pipelines.evaluate.predict import TopK, top_k_lists
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"), [((1, 1, 1, 1), 0.0), ((0, 0, 0, 4), 0.75), ((0, 1, 1, 2), 0.375)]
+)
+def test_golden_gini(counts, expected):
+    assert beyond.gini(np.array(counts)) == pytest.approx(expected)
+    assert beyond.gini(np.array(counts[::-1])) == pytest.approx(expected)
+
+
+def test_golden_novelty_in_bits():
+    smoothed = beyond.self_information(np.array([7, 3, 1, 0, 0]))
+    assert smoothed.tolist() == pytest.approx([1, 2, 3, 4, 4])
+    counts = np.array([0, 8, 4, 2, 1, 1])
+    assert beyond.novelty(np.array([[1, 4], [2, 0]]), counts, 0.0) == pytest.approx((1 + 4 + 2) / 3)
+
+
+def test_golden_calibration():
+    value = beyond.calibration(np.array([0.5, 0.5]), np.array([1.0, 0.0]))
+    assert value == pytest.approx(1.9585, abs=1e-4)
+    assert beyond.calibration(np.array([1.0, 0.0]), np.array([1.0, 0.0])) == pytest.approx(0.0)
+
+
+def test_coverage_exposure_and_entropy_leave_padding_out():
+    items = np.array([[1, 2], [1, 0]])
+    assert beyond.exposure(items, 4).tolist() == [2, 1, 0, 0]
+    assert beyond.coverage(items, 4) == 0.5
+    assert beyond.shannon(np.array([1, 1, 1, 1, 0])) == pytest.approx(2.0)
+
+
+def test_popularity_of_lists():
+    counts = np.array([0, 10, 4, 1])
+    items = np.array([[1, 3], [2, 0]])
+    assert beyond.arp(items, counts) == pytest.approx(5.0)
+    assert beyond.aplt(items, np.array([False, False, True, True])) == pytest.approx(2 / 3)
+
+
+def test_intra_list_distance_ignores_padding_and_short_lists():
+    vectors = np.array([[0, 0], [1, 0], [0, 2], [3, 0], [0, 0]], float)
+    lists = np.array([[1, 2, 3], [1, 3, 0], [2, 0, 0]])
+    first = (1 + 0 + 1) / 3  # cos 0, 1, 0
+    assert beyond.intra_list_distance(lists, vectors) == pytest.approx((first + 0) / 2)
+    assert beyond.intra_list_distance(np.array([[1, 4]]), vectors) == pytest.approx(1.0)
+    assert beyond.intra_list_distance(np.array([[1, 0]]), vectors) is None
+
+
+def test_category_shares_split_items_with_several_categories():
+    member = np.array([[1, 1], [1, 0], [1, 1], [0, 0]])
+    shares = beyond.category_shares(np.array([[1, 2], [3, 0]]), member)
+    assert shares.tolist() == [[0.75, 0.25], [0.0, 0.0]]
+
+
+def test_stability_is_the_jaccard_overlap():
+    a = TopK(np.array([1, 2]), np.array([[1, 2], [3, 4]]))
+    b = TopK(np.array([1, 2]), np.array([[2, 1], [4, 5]]))
+    assert beyond.stability(a, b) == pytest.approx((1 + 1 / 3) / 2)
+    with pytest.raises(ValueError, match="different users"):
+        beyond.stability(a, TopK(np.array([1, 3]), b.items))
+
+
+def test_a_popularity_model_has_low_coverage_and_lift_above_one(make_log, fixed):
+    rng = np.random.default_rng(0)
+    rows = []
+    for u in range(1, 61):
+        weight = 1 / np.arange(1, 31)
+        items = rng.choice(30, 6, replace=False, p=weight / weight.sum()) + 1
+        rows += [(u, int(i), TRAIN) for i in items[:5]] + [(u, int(items[5]), TEST)]
+    data = make_log(rows, 60, 30)
+    popular = np.tile(data.train_counts, (61, 1))
+    uniform = rng.standard_normal((61, 31))
+    a = beyond.summary(top_k_lists(fixed(popular), data, 5), data)
+    b = beyond.summary(top_k_lists(fixed(uniform), data, 5), data)
+    assert a["coverage"] < b["coverage"] and a["gini"] > b["gini"]
+    assert a["novelty"] < b["novelty"] and a["aplt"] < b["aplt"]
+    assert a["popularity_lift"] > b["popularity_lift"]
+
+
+def test_empty_lists_give_none():
+    none = np.zeros((2, 3), np.int64)
+    counts = np.array([0, 1])
+    assert beyond.gini(beyond.exposure(none, 1)) is None and beyond.novelty(none, counts) is None
+    assert beyond.shannon(beyond.exposure(none, 1)) is None

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from llmers_pipelines.data.training import TEST, TRAIN, VALID, IdMap, TrainingData
+from llmers_pipelines.data.vectors import VectorTable
+from llmers_pipelines.models.decay_net import decay_weights
+from llmers_pipelines.models.ease import EASE
+from llmers_pipelines.models.ease_net import ease_weights
+from llmers_pipelines.models.histories import history_before
+from llmers_pipelines.models.itemknn import ItemKNN
+from llmers_pipelines.models.knnblend import KNNBlend
+from llmers_pipelines.models.popularity import Popularity
+from llmers_pipelines.models.ranking_net import ndcg, rank_targets
+from llmers_pipelines.models.served import load_served
+from llmers_pipelines.models.textknn import TextKNN
+from llmers_pipelines.plan import Table, Train
+from llmers_pipelines.testing.planted import planted_rings, renumbered_items
+from llmers_pipelines.train.loop import fit
+from llmers_pipelines.train.trained import load_trained, save_trained
+
+LOG, VECTORS = Table("splits", task="sequential"), Table("items")
+MODELS = {
+    "popularity": Popularity(),
+    "itemknn": ItemKNN(k=5),
+    "ease": EASE(l2=10.0),
+    "textknn": TextKNN(VECTORS),
+    "knnblend": KNNBlend(VECTORS, k=5),
+}
+every = pytest.mark.parametrize("name", MODELS)
+
+
+def small_log(extra=()):
+    """Users 1..3 with items {1, 2}, {1, 2}, {2, 3}, and one validation row."""
+    user = [1, 1, 2, 2, 2, 3, 3]
+    item = [1, 2, 1, 2, 3, 2, 3]
+    split = [TRAIN, TRAIN, TRAIN, TRAIN, VALID, TRAIN, TRAIN]
+    return TrainingData(
+        "collaborative", IdMap(("a", "b", "c")), IdMap(("x", "y", "z")),
+        np.array(user), np.array(item), np.arange(7), np.array(split, np.int8),
+    )  # fmt: skip
+
+
+def trained(backbone, data, inputs=None):
+    return fit(Train(backbone, LOG), data, inputs or {}, seed=0)
+
+
+@pytest.fixture(scope="module")
+def rings():
+    return planted_rings(n_users=80, n_items=30, seed=2)
+
+
+@every
+def test_beats_chance_where_it_can_and_is_served_bit_for_bit(name, rings, tmp_path):
+    model = trained(MODELS[name], rings.data, {VECTORS: rings.items})
+    found = ndcg(rank_targets(model.model, rings.data, TEST))
+    assert (found > 0.7) == (name != "popularity")
+    users = np.arange(rings.data.n_users + 1)
+    lists = history_before(rings.data, TEST).lists(users)
+    scores = model.scores(users, lists)
+    assert np.isneginf(scores[:, 0]).all()
+    assert np.isfinite(scores[:, 1:]).all()
+    assert np.array_equal(scores, load_served(*model.export()).scores(users, lists))
+    save_trained(model, tmp_path)
+    loaded = load_trained(tmp_path, model.train, rings.data)
+    assert np.array_equal(scores, loaded.scores(users, lists))
+    assert loaded.best_valid == model.best_valid
+
+
+@every
+def test_renumbering_items_changes_nothing(name, rings):
+    other, new = renumbered_items(rings.data, seed=4)
+    a = trained(MODELS[name], rings.data, {VECTORS: rings.items})
+    b = trained(MODELS[name], other, {VECTORS: rings.items})  # joined by id
+    users = np.arange(1, rings.data.n_users + 1)
+    x = a.scores(users, history_before(rings.data, TEST).lists(users))
+    y = b.scores(users, history_before(other, TEST).lists(users))
+    np.testing.assert_allclose(y[:, new], x, rtol=1e-4, atol=1e-5)
+
+
+def test_ease_golden_case():
+    x = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]])
+    weights = ease_weights(x.T @ x, 1.0)
+    expected = [[0, 0.6667, -0.25], [0.5714, 0, 0.375], [-0.2857, 0.5, 0]]
+    np.testing.assert_allclose(weights, expected, atol=5e-5)
+    model = trained(EASE(l2=1.0, decay="mean"), small_log())
+    np.testing.assert_allclose(
+        model.scores([3], [np.array([2, 3])])[0, 1:], [0.2857, 0.5, 0.375], atol=5e-5
+    )
+
+
+def test_ease_refuses_what_would_not_fit_and_what_has_no_inverse(rings):
+    big = dataclasses.replace(rings.data, items=IdMap(tuple(map(str, range(40_001)))))
+    with pytest.raises(ValueError, match="EASE on 40001 items would need 12 GiB"):
+        EASE().build(big, 0)
+    with pytest.raises(ValueError, match="not positive definite; use l2 > 0"):
+        ease_weights(np.ones((2, 2)), 0.0)
+
+
+def test_itemknn_similarities_by_hand():
+    model = trained(ItemKNN(k=3, shrink=0.0, decay="mean"), small_log())
+    scores = model.scores([0, 0], [np.array([1]), np.array([1, 2])])
+    similar = 2 / np.sqrt(2 * 3)  # of items 1 and 2
+    np.testing.assert_allclose(scores[0, 1:], [0, similar, 0], rtol=1e-6)
+    np.testing.assert_allclose(scores[1, 1:], [similar, similar, 1 / np.sqrt(3)], rtol=1e-6)
+
+
+def test_itemknn_keeps_k_neighbours_of_each_target_and_shrinks():
+    model = trained(ItemKNN(k=1, shrink=1.0, decay="mean"), small_log())
+    scores = model.scores([0], [np.array([1, 3])])  # target 2 keeps item 1, not item 3
+    np.testing.assert_allclose(scores[0, 2], 2 / (np.sqrt(6) + 1), rtol=1e-6)
+
+
+def test_decays_and_the_harmonic_golden_case():
+    assert decay_weights("mean", 3).tolist() == [1, 1, 1]
+    assert decay_weights("last", 3).tolist() == [0, 0, 1]
+    assert decay_weights("linear", 12)[0] == pytest.approx(1e-5)
+    w = decay_weights("harmonic", 3).numpy()
+    rows = np.array([[1, 0], [0, 1], [1, 1]])
+    np.testing.assert_allclose(w @ rows / w.sum(), [0.7273, 0.8182], atol=5e-5)
+    with pytest.raises(ValueError, match="unknown decay 'half'"):
+        decay_weights("half", 1)
+
+
+def test_padding_of_a_block_does_not_change_a_score(rings):
+    for name in MODELS:
+        model = trained(MODELS[name], rings.data, {VECTORS: rings.items})
+        alone = model.scores([1], [np.array([3, 4])])
+        beside = model.scores([1, 2], [np.array([3, 4]), np.arange(1, 12)])
+        np.testing.assert_allclose(beside[0], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_textknn_scores_the_cosine_and_leaves_out_items_without_text():
+    data = small_log()
+    table = VectorTable(
+        "item", ("z", "x", "y"), np.array([[0, 2], [1, 0], [3, 3]], np.float32),
+        np.array([True, True, False]),
+    )  # fmt: skip
+    model = trained(TextKNN(VECTORS, centre=False), data, {VECTORS: table})
+    scores = model.scores([1], [np.array([1, 3])])[0, 1:]  # z, the newest, counts twice
+    np.testing.assert_allclose(scores, [1 / 5**0.5, 0, 2 / 5**0.5], rtol=1e-6)
+
+
+def test_textknn_names_what_is_wrong_with_its_vectors():
+    data = small_log()
+    mask = np.ones(1, bool)
+    with pytest.raises(ValueError, match="needs vectors of items, got vectors of users"):
+        trained(TextKNN(VECTORS), data, {VECTORS: VectorTable("user", ("a",), mask[None], mask)})
+    with pytest.raises(ValueError, match="none of the 1 vectors belongs to an item"):
+        trained(TextKNN(VECTORS), data, {VECTORS: VectorTable("item", ("q",), mask[None], mask)})
+
+
+def test_the_blend_weight_is_the_best_on_validation(rings):
+    model = trained(MODELS["knnblend"], rings.data, {VECTORS: rings.items})
+    values = []
+    for weight in MODELS["knnblend"].weights:
+        one = trained(
+            dataclasses.replace(MODELS["knnblend"], weights=(weight,)), rings.data,
+            {VECTORS: rings.items},
+        )  # fmt: skip
+        values.append(one.best_valid)
+    assert model.best_valid == max(values)
+    assert len(set(values)) > 2
+
+
+def test_popularity_counts_training_rows_alone():
+    model = trained(Popularity(), small_log())
+    assert model.scores([1], [np.array([], int)])[0, 1:].tolist() == [2, 3, 1]

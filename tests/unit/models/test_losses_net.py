@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from llmers_pipelines.models import losses_net
+from llmers_pipelines.models.dropout_net import dropout
+from llmers_pipelines.models.losses_net import bpr, full_cross_entropy, sampled_softmax
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_chunked_cross_entropy_is_cross_entropy_without_column_zero(rows, monkeypatch):
+    monkeypatch.setattr(losses_net, "CHUNK_FLOATS", 13 * 21)
+    monkeypatch.setattr(losses_net, "MIN_ROWS", 1)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(rows, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(21, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(1, 21, (rows,), generator=generator)
+
+    logits = states @ table.T
+    logits = torch.cat([torch.full((rows, 1), -torch.inf, dtype=logits.dtype), logits[:, 1:]], 1)
+    expected = F.cross_entropy(logits, targets)
+    wanted = torch.autograd.grad(3 * expected, (states, table))
+    loss = full_cross_entropy(states, table, targets)
+    found = torch.autograd.grad(3 * loss, (states, table))
+
+    torch.testing.assert_close(loss, expected)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+    assert not found[1][0].any()  # padding
+
+
+def test_cross_entropy_survives_huge_scores():
+    states, table = torch.full((2, 1), 1e4), torch.tensor([[0.0], [1.0], [-1.0]])
+    loss = full_cross_entropy(states, table, torch.tensor([1, 1]))
+    assert float(loss) == pytest.approx(0.0)
+
+
+def test_bpr_and_sampled_softmax_by_hand():
+    positive, negative = torch.tensor([1.0, 0.0]), torch.tensor([[0.0, 2.0], [0.0, -torch.inf]])
+    assert float(bpr(positive, negative[:, :1])) == pytest.approx(
+        (math.log(1 + math.exp(-1)) + math.log(2)) / 2
+    )
+    first = math.log(math.e + 1 + math.exp(2)) - 1
+    assert float(sampled_softmax(positive, negative)) == pytest.approx((first + math.log(2)) / 2)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
+def test_dropout_drops_with_its_probability_and_keeps_the_mean(p):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        x = torch.ones(333, 601)
+        y = dropout(x, p, True)
+    assert float((y == 0).float().mean()) == pytest.approx(p, abs=0.004)
+    assert float(y.mean()) == pytest.approx(1.0, abs=0.02)
+    assert set(y.unique().tolist()) == {0.0, pytest.approx(1 / (1 - p))}
+    pairs = ((y[:, :-1] == 0) & (y[:, 1:] == 0)).float().mean()
+    assert float(pairs) == pytest.approx(p * p, abs=0.006)  # neighbours are independent
+
+
+def test_dropout_does_nothing_outside_training_and_masks_the_gradient():
+    x = torch.ones(50, requires_grad=True)
+    assert dropout(x, 0.5, False) is x
+    y = dropout(x, 0.5, True)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())

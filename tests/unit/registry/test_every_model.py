@@ -1,0 +1,104 @@
+"""Every kind of model is served through the same bundle and scorer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from registry_samples import META, N, make_items, make_log
+
+from llmers_pipelines.data.training import Field
+from llmers_pipelines.models.bprmf import BPRMF
+from llmers_pipelines.models.deepfm import DeepFM
+from llmers_pipelines.models.din import DIN
+from llmers_pipelines.models.ease import EASE
+from llmers_pipelines.models.itemknn import ItemKNN
+from llmers_pipelines.models.lightgcn import LightGCN
+from llmers_pipelines.models.popularity import Popularity
+from llmers_pipelines.models.sasrec import SASRec
+from llmers_pipelines.models.served import Served, export, fold
+from llmers_pipelines.registry.bundle import write_bundle
+from llmers_pipelines.registry.scorer import Scorer
+
+
+def click_log():
+    log = make_log()
+    rating = (1 + np.arange(len(log.item)) % 5).astype(np.float32)
+    codes = np.array([0, *(1 + np.arange(N) % 2)], np.int32)
+    return make_log(
+        task="ctr", rating=rating, label=(rating >= 4).astype(np.float32),
+        item_fields={"author": Field(codes, ("Ann", "Bob"))},
+    )  # fmt: skip
+
+
+def served_bundle(folder: Path, backbone, data) -> tuple[Served, Scorer]:
+    net = backbone.build(data, 0)
+    if backbone.closed_form:
+        net.fit(data, {})
+    net = fold(net)
+    config, arrays = export(net)
+    write_bundle(folder, config=config, arrays=arrays, data=data, items=make_items(), meta=META)
+    return Served(net), Scorer.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "reads"),
+    [
+        (SASRec(dim=8), {"history", "visitor"}),
+        (EASE(), {"history", "visitor"}),
+        (ItemKNN(), {"history", "visitor"}),
+        (BPRMF(dim=8), {"user", "visitor"}),
+        (LightGCN(dim=8), {"user", "visitor"}),
+        (Popularity(), set()),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_ranking_models(tmp_path: Path, backbone, reads: set[str]) -> None:
+    log = make_log()
+    served, scorer = served_bundle(tmp_path / "b", backbone, log)
+    assert scorer.reads == reads
+    for user in (1, 4):
+        history = log.item[log.user == user]
+        scores = served.scores(np.array([user]), [history])[0]
+        scores[history] = -np.inf
+        best = sorted(range(1, N + 1), key=lambda i: (-scores[i], i))[: N - len(set(history))]
+        answer = scorer.recommend(log.users.ids[user - 1], N, explain=True)
+        assert answer["fallback"] is None
+        found = [scorer.bundle.items.position(i["item_id"]) for i in answer["items"]]
+        assert set(found) == set(best)
+        np.testing.assert_allclose([scores[i] for i in found], [scores[i] for i in best], atol=1e-5)
+        np.testing.assert_allclose([i["score"] for i in answer["items"]], scores[found], atol=1e-5)
+    visitor = scorer.recommend(None, 3, history=["b1", "b5"])
+    assert visitor["fallback"] == ("history" if "visitor" in reads else "similar_items")
+
+
+@pytest.mark.parametrize("backbone", [DIN(dim=4), DeepFM(dim=4)], ids=lambda v: type(v).__name__)
+def test_click_models_score_the_whole_catalog(tmp_path: Path, backbone, monkeypatch) -> None:
+    log = click_log()
+    served, scorer = served_bundle(tmp_path / "b", backbone, log)
+    monkeypatch.setattr("llmers_pipelines.registry.ranker.PAIRS", 5)  # three blocks
+    for user in (1, 4):
+        rows = log.user == user
+        items = np.arange(1, N + 1)
+        p = served.predict(
+            np.full(N, user), items, [log.item[rows]] * N, [log.rating[rows]] * N
+        )
+        unseen = ~np.isin(items, log.item[rows])
+        expected = np.sort(p[unseen])[::-1][:4]
+        answer = scorer.recommend(log.users.ids[user - 1], 4)
+        np.testing.assert_allclose([i["score"] for i in answer["items"]], expected, atol=1e-6)
+        assert all(0 < i["score"] < 1 for i in answer["items"])
+
+
+def test_given_history_of_a_click_model_counts_as_liked(tmp_path: Path) -> None:
+    served, scorer = served_bundle(tmp_path / "b", DIN(dim=4), click_log())
+    liked = scorer.bundle.config["liked_signal"]
+    assert liked in (4.0, 4.5, 5.0)
+    answer = scorer.recommend(None, 3, history=["b2", "b9"], exclude_seen=False)
+    p = served.predict(
+        np.zeros(N), np.arange(1, N + 1), [np.array([2, 9])] * N, [np.full(2, liked)] * N
+    )
+    assert answer["fallback"] == "history"
+    found = [i["score"] for i in answer["items"]]
+    np.testing.assert_allclose(found, np.sort(p)[::-1][:3], atol=1e-6)

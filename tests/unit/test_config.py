@@ -1,0 +1,81 @@
+"""Settings: precedence, clear errors, paths that do not depend on the current folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmers_pipelines.config import ConfigError, load_settings
+
+
+@pytest.fixture
+def toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("LLMERS_HOME", "LLMERS_CONFIG", "LLMERS_DATASET", "LLMERS_SEEDS",
+                 "LLMERS_DATA_ROOT", "LLMERS_ENGINE"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+
+    def write(text: str) -> Path:
+        path = tmp_path / "llmers.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_precedence_flags_environment_file_defaults(toml, monkeypatch) -> None:
+    path = toml('[llmers]\ndataset = "file"\n[evaluation]\nseeds = 2\n')
+    assert load_settings(config=path).dataset == "file"
+    assert load_settings(config=path).seeds == 2
+    monkeypatch.setenv("LLMERS_DATASET", "environment")
+    assert load_settings(config=path).dataset == "environment"
+    assert load_settings(config=path, dataset="flag").dataset == "flag"
+    assert load_settings(config=path, dataset=None).dataset == "environment"
+    assert load_settings(config=path).threads == 1
+
+
+def test_an_unknown_setting_names_the_file_and_the_near_one(toml) -> None:
+    path = toml('[evaluation]\nseed = 2\n')
+    with pytest.raises(ConfigError, match=r"llmers\.toml.*evaluation\.seed.*evaluation\.seeds"):
+        load_settings(config=path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[llm]\nengine = "magic"\n', "expected one of"),
+        ('[llm]\nengine = "hf"\n', "needs llm.model"),
+        ('[evaluation]\nseeds = "many"\n', "not a valid int"),
+        ("[evaluation]\nseeds = 0\n", "at least 1"),
+        ('[evaluation]\ncontrols = ["permutd"]\n', "permuted"),
+        ("not toml at all", "not valid TOML"),
+        ('[[methods]]\nbackbone = "sasrec"\n', "needs recipe"),
+        ('[[methods]]\nrecipe = "kar"\nbackbon = "din"\n', "backbone"),
+    ],
+)
+def test_wrong_values_say_the_mend(toml, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_settings(config=toml(text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_settings(config=tmp_path / "nowhere.toml")
+
+
+def test_relative_paths_of_the_file_start_at_the_file(toml) -> None:
+    path = toml('[llmers]\nhome = "state"\ndata_root = "sets"\n')
+    settings = load_settings(config=path)
+    assert settings.home == path.parent / "state"
+    assert settings.data_root == path.parent / "sets"
+
+
+def test_every_process_resolves_the_same_state(toml, tmp_path: Path, monkeypatch) -> None:
+    path = toml("")
+    first = load_settings(config=path, home=tmp_path / "state")
+    for name, value in first.child_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    second = load_settings()
+    assert (second.home, second.mlflow_uri) == (first.home, first.mlflow_uri)
+    assert second.mlflow_uri.startswith("sqlite:////")
