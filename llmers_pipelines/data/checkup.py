@@ -58,6 +58,7 @@ def check_dataset(
     for key, spec in description.recorded.items():
         try:
             answers = load_recorded(description, spec.prompt_task, spec.variant, data_root)
+            assert answers is not None  # it is declared
             report["recorded"][key] = {"answers": len(answers.table), **answers.ignored}
         except DataError as fault:
             errors.append(str(fault))

@@ -162,7 +162,7 @@ def _read(
         "GROUP BY line ORDER BY line"
     ).fetchall()
     rejects = [
-        (int(line) - header, text or "", _REASONS.get(kind, kind.lower()))
+        (int(line) - header, text or "", _REASONS.get(kind or "", str(kind).lower()))
         for line, text, kind in faults
     ]
     every = np.arange(1, table.num_rows + len(rejects) + 1)

@@ -37,6 +37,7 @@ class FieldSpec:
     extract: str = ""  # "year" from dates, "title_year" from "Name (1995)"
     missing: tuple[str, ...] = ()  # values that mean "not known"
     buckets: int = 10  # quantile buckets of a number in ctr
+    coded: bool = False  # values are codes, not words: no part of texts and prompts
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,6 @@ class Recorded:
     text_columns: tuple[str, ...]
     table: str = ""
     filter: Mapping[str, str] = field(default_factory=dict)
-    source_columns: Mapping[str, str] = field(default_factory=dict)  # record at import -> column
     data_cutoff: str = UNKNOWN_CUTOFF
     labels_seen: bool = False
     model: str = ""
@@ -266,6 +266,7 @@ def _field(value: Any, name: str, owner: Section) -> FieldSpec:
         extract=section.choice("extract", section.text("extract"), ("", *EXTRACTS)),
         missing=section.texts("missing"),
         buckets=section.integer("buckets", 10, low=2),
+        coded=section.flag("coded"),
     )
     section.finish()
     return spec
@@ -288,7 +289,6 @@ def _recorded(top: Section) -> dict[str, Recorded]:
                 text_columns=section.texts("text", ("text",)),
                 table=section.text("table"),
                 filter=section.table_of_texts("filter"),
-                source_columns=section.table_of_texts("source_columns"),
                 data_cutoff=section.text("data_cutoff", UNKNOWN_CUTOFF),
                 labels_seen=section.flag("labels_seen"),
                 model=section.text("model"),

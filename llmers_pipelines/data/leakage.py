@@ -53,7 +53,7 @@ def prompt_violations(
     pair = data.user * width + data.item
     allowed = np.isin(asked, pair[np.isin(data.split, parts)]) & (user > 0) & (item > 0)
     bad = np.flatnonzero(~allowed)
-    found = dict.fromkeys((users[i], items[i], int(asked[i])) for i in bad)
+    found = dict.fromkeys((users[i], items[i], int(asked[i])) for i in bad.tolist())
     if not found:
         return []
     there = np.isin(pair, [key for *_, key in found])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from pandas.util import hash_array
 
 from .rules import parse_rule
 from .schema import EVENT, ITEM_ID, POSITION, TIMESTAMP, USER_ID, DataError
@@ -58,15 +58,20 @@ class Log:
 
     def hashes(self, seed: int, salt: str = "") -> np.ndarray:
         """Uniform draws float64[R] that depend on ids, time and seed, not on the rows' order."""
-        user = pd.util.hash_array(np.array(["", *self.users.ids], object))[self.user]
-        item = pd.util.hash_array(np.array(["", *self.items.ids], object))[self.item]
+        user = hash_words(["", *self.users.ids])[self.user]
+        item = hash_words(["", *self.items.ids])[self.item]
         mixed = mix(user ^ mix(item ^ mix(self.time.astype(np.uint64) + salt_of(seed, salt))))
         return uniform(mixed)
 
 
+def hash_words(words: Sequence[str]) -> np.ndarray:
+    """Hash each word on its own to uint64; the same on every machine and in every process."""
+    return hash_array(np.array(words, object))
+
+
 def salt_of(seed: int, salt: str) -> np.uint64:
     """A 64-bit constant for one purpose of one seed."""
-    return pd.util.hash_array(np.array([f"{salt}:{seed}"], object))[0]
+    return hash_words([f"{salt}:{seed}"])[0]
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -84,7 +89,7 @@ def uniform(hashed: np.ndarray) -> np.ndarray:
 
 def id_draws(ids: IdMap, seed: int, salt: str) -> np.ndarray:
     """Uniform draws float64[n], one per id, independent of the other ids."""
-    return uniform(mix(pd.util.hash_array(np.array(ids.ids, object)) ^ salt_of(seed, salt)))
+    return uniform(mix(hash_words(ids.ids) ^ salt_of(seed, salt)))
 
 
 def prepare_log(
@@ -145,7 +150,9 @@ def _wanted(log: pa.Table, spec: SplitSpec, drops: dict[str, int]) -> np.ndarray
     return keep
 
 
-def _positions(tables: Mapping[str, pa.Table], keep: np.ndarray, drops: dict[str, int]):
+def _positions(
+    tables: Mapping[str, pa.Table], keep: np.ndarray, drops: dict[str, int]
+) -> tuple[np.ndarray, IdMap, np.ndarray, IdMap]:
     """Positions 1..n of every row: items in the order of the catalog, users in that of ``users``.
 
     Rows of items that the catalog lacks lose their place in ``keep``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +74,7 @@ def _info(
     part: np.ndarray,
     drops: dict[str, int],
     label: np.ndarray | None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     counts = {"users": len(log.users), "items": len(log.items), "interactions": len(log)}
     rows, users, positive = {}, {}, {}
     for code, name in enumerate(SPLIT_NAMES):
@@ -83,7 +84,7 @@ def _info(
         if label is not None and here.any():
             positive[name] = round(float(label[here].mean()), 6)
     counts |= {"items_in_log": _distinct(log.item), "rows": rows, "users_with_rows": users}
-    info: dict[str, object] = {
+    info: dict[str, Any] = {
         "dataset": description.name,
         "split": spec.name,
         "protocol": spec.protocol,

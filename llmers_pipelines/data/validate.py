@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -36,7 +37,7 @@ class Checked:
 
     table: pa.Table
     quarantine: pa.Table
-    info: dict[str, object]
+    info: dict[str, Any]
 
 
 def check_entities(raw: RawTable, source: Source, id_column: str) -> Checked:
@@ -69,7 +70,7 @@ def check_interactions(raw: RawTable, source: Source, item_ids: pa.ChunkedArray)
     table = _check_ids(table, sieve, source, [USER_ID, ITEM_ID])
     items = table[ITEM_ID]
     unknown = np.asarray(pc.is_null(pc.index_in(items, value_set=item_ids.combine_chunks())))
-    info: dict[str, object] = {"hint": _hint(items.filter(pa.array(unknown)), item_ids)}
+    info: dict[str, Any] = {"hint": _hint(items.filter(pa.array(unknown)), item_ids)}
     if source.unknown_items == "quarantine":
         sieve.drop(unknown, _name(source, ITEM_ID), items, "unknown_item")
         info["unknown_items"] = []
@@ -209,7 +210,7 @@ def _finish(
     sieve: Sieve,
     raw: RawTable,
     first_columns: list[str],
-    info: dict[str, object] | None = None,
+    info: dict[str, Any] | None = None,
 ) -> Checked:
     quarantine = sieve.quarantine()
     table = table if sieve.keep.all() else table.filter(pa.array(sieve.keep))

@@ -48,5 +48,6 @@ class DualView(Enhancement):
             dropout=self.dropout,
         )  # fmt: skip
         hook.vectors.copy_(vectors)
-        hook.start_at(float(table.detach()[1:].std()) if self.scale == "match" else float(self.scale))
+        own = float(table.detach()[1:].std())
+        hook.start_at(own if self.scale == "match" else float(self.scale))
         return hook

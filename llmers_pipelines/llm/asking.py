@@ -70,22 +70,20 @@ class Asker:
         wanted: dict[str, Ask] = {}
         for ask in asks:
             wanted.setdefault(ask.key, ask)
-        stored: Mapping[str, Answer] = {}
-        if self.store is not None and self.kind != "template":
-            stored = self.store.lookup(wanted)
         results: dict[str, GenResult] = {}
-        if self.reads_prompts:
-            results = {key: _from_store(answer) for key, answer in stored.items()}
+        if self.reads_prompts and self.store is not None:
+            found = self.store.lookup(wanted)
+            results = {key: _from_store(answer) for key, answer in found.items()}
             self.counts["cache_hits"] += len(results)
         self.counts["deduped"] += len(asks) - len(wanted)
         missing = [ask for key, ask in wanted.items() if key not in results]
-        results |= self._generate(missing, frozenset(stored))
+        results |= self._generate(missing)
         for ask in missing:
             reason = self.stopped or "the engine gave no result for this row"
             results.setdefault(ask.key, GenResult.failed(ask.row_id, reason))
         return results
 
-    def _generate(self, asks: Sequence[Ask], stored: frozenset[str]) -> dict[str, GenResult]:
+    def _generate(self, asks: Sequence[Ask]) -> dict[str, GenResult]:
         """Ask the engine and store each answer as it arrives. A budget ends list or stream."""
         left = self.spent.calls_left if self.reads_prompts else None
         if left is not None and len(asks) > left:
@@ -96,14 +94,21 @@ class Asker:
         if not asks:
             return results
         self.bar.more(len(asks))
+        kept = frozenset() if self.reads_prompts else self._kept(asks)
         for result in self.engine.generate([ask.request for ask in asks], halt=self._halt):
             ask = by_row[result.row_id]
             results[ask.key] = result
             self._count(result)
             self.bar.advance(result.tokens_in + result.tokens_out)
-            if self.writer is not None and not result.error and ask.key not in stored:
+            if self.writer is not None and not result.error and ask.key not in kept:
                 self._put(self.writer, ask, result)
         return results
+
+    def _kept(self, asks: Sequence[Ask]) -> frozenset[str]:
+        """Return the keys that an earlier run stored: recorded answers are read again each time."""
+        if self.store is None or self.kind == "template":
+            return frozenset()
+        return frozenset(self.store.known(ask.key for ask in asks))
 
     def _halt(self) -> bool:
         if self.reads_prompts:
@@ -115,6 +120,8 @@ class Asker:
             name = "templated" if self.kind == "template" else "recorded"
             self.counts[name] += not result.error
             return
+        if result.error and not result.tokens_in:
+            return  # refused before the model ran: nothing was paid
         self.counts["llm_calls"] += 1
         self.counts["tokens_in"] += result.tokens_in
         self.counts["tokens_out"] += result.tokens_out

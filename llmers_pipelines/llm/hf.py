@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+SHARD = 4096  # requests that are tokenized and sorted together: bounds memory
 _ABILITIES = frozenset({"prompts", "schema", "logprobs", "prefix_score", "hidden_layers", "lora"})
 
 
@@ -121,7 +122,7 @@ class HfEngine:
     @property
     def context(self) -> int:
         """Most tokens of prompt and answer together."""
-        own = getattr(self.model.config, "max_position_embeddings", None)
+        own = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return min(filter(None, (self.settings.context, own)), default=1_000_000)
 
     @cached_property
@@ -135,37 +136,45 @@ class HfEngine:
         self, requests: Sequence[GenRequest], *, halt: Halt | None = None
     ) -> Iterator[GenResult]:
         """Yield results batch by batch, longest prompts first. Rows that do not fit are errors."""
+        for start in range(0, len(requests), SHARD):
+            works = []
+            for place, request in enumerate(requests[start : start + SHARD]):
+                work = self._work(place, request)
+                if isinstance(work, GenResult):
+                    yield work
+                else:
+                    works.append(work)
+            works.sort(key=lambda w: (-w.size, w.place))
+            sized = [(w.size, w) for w in works]
+            for batch in batches(sized, self._batch_tokens, self._max_batch):
+                if halt is not None and halt():
+                    return
+                yield from self._halving(batch)
+
+    def _work(self, place: int, request: GenRequest) -> Any:
+        """Return the tokenized request, or its failure as a result."""
         from .hf_decode import Work
 
-        works = []
-        for place, request in enumerate(requests):
-            try:
-                prompt = self._prompt(request.messages)
-            except ValueError as error:
-                yield GenResult.failed(request.row_id, str(error))
-                continue
-            if len(prompt) + request.max_tokens > self.context:
-                yield GenResult.failed(
-                    request.row_id,
-                    f"prompt of {len(prompt)} tokens and answer of up to {request.max_tokens} "
-                    f"exceed the model's context of {self.context}",
-                    tokens_in=0,
-                )
-                continue
-            works.append(Work(place, request, prompt))
-        works.sort(key=lambda w: (-w.size, w.place))
-        sized = [(w.size, w) for w in works]
-        for batch in batches(sized, self._batch_tokens, self._max_batch):
-            if halt is not None and halt():
-                return
-            yield from self._halving(batch)
+        try:
+            prompt = self._prompt(request.messages)
+        except ValueError as error:
+            return GenResult.failed(request.row_id, str(error))
+        if len(prompt) + request.max_tokens > self.context:
+            return GenResult.failed(
+                request.row_id,
+                f"prompt of {len(prompt)} tokens and answer of up to {request.max_tokens} exceed "
+                f"the model's context of {self.context}",
+            )
+        return Work(place, request, prompt)
 
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
         """Return the token ids of a chat; ``ValueError`` where it is more than text."""
         if any(not isinstance(m["content"], str) for m in messages):
             raise ValueError("this engine reads text only; the request holds an image")
         text = chat_text(self.tokenizer, messages)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        # A chat template writes its own special tokens; without one the tokenizer adds them.
+        plain = not self.tokenizer.chat_template
+        return self.tokenizer(text, add_special_tokens=plain)["input_ids"]
 
     @property
     def _batch_tokens(self) -> int:
@@ -232,7 +241,7 @@ class HfEngine:
         pad = self.tokenizer.pad_token_id
         rows = [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in texts]
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-        out = np.zeros((len(rows), self.model.config.hidden_size), np.float32)
+        out = np.zeros((len(rows), self.model.config.get_text_config().hidden_size), np.float32)
         sized = [(len(rows[i]), i) for i in order]
         for batch in batches(sized, self._batch_tokens, self._max_batch):
             tokens = [rows[i] for i in batch]

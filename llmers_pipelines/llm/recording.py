@@ -74,12 +74,14 @@ def read_recording(file: RecordedFile) -> Recording:
     """Return the answers of ``file``; ``EngineError`` names file, line or column of a fault."""
     if not file.path.is_file():
         raise EngineError(f"{file.path}: no such file of recorded answers")
-    entries = _batch(file) if _is_batch(file.path) else _table(file)
+    batch = _is_batch(file.path)
+    entries = _batch(file) if batch else _table(file)
     if not entries:
         what = f" for task {file.task!r}" if file.task else ""
         raise EngineError(f"{file.path}: holds no answer{what}; check filter, task and columns")
+    model = file.model or (_header_model(file.path) if batch else "")
     return Recording(
-        entries, file_sha256(file.path), file.path.name, file.model, file.data_cutoff,
+        entries, file_sha256(file.path), file.path.name, model, file.data_cutoff,
         file.source_columns,
     )  # fmt: skip
 
@@ -147,6 +149,15 @@ def _is_batch(path: Path) -> bool:
         return False
     first = [line for (_, line), _ in zip(_lines(path), range(2), strict=False)]
     return any("custom_id" in line for line in first)
+
+
+def _header_model(path: Path) -> str:
+    """Return the model that a header line names, plainly or under "header"; "" without one."""
+    _, first = next(_lines(path))
+    if "custom_id" in first:
+        return ""
+    header = first.get("header")
+    return str((header if isinstance(header, dict) else first).get("model") or "")
 
 
 def _batch(file: RecordedFile) -> dict[str, Entry]:

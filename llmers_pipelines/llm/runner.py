@@ -99,7 +99,7 @@ def preview_task(
     stored = calls = 0
     if "prompts" in engine.info.capabilities:
         keys = {ask.key for ask in asks}
-        stored = len(store.lookup(keys)) if store is not None else 0
+        stored = len(store.known(keys)) if store is not None else 0
         calls = len(keys) - stored
     return {"rows": len(given), "askable": len(askable), "stored": stored, "llm_calls": calls}
 

@@ -31,7 +31,7 @@ class DeepFM(Backbone):
     item_id: bool = True
     user_id: bool = True  # makes the baseline stronger; turn it off for data split by users
     mlp: tuple[int, ...] = (128, 128, 128)
-    act: str = "relu"  # or "dice", "prelu"
+    act: str = "dice"  # or "prelu", "relu"
     dropout: float = 0.4
     std: float = 0.05  # of the initial field vectors
     fit: Fit = Fit(

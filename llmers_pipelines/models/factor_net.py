@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .graph_net import Graph
-from .hooks_net import extra_losses
-from .losses_net import bpr, sampled_softmax
+from .hooks_net import extra_losses, overrides
+from .losses_net import bpr, sampled_softmax, shared_softmax
 from .seams import through
 
 OBJECTIVES = ("bpr", "ssm")
@@ -19,62 +19,87 @@ OBJECTIVES = ("bpr", "ssm")
 class FactorNet(nn.Module):
     """``s = <e_u, e_j>``, or their cosine over ``temperature`` for the softmax objective.
 
-    An unknown user (position 0) with a history is represented by the mean of its items' vectors.
+    With a graph, a user is scored from the history that is given, by the propagation rule: ``e_u =
+    (e_u^0 + |H|^-1/2 sum_{i in H} d_i^-1/2 sum_{k < K} e_i^k) / (K + 1)``. For the training history
+    that is the trained vector; more history, or an unknown user, needs no training. Without a
+    graph a known user has the trained vector, an unknown one the mean of the history's vectors.
     """
 
     def __init__(
         self, *, n_users: int, n_items: int, dim: int, objective: str, temperature: float,
-        l2: float, table_std: float, layers: int = 0,
+        l2: float, table_std: float, layers: int = 0, item_dim: int = 0,
     ) -> None:  # fmt: skip
+        """``item_dim`` > 0: a folded net, with item outputs of that width in a table of its own."""
         super().__init__()
         if objective not in OBJECTIVES:
             raise ValueError(f"unknown loss {objective!r}: use one of {OBJECTIVES}")
         self.config = {
             "n_users": n_users, "n_items": n_items, "dim": dim, "objective": objective,
             "temperature": temperature, "l2": l2, "table_std": table_std, "layers": layers,
+            "item_dim": item_dim,
         }  # fmt: skip
-        self.layers, self.l2, self.objective = layers, l2, objective
+        self.depth, self.l2, self.objective = layers, l2, objective
         self.temperature = temperature
         self.hooks = nn.ModuleList()
         self.user_table = nn.Embedding(n_users + 1, dim, padding_idx=0)
         self.item_table = nn.Embedding(n_items + 1, dim, padding_idx=0)
+        self.output_table = nn.Parameter(torch.zeros(n_items + 1, item_dim)) if item_dim else None
         with torch.no_grad():
             self.user_table.weight.normal_(0, table_std)[0] = 0
             self.item_table.weight.normal_(0, table_std)[0] = 0
         self.graph: Graph | None = None
         self._vectors: tuple[Tensor, Tensor] | None = None  # within one step, or while kept
+        self._added: tuple[Tensor, Tensor] | None = None  # while kept
         self._targets: Tensor | None = None  # item outputs as `score` uses them, while kept
 
-    def _propagated(self) -> tuple[Tensor, Tensor]:
-        """Return the (users, items) vectors of all entities after propagation."""
+    def _propagated(self) -> list[Tensor]:
+        """Return the vectors of all entities, users first, after 0 .. depth steps."""
+        start = torch.cat([self.user_table.weight, self.item_table.weight])
+        return self.graph.layers(start, self.depth)
+
+    def _final(self) -> tuple[Tensor, Tensor]:
+        """Return e_u (U + 1, D) and e_i (N + 1, D)."""
         if self._vectors is not None:
             return self._vectors
-        users, items = self.user_table.weight, self.item_table.weight
-        if self.graph is not None and self.layers:
-            mixed = self.graph.propagate(torch.cat([users, items]), self.layers)
-            users, items = mixed[: len(users)], mixed[len(users) :]
-        return users, items
+        if self.graph is None:
+            items = self.item_table.weight if self.output_table is None else self.output_table
+            return self.user_table.weight, items
+        layers = self._propagated()
+        mean = sum(layers[1:], layers[0]) / len(layers)
+        return mean.tensor_split([self.config["n_users"] + 1])
+
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """Return what a user (U + 1, D) and each history item (N + 1, D) add to a state."""
+        if self._added is not None:
+            return self._added
+        if self.graph is None:  # no propagation, or it is already in the tables
+            return self.user_table.weight, self.item_table.weight
+        layers, users = self._propagated(), self.config["n_users"] + 1
+        degree = self.graph.degree[users:, None]
+        below = sum(x[users:] for x in layers[:-1]) / len(layers)
+        added = torch.where(degree > 0, below / degree.clamp(min=1).sqrt(), 0.0)
+        return layers[0][:users] / len(layers), added
 
     def user_state(self, batch: Any) -> Tensor:
-        """Return (B, D)."""
+        """Return (B, D); a batch with ``items`` (histories) is scored from these."""
         return through(self, "user_state", batch)
 
     def _user_state(self, batch: Any) -> Tensor:
-        users, _ = self._propagated()
-        state = users[batch.user]
-        items = getattr(batch, "items", None)  # only a scoring batch has histories
-        if items is None or bool((batch.user > 0).all()):
-            return state
-        real = (items > 0)[..., None]
-        mean = (self.item_output(items) * real).sum(1) / real.sum(1).clamp(min=1)
-        return torch.where(batch.user[:, None] > 0, state, mean)
+        items = getattr(batch, "items", None)
+        if items is None:
+            return self._final()[0][batch.user]
+        own, added = self._parts()
+        total, count = _history_sum(items, added)
+        if self.depth:
+            return own[batch.user] + total / count.sqrt()
+        return torch.where(batch.user[:, None] > 0, own[batch.user], total / count)
 
     def item_output(self, ids: Tensor | None = None) -> Tensor:
         """Return (N + 1, D) for all items, or (..., D) for ``ids``."""
         return through(self, "item_output", ids)
 
     def _item_output(self, ids: Tensor | None) -> Tensor:
-        _, items = self._propagated()
+        items = self._final()[1]
         return items if ids is None else items[ids]
 
     def _compared(self, vectors: Tensor) -> Tensor:
@@ -97,25 +122,38 @@ class FactorNet(nn.Module):
 
     def loss(self, batch: Any) -> Tensor:
         """The objective on the batch, ``l2 / 2 |E^0|^2`` per pair, plus extra losses."""
-        self._vectors = self._propagated()
+        self._vectors = self._final()
         try:
             states = self.user_state(batch)  # (B, D)
-            users = self._compared(states)
-            positive = (users * self._compared(self.item_output(batch.positive))).sum(-1)
-            negatives = self._compared(self.item_output(batch.negative))  # (B or 1, K, D)
-            if len(batch.negative) == 1:
-                negative = users @ negatives[0].T
-            else:
-                negative = (negatives @ users[..., None])[..., 0]
-            positive, negative = positive * self._scale, negative * self._scale
-            if self.objective == "bpr":
-                main = bpr(positive, negative)
-            else:
-                same = batch.negative == batch.positive[:, None]
-                main = sampled_softmax(positive, negative.masked_fill(same, -torch.inf))
+            compare = self._by_score if overrides(self, "score") else self._by_product
+            main = compare(batch, states)
             return main + self._penalty(batch) + extra_losses(self, batch, states)
         finally:
             self._vectors = None
+
+    def _by_product(self, batch: Any, states: Tensor) -> Tensor:
+        users = self._compared(states) * self._scale
+        positive = self._compared(self.item_output(batch.positive))
+        negative = self._compared(self.item_output(batch.negative))  # (B or 1, K, D)
+        if self.objective == "ssm" and len(batch.negative) == 1:
+            same = batch.negative == batch.positive[:, None]
+            return shared_softmax(users, positive, negative[0], same)
+        return self._objective(
+            batch, (users * positive).sum(-1), (users[:, None] * negative).sum(-1)
+        )
+
+    def _by_score(self, batch: Any, states: Tensor) -> Tensor:
+        scores = self.score(states)  # a hook may score in any way
+        rows = batch.negative.expand(len(scores), -1)
+        positive = scores.gather(1, batch.positive[:, None])[:, 0]
+        return self._objective(batch, positive, scores.gather(1, rows))
+
+    def _objective(self, batch: Any, positive: Tensor, negative: Tensor) -> Tensor:
+        """positive (B,), negative (B, K)."""
+        if self.objective == "bpr":
+            return bpr(positive, negative)
+        same = batch.negative == batch.positive[:, None]
+        return sampled_softmax(positive, negative.masked_fill(same, -torch.inf))
 
     def _penalty(self, batch: Any) -> Tensor | float:
         if not self.l2:
@@ -127,34 +165,39 @@ class FactorNet(nn.Module):
 
     def keep(self) -> None:
         """Compute propagation and item outputs once, until ``release``."""
-        self._vectors = self._propagated()
+        self._vectors = self._final()
+        self._added = self._parts()
         self._targets = self._compared(self.item_output()).detach().contiguous()
 
     def release(self) -> None:
-        self._vectors = self._targets = None
+        self._vectors = self._added = self._targets = None
 
     @property
     def is_kept(self) -> bool:
         return self._targets is not None
 
     def folded(self) -> FactorNet:
-        """Return plain tables: propagation and hooks on vectors are in them, the graph is gone."""
-        from .batches import SequenceBatch
-
-        everyone = torch.arange(self.config["n_users"] + 1, device=self.user_table.weight.device)
-        self._vectors = self._propagated()
-        try:
-            users = self.user_state(SequenceBatch(everyone, everyone[:, None] * 0))
-            items = self.item_output()
-        finally:
-            self._vectors = None
-        if users.shape[1] != items.shape[1]:
-            raise ValueError(
-                f"users have width {users.shape[1]}, items {items.shape[1]} after the hooks; a "
-                "hook that widens item_output must widen user_state alike"
-            )
-        copy = FactorNet(**{**self.config, "dim": users.shape[1], "layers": 0}).to(users.device)
+        """Return plain tables: propagation and item hooks are in them, the graph is gone."""
+        own, added = self._parts()
+        outputs = self.item_output()
+        tied = self.output_table is None and torch.equal(outputs, added)
+        copy = FactorNet(**{**self.config, "item_dim": 0 if tied else outputs.shape[1]})
         with torch.no_grad():
-            copy.user_table.weight.copy_(users)
-            copy.item_table.weight.copy_(items)
-        return copy
+            copy.user_table.weight.copy_(own)
+            copy.item_table.weight.copy_(added)
+            if copy.output_table is not None:
+                copy.output_table.copy_(outputs)
+        return copy.to(outputs.device)
+
+
+def _history_sum(items: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum of ``table`` over the distinct items of each history, and how many they are.
+
+    items (B, L) with 0 as padding; the sum is (B, D), the count (B, 1) and at least 1.
+    """
+    ordered = items.sort(1).values
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    weight = (new & (ordered > 0)).to(table.dtype)
+    total = F.embedding_bag(ordered, table, per_sample_weights=weight, mode="sum")
+    return total, weight.sum(1, keepdim=True).clamp(min=1)

@@ -55,13 +55,17 @@ class Graph(nn.Module):
         """The sparse matrix (U + N + 2, U + N + 2) on the module's device."""
         return csr(self.start, self.column, self.value, (self.size, self.size))
 
-    def propagate(self, x: Tensor, layers: int) -> Tensor:
-        """Return the mean of ``A^k x`` over k = 0..layers; x (U + N + 2, D)."""
-        total, matrix = x, self.matrix
-        for _ in range(layers):
-            x = _Symmetric.apply(matrix, x)
-            total = total + x
-        return total / (layers + 1)
+    def layers(self, x: Tensor, depth: int) -> list[Tensor]:
+        """Return ``x, A x, ..., A^depth x``, each (U + N + 2, D)."""
+        out, matrix = [x], self.matrix
+        for _ in range(depth):
+            out.append(_Symmetric.apply(matrix, out[-1]))
+        return out
+
+    @property
+    def degree(self) -> Tensor:
+        """Edges of each node, int64 (U + N + 2,)."""
+        return self.start.diff()
 
 
 def training_graph(data: TrainingData) -> Graph:

@@ -27,7 +27,8 @@ def binary_matrix(user: np.ndarray, item: np.ndarray, data: Any) -> Any:
 def neighbours(x: Any, k: int, shrink: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (target, neighbour, similarity), sorted by target, of the k most similar items.
 
-    x is a binary scipy matrix (users, items). Equal similarities go to the lower position.
+    x is a binary scipy matrix (users, items). All that tie with the k-th are kept, so that the
+    result does not depend on how items are numbered.
     """
     norm = np.sqrt(np.asarray(x.sum(0)).ravel())
     columns = x.tocsc()
@@ -37,11 +38,10 @@ def neighbours(x: Any, k: int, shrink: float) -> tuple[np.ndarray, np.ndarray, n
         width = np.arange(len(s))
         s[width, at + width] = 0
         s /= np.maximum(norm[at : at + len(s), None] * norm[None, :] + shrink, 1e-12)
-        keep = min(k, s.shape[1] - 1)
-        best = np.argsort(-s, axis=1, kind="stable")[:, :keep]
-        value = np.take_along_axis(s, best, 1)
-        row, column = np.nonzero(value > 0)
-        parts.append((at + row, best[row, column], value[row, column]))
+        last = max(0, s.shape[1] - k)
+        least = np.partition(s, last, axis=1)[:, last : last + 1]
+        row, column = np.nonzero((s >= least) & (s > 0))
+        parts.append((at + row, column, s[row, column]))
     return tuple(np.concatenate(p) for p in zip(*parts, strict=True))  # type: ignore[return-value]
 
 

@@ -17,7 +17,8 @@ class LightGCN(Backbone):
     """``E = mean_{k=0..layers} (D^-1/2 A D^-1/2)^k E^0`` on the training edges, ``s = <e_u, e_j>``.
 
     ``loss="bpr"`` is the paper's; ``"ssm"`` (default) a softmax over the positive and ``negatives``
-    items shared by the batch, on cosines divided by ``temperature``.
+    items shared by the batch, on cosines divided by ``temperature``. Users are scored from the
+    history given at that time, by the same propagation (see ``FactorNet``).
     """
 
     seams: ClassVar[frozenset[str]] = frozenset({

@@ -70,6 +70,44 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return F.softplus(negative - positive[:, None]).mean()
 
 
+class _SharedSoftmax(torch.autograd.Function):
+    """Softmax over each row's positive and shared negatives, gradient in the same pass."""
+
+    @staticmethod
+    def forward(ctx, states: Tensor, positive: Tensor, shared: Tensor, same: Tensor) -> Tensor:
+        aim = (states * positive).sum(1, keepdim=True)
+        z = torch.mm(states, shared.T).masked_fill_(same, -torch.inf)
+        top = torch.maximum(z.amax(1, keepdim=True), aim)
+        z.sub_(top).exp_()
+        own = (aim - top).exp()
+        total = z.sum(1, keepdim=True) + own
+        loss = (top + total.log() - aim).mean()
+        if any(ctx.needs_input_grad[:3]):
+            rest = (own / total - 1) / len(states)
+            scaled = 1 / (total * len(states))
+            ctx.save_for_backward(
+                torch.mm(z, shared).mul_(scaled).addcmul_(rest, positive),
+                rest * states,
+                torch.mm(z.T, states * scaled),
+            )
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        needed = zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+        return *(d * grad if need else None for d, need in needed), None
+
+
+def shared_softmax(states: Tensor, positive: Tensor, shared: Tensor, same: Tensor) -> Tensor:
+    """Return ``sampled_softmax`` of ``<states, positive>`` and ``<states, shared>``.
+
+    states, positive (B, D), shared (K, D); same (B, K) marks a shared item that is the row's
+    positive and does not count.
+    """
+    return _SharedSoftmax.apply(states, positive, shared, same)
+
+
 def sampled_softmax(positive: Tensor, negative: Tensor) -> Tensor:
     """Return the mean of ``-s+ + log(exp s+ + sum_k exp s-_k)``; positive (B,), negative (B, K)."""
     return (torch.logsumexp(torch.cat([positive[:, None], negative], 1), 1) - positive).mean()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .decay_net import decay_weights
 
+
 class TextKNNNet(nn.Module):
     """Cosine between the decayed mean of the history's vectors and each item's vector."""
 

@@ -16,16 +16,20 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def collect(settings: Settings, dataset: str, task: str | None) -> list[dict[str, Any]]:
+def collect(
+    settings: Settings, dataset: str, task: str | None, only: set[str] | None = None
+) -> list[dict[str, Any]]:
     """Return the comparison rows of every evaluation; primary p corrected over methods (Holm).
 
-    The fields of a row: method, base_method, task, metric, slice, base, enhanced, difference,
+    ``only`` names evaluation assets. The fields of a row: method, base_method, task, metric, slice, base, enhanced, difference,
     relative, low, high, p, p_corrected, claim, one set of columns per control and reference.
     """
     from ..evaluate.significance import holm
 
     out: list[dict[str, Any]] = []
     for manifest, path in _evaluations(settings, dataset):
+        if only is not None and manifest.name not in only:
+            continue
         summary = json.loads((path / "summary.json").read_text())
         for row in pq.read_table(path / "rows.parquet").to_pylist():
             if task and row["task"] != task:

@@ -69,8 +69,9 @@ class StepContext:
 
     @property
     def field_kinds(self) -> dict[str, str]:
-        """Declared columns of the item table and their kinds, in declared order."""
-        return {name: f.kind for name, f in self.description.items.fields.items()}
+        """Columns of the item table that carry words or pictures, with kinds, in declared order."""
+        fields = self.description.items.fields.items()
+        return {name: f.kind for name, f in fields if not f.coded and not f.extract}
 
     @cached_property
     def source_version(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .fields import (
@@ -34,6 +34,7 @@ _PLACEHOLDER = re.compile(
     r"lorem ipsum|\[(?:title|name|item|user|insert[^\]]*)\]|\{\w+\}|</?(?:item|history|user)>|<\|",
     re.IGNORECASE,
 )
+_ACCENTS = re.compile(r"[\u0300-\u036f]+")
 _STOP = frozenset(
     re.findall(
         r"\w+",
@@ -52,7 +53,7 @@ def straight(text: str) -> str:
 def normal(text: str) -> str:
     """Return ``text`` without accents, in lower case, words separated by single spaces."""
     plain = unicodedata.normalize("NFKD", straight(text))
-    plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
+    plain = _ACCENTS.sub("", plain).casefold()
     plain = re.sub(r"(?<=\w)(?:'s\b|'(?=\w))", "", plain)  # "Mann's" is about Mann
     return " ".join(re.findall(r"\w+", plain))
 
@@ -92,11 +93,12 @@ def echo(text: str, titles: Iterable[str]) -> str:
     return ""
 
 
-def thin(text: str, known: Iterable[str], least: int) -> str:
+def thin(text: str, known: Sequence[str], least: int) -> str:
     """Return a reason when fewer than ``least`` content words go beyond the ``known`` ones."""
     said = set(content_words(text)) - set(content_words(" ".join(known)))
     if len(said) < least:
-        return f"the answer says too little ({len(said)} words beyond the title, at least {least})"
+        beyond = " beyond the title" if known else ""
+        return f"the answer says too little ({len(said)} words{beyond}, at least {least})"
     return ""
 
 

@@ -56,12 +56,15 @@ def as_data(value: Any, *, limit: int = 0) -> str:
     """
     if value is None or value != value:  # NaN, as pandas writes a missing string
         return ""
-    text = str(value).encode("utf-8", "replace").decode()
-    text = _HTML.sub(" ", unicodedata.normalize("NFC", text))
-    text = _CONTROL.sub(" ", text)
-    # A tag or token becomes "(word)"; a bracket alone is no mark but might start one.
-    text = text.replace("<", "(").replace(">", ")").replace("```", "'''")
-    text = _BRACKETED.sub(r"(\1)", text)
+    text = unicodedata.normalize("NFC", str(value).encode("utf-8", "replace").decode())
+    if "<" in text or ">" in text:
+        # A tag or token becomes "(word)"; a bracket alone is no mark but might start one.
+        text = _HTML.sub(" ", text).replace("<", "(").replace(">", ")")
+    if not text.isprintable():
+        text = _CONTROL.sub(" ", text)
+    if "[" in text:
+        text = _BRACKETED.sub(r"(\1)", text)
+    text = text.replace("```", "'''")
     text = " ".join(text.split())
     if limit and len(text) > limit:
         cut = text[: limit - 1].rsplit(" ", 1)[0] or text[: limit - 1]

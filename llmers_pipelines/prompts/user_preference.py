@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .checks import echo, invented_titles, refusal, repetition
+from .checks import echo, invented_titles, refusal, repetition, thin
 from .domains import domain_of
 from .fields import CATEGORY, DATA_RULE, as_data, bare_title, fenced, of_role, title_of
 from .habits import habit_sentences
@@ -95,9 +95,7 @@ class UserPreference(PromptTask):
     def ground(self, value: Mapping[str, Any], row: Row) -> list[str]:
         text = value["text"]
         titles = [title_of(entry) for entry in _history(row)]
-        reasons = [refusal(text), repetition(text), echo(text, titles)]
-        if len(text) < 60:
-            reasons.append(f"the answer says too little ({len(text)} characters, at least 60)")
+        reasons = [refusal(text), repetition(text), echo(text, titles), thin(text, (), least=3)]
         invented = invented_titles(text, titles)
         if len(invented) > 1:
             quoted = ", ".join(repr(title) for title in invented[:3])

@@ -14,6 +14,7 @@ import numpy as np
 
 BLOCK = 16_000_000  # scores held at once by the exact search
 SCANNED = 200_000  # items; one user's scan of as many vectors of 64 takes about 2 ms
+MOST_EFFORT = 2048  # of hnsw; beyond it a scan is as fast
 KINDS = ("flat", "hnsw", "ivf")
 
 
@@ -90,7 +91,8 @@ def build_index(
 
     ``queries`` float32[Q, D] are user vectors to measure on; without them rows of ``vectors`` are
     used. ``unit`` is recorded: the vectors were brought to length 1. ``gpu`` moves flat and ivf to
-    the first GPU when faiss sees one. Without faiss every kind becomes ``flat``.
+    the first GPU when faiss sees one. Every kind becomes ``flat``, which is exact, without faiss
+    and where the target recall is out of reach.
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     faiss = _faiss()
@@ -103,7 +105,7 @@ def build_index(
     if settings.kind == "hnsw":
         index = faiss.IndexHNSWFlat(dim, settings.links, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = settings.build_effort
-        limit = n
+        limit = min(n, MOST_EFFORT)
     else:
         limit = min(settings.cells or max(1, int(4 * n**0.5)), max(1, n // 39))
         index = faiss.IndexIVFFlat(
@@ -118,6 +120,8 @@ def build_index(
         queries = vectors[1 + rng.permutation(n)[: settings.queries]]
     made = ItemIndex(vectors, settings.kind, unit=unit, faiss_index=index)
     _tune(made, np.ascontiguousarray(queries[: settings.queries], np.float32), settings, limit)
+    if made.recall < settings.target_recall:
+        return build_index(vectors, IndexSettings(), unit=unit, gpu=gpu)
     made.faiss_index = _to_gpu(index, gpu and settings.kind == "ivf")
     return made
 
@@ -152,7 +156,7 @@ def measure_recall(index: ItemIndex, queries: np.ndarray, k: int) -> float:
 
 
 def _tune(made: ItemIndex, queries: np.ndarray, settings: IndexSettings, limit: int) -> None:
-    """Double the search effort until the recall suffices or everything is searched."""
+    """Double the search effort until the recall suffices or the limit is reached."""
     effort = min(16 if made.kind == "hnsw" else 4, limit)
     while True:
         _set_effort(made.faiss_index, made.kind, effort)

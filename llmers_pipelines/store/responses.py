@@ -8,14 +8,12 @@ versions, template revision) is recorded beside the key, so that an upgrade does
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -46,11 +44,12 @@ _CHECKED = (*_ANSWER, "request", "identity")
 
 def response_key(identity: str, request: str) -> str:
     """Return the key of ``request`` (canonical JSON) asked of the model ``identity``."""
-    return hashlib.sha256(json.dumps([identity, request]).encode()).hexdigest()
+    if "\n" in identity:
+        raise ValueError(f"the identity {identity!r} holds a line break, which ends it in a key")
+    return hashlib.sha256(f"{identity}\n{request}".encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A stored answer. ``text`` is raw: parsing belongs to the prompt task."""
 
     key: str
@@ -65,12 +64,11 @@ class Answers(Mapping[str, Answer]):
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
-        self._columns = {name: table[name].to_pylist() for name in _ANSWER}
-        self._row = {key: row for row, key in enumerate(self._columns["key"])}
+        rows = map(Answer._make, zip(*(table[name].to_pylist() for name in _ANSWER), strict=True))
+        self._row = {row.key: row for row in rows}
 
     def __getitem__(self, key: str) -> Answer:
-        row = self._row[key]
-        return Answer(*(self._columns[name][row] for name in _ANSWER))
+        return self._row[key]
 
     def __contains__(self, key: object) -> bool:
         return key in self._row
@@ -91,19 +89,31 @@ class ResponseStore:
 
     def lookup(self, keys: Iterable[str]) -> Answers:
         """Return the stored answers to ``keys``; a key that occurs twice has its first answer."""
+        return Answers(self._find(keys, _ANSWER))
+
+    def known(self, keys: Iterable[str]) -> set[str]:
+        """Return those of ``keys`` that have an answer, without reading the answers."""
+        return set(self._find(keys, ("key",))["key"].to_pylist())
+
+    def records(self, keys: Iterable[str]) -> list[dict[str, Any]]:
+        """Return everything that is stored about ``keys``: request, model, libraries, created."""
+        return self._find(keys, SCHEMA.names).to_pylist()
+
+    def _find(self, keys: Iterable[str], columns: Sequence[str]) -> pa.Table:
+        """Return ``columns`` (key among them) of the first stored row of each key."""
         wanted = set(keys)
         if not wanted:
-            return Answers(SCHEMA.empty_table().select(_ANSWER))
-        numbers = np.fromiter((int(k[:16], 16) for k in wanted), np.uint64, count=len(wanted))
-        numbers.sort()
+            return SCHEMA.empty_table().select(columns)
+        digits = bytes.fromhex("".join([key[:16] for key in wanted]))
+        numbers = np.sort(np.frombuffer(digits, ">u8").astype(np.uint64))
         for _ in range(20):
             try:
-                return self._lookup(wanted, numbers)
+                return self._join(wanted, numbers, columns)
             except FileNotFoundError:  # a merge replaced a segment meanwhile
                 continue
         raise StoreError(f"{self.segments.folder}: segments keep vanishing; stop the merge")
 
-    def _lookup(self, wanted: set[str], numbers: np.ndarray) -> Answers:
+    def _join(self, wanted: set[str], numbers: np.ndarray, columns: Sequence[str]) -> pa.Table:
         parts = []
         for segment in self.segments.segments():
             own = self._segment_keys(segment)
@@ -111,15 +121,17 @@ class ResponseStore:
             place[place == len(numbers)] = 0
             rows = np.flatnonzero(numbers[place] == own)
             if len(rows):
-                table = self.segments.read(segment, _ANSWER)
+                table = self.segments.read(segment, columns)
                 parts.append(table if len(rows) == len(table) else table.take(rows))
         if not parts:
-            return Answers(SCHEMA.empty_table().select(_ANSWER))
+            return SCHEMA.empty_table().select(columns)
         found = pa.concat_tables(parts)
         keys = found["key"].to_pylist()
+        if len(set(keys)) == len(keys) and wanted.issuperset(keys):
+            return found
         first = {k: row for row, k in reversed(list(enumerate(keys))) if k in wanted}
         rows = np.array(sorted(first.values()), np.int64)
-        return Answers(found if len(rows) == len(keys) else found.take(rows))
+        return found.take(rows)
 
     def _segment_keys(self, segment: Segment) -> np.ndarray:
         keys = self._keys.get(segment.path)
@@ -214,7 +226,8 @@ class Writer:
     def flush(self) -> None:
         if self._rows:
             rows = sorted(self._rows, key=lambda r: r["key"])  # stable: the first of equals leads
-            self._segments.publish(pa.Table.from_pylist(rows, schema=SCHEMA))
+            self._segments.publish(pa.table(
+                {f.name: pa.array([r[f.name] for r in rows], f.type) for f in SCHEMA}))  # fmt: skip
             self._rows = []
 
     def __enter__(self) -> Writer:
@@ -227,7 +240,8 @@ class Writer:
 
 
 def _checksum(row: Mapping[str, Any]) -> str:
-    content = json.dumps([row[name] for name in _CHECKED], ensure_ascii=False)
+    parts = [str(row[name]) for name in _CHECKED]
+    content = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

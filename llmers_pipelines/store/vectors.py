@@ -30,6 +30,9 @@ class VectorFault:
     path: Path
     problem: str
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
 
 def text_keys(identity: str, texts: Iterable[str]) -> np.ndarray:
     """Return S16[n]: the key of each text under an encoder identity."""

@@ -71,7 +71,9 @@ def _vector_checks(
     from ...encode.invariants import reducer_hygiene
 
     source = next(a for a in loaded if isinstance(a, VectorTable))
-    covers = source.ids == table.ids and bool(np.array_equal(source.mask, table.mask))
+    covers = source.entity != table.entity or (
+        source.ids == table.ids and bool(np.array_equal(source.mask, table.mask))
+    )
     finite = bool(np.isfinite(np.asarray(table.vectors)).all())
     details: dict[str, Any] = {
         "fit_rows": info.get("fit_rows"), "rows_with_text": int(source.mask.sum()),

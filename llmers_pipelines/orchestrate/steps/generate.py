@@ -184,7 +184,8 @@ def _recorded_file(spec: Any, ctx: StepContext) -> Any:
 
     folder = Path(ctx.description.folder(ctx.settings.data_root))
     columns = ctx.description.items.columns
-    names = {f.column or name: name for name, f in ctx.description.items.fields.items()}
+    fields = ctx.description.items.fields.items()
+    names = {f.column or name: name for name, f in fields if not f.extract}
     source = {**names, **{theirs: ours for ours, theirs in columns.items()}, "item_id": "item_id"}
     return RecordedFile(
         folder / spec.path,

@@ -102,7 +102,7 @@ def test_large_sets_use_an_inverted_file_and_report_recall():
     source = table(np.repeat(centres, 50, axis=0) + noise)
     exact, _ = NearestNeighbours(k=5).apply([source])
     out, info = NearestNeighbours(k=5, exact_below=1000).apply([source])
-    assert info["search"] == "ivf" and info["recall"] > 0.97
+    assert info["search"] == "ivf" and info["recall"] >= 0.98
     same = set(found(out)) & set(found(exact))
     assert len(same) / exact.num_rows > 0.97
     again, _ = NearestNeighbours(k=5, exact_below=1000).apply([source])

@@ -43,9 +43,7 @@ def test_the_iterative_and_the_direct_solution_agree():
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(words[:6] if t % 2 else words, 8)) for t in range(60)]
     few, all_axes = fitted(texts, dim=3), fitted(texts, dim=60)  # svds, then a full SVD
-    np.testing.assert_allclose(
-        few._fit["components"], all_axes._fit["components"][:3], atol=1e-4
-    )
+    np.testing.assert_allclose(few._fit["components"], all_axes._fit["components"][:3], atol=1e-4)
 
 
 def test_two_fits_on_equal_texts_are_equal_bytes():

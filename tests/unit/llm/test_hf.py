@@ -169,6 +169,19 @@ def test_stop_strings_end_a_row(engine: HfEngine) -> None:
     assert cut.tokens_out <= free.tokens_out
 
 
+def test_many_requests_come_in_shards(
+    engine: HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [ask(n, text, max_tokens=3) for n, text in enumerate(TEXTS)]
+    whole = by_id(engine.generate(requests))
+    monkeypatch.setattr("llmers_pipelines.llm.hf.SHARD", 2)
+    results = list(engine.generate(requests))
+    assert by_id(results) == whole
+    assert [{r.row_id for r in results[i : i + 2]} for i in (0, 2, 4)] == [
+        {"0", "1"}, {"2", "3"}, {"4", "5"},
+    ]  # fmt: skip
+
+
 def test_halt_ends_between_batches(engine: HfEngine) -> None:
     seen: list[str] = []
     requests = [ask(n, "a", max_tokens=2) for n in range(10)]

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from llmers_pipelines.data.training import TEST, VALID
 from llmers_pipelines.models.batches import PairBatch
 from llmers_pipelines.models.factor_net import FactorNet
 from llmers_pipelines.models.graph_net import Graph, training_graph
+from llmers_pipelines.models.histories import history_before
 from llmers_pipelines.models.lightgcn import LightGCN
+from llmers_pipelines.models.ranking_net import scoring_batch
 from llmers_pipelines.models.served import fold
 from llmers_pipelines.testing.planted import planted_rings
 
@@ -23,7 +26,7 @@ def test_propagation_golden_case():
     assert float(dense[1, 3 + 2]) == pytest.approx(0.5)
     assert torch.equal(dense, dense.T)
     start = torch.tensor([0.0, 1, 2, 0, 3, 4])[:, None]  # padding, users, padding, items
-    mean = graph.propagate(start, 2)[[1, 2, 4, 5], 0]
+    mean = (sum(graph.layers(start, 2)) / 3)[[1, 2, 4, 5], 0]
     np.testing.assert_allclose(mean, [2.1928, 2.0607, 2.2071, 3.3250], atol=5e-5)
 
 
@@ -31,7 +34,7 @@ def test_the_gradient_of_propagation_is_that_of_the_dense_product():
     graph = small_graph()
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     weight = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
-    found = torch.autograd.grad((graph.propagate(x, 2) * weight).sum(), x)[0]
+    found = torch.autograd.grad((sum(graph.layers(x, 2)) / 3 * weight).sum(), x)[0]
     dense = graph.matrix.to_dense()
     mean = (x + dense @ x + dense @ dense @ x) / 3
     torch.testing.assert_close(found, torch.autograd.grad((mean * weight).sum(), x)[0])
@@ -86,17 +89,83 @@ def test_propagation_is_computed_again_in_each_step():
     assert not torch.allclose(model.item_output(), before)
 
 
-def test_folding_leaves_plain_tables_that_score_alike():
+def lightgcn(loss="bpr"):
     data = planted_rings(n_users=20, n_items=20).data
-    model = LightGCN(dim=4, layers=2, loss="bpr").build(data, 0)
-    batch = PairBatch(torch.arange(21), torch.arange(21))
+    model = LightGCN(dim=4, layers=2, loss=loss).build(data, 0)
+    with torch.no_grad():
+        model.keep()
+        model.release()
+    return data, model.eval()
+
+
+def test_scoring_from_the_training_history_is_the_trained_vector():
+    data, model = lightgcn()
+    users = torch.arange(1, 21)
+    history = history_before(data, VALID).lists(users.tolist())
+    trained = model.user_state(PairBatch(users, users))
+    scored = model.user_state(scoring_batch(users.numpy(), history, None))
+    torch.testing.assert_close(scored, trained)
+    doubled = [np.concatenate([h, h]) for h in history]  # an edge counts once
+    torch.testing.assert_close(
+        model.user_state(scoring_batch(users.numpy(), doubled, None)), trained
+    )
+
+
+def test_more_history_and_unknown_users_follow_the_propagation_rule():
+    data, model = lightgcn()
+    layers = model.graph.layers(torch.cat([model.user_table.weight, model.item_table.weight]), 2)
+    degree = model.graph.degree
+    found = model.user_state(scoring_batch(np.array([3, 0]), [np.array([5, 9])] * 2, None))
+    expected = model.user_table.weight[3] / 3
+    for item in (5, 9):
+        node = data.n_users + 1 + item
+        part = (layers[0][node] + layers[1][node]) / 3 / (2 * degree[node]) ** 0.5
+        expected = expected + part
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(found[1], expected - model.user_table.weight[3] / 3)
+
+
+@pytest.mark.parametrize("loss", ["bpr", "ssm"])
+def test_folding_leaves_plain_tables_that_score_alike(loss):
+    data, model = lightgcn(loss)
     served = fold(model)
     assert served.graph is None
+    users = np.arange(21)
+    batch = scoring_batch(users, history_before(data, TEST).lists(users), None)
     torch.testing.assert_close(
         served.score(served.user_state(batch)), model.score(model.user_state(batch)).detach()
     )
+    again = fold(served)
+    assert torch.equal(again.score(again.user_state(batch)), served.score(served.user_state(batch)))
+
+
+def test_without_a_graph_an_unknown_user_is_the_mean_of_the_history():
+    model = net("bpr")
+    states = model.user_state(scoring_batch(np.array([2, 0]), [np.array([1, 4, 4])] * 2, None))
+    torch.testing.assert_close(states[0], model.user_table.weight[2])
+    torch.testing.assert_close(states[1], model.item_table.weight[[1, 4]].mean(0))
 
 
 def test_unknown_objective_is_named():
     with pytest.raises(ValueError, match="unknown loss 'hinge'"):
         net("hinge")
+
+
+@pytest.mark.parametrize("objective", ["bpr", "ssm"])
+def test_a_hook_on_scores_is_part_of_the_loss(objective):
+    class Factor(torch.nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by = by
+
+        def score(self, model, nxt, state, ids):
+            return self.by * nxt(state, ids)
+
+    model = net(objective)
+    negative = torch.tensor([[5], [1]]) if objective == "bpr" else torch.tensor([[5, 3]])
+    batch = PairBatch(torch.tensor([1, 2]), torch.tensor([3, 4]), negative)
+    plain = model.loss(batch)
+    model.hooks.append(Factor(1.0))
+    torch.testing.assert_close(model.loss(batch), plain)
+    model.hooks[0].by = 3.0
+    assert not torch.allclose(model.loss(batch), plain)

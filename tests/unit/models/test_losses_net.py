@@ -8,7 +8,12 @@ from torch.nn import functional as F
 
 from llmers_pipelines.models import losses_net
 from llmers_pipelines.models.dropout_net import dropout
-from llmers_pipelines.models.losses_net import bpr, full_cross_entropy, sampled_softmax
+from llmers_pipelines.models.losses_net import (
+    bpr,
+    full_cross_entropy,
+    sampled_softmax,
+    shared_softmax,
+)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 100])
@@ -56,7 +61,7 @@ def test_dropout_drops_with_its_probability_and_keeps_the_mean(p):
         y = dropout(x, p, True)
     assert float((y == 0).float().mean()) == pytest.approx(p, abs=0.004)
     assert float(y.mean()) == pytest.approx(1.0, abs=0.02)
-    assert set(y.unique().tolist()) == {0.0, pytest.approx(1 / (1 - p))}
+    assert y.unique().tolist() == [0.0, pytest.approx(1 / (1 - p))]
     pairs = ((y[:, :-1] == 0) & (y[:, 1:] == 0)).float().mean()
     assert float(pairs) == pytest.approx(p * p, abs=0.006)  # neighbours are independent
 
@@ -67,3 +72,17 @@ def test_dropout_does_nothing_outside_training_and_masks_the_gradient():
     y = dropout(x, 0.5, True)
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
+
+
+def test_shared_softmax_is_the_sampled_one_with_its_gradients():
+    generator = torch.Generator().manual_seed(0)
+    u, p, n = (
+        torch.randn(k, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+        for k in (4, 4, 6)
+    )
+    same = torch.rand(4, 6, generator=generator) < 0.3
+    expected = sampled_softmax((u * p).sum(1), (u @ n.T).masked_fill(same, -torch.inf))
+    found = shared_softmax(u, p, n, same)
+    torch.testing.assert_close(found, expected)
+    wanted = torch.autograd.grad(2 * expected, (u, p, n))
+    torch.testing.assert_close(torch.autograd.grad(2 * found, (u, p, n)), wanted)

@@ -89,6 +89,7 @@ def test_supported_by_title_person_or_description(text: str) -> None:
 def test_text_about_something_else_is_refused() -> None:
     reason = about_item("A young pig becomes a sheepdog in this crime and action story.", HEAT)
     assert "Heat (1995)" in reason
+    assert about_item("A dedicated pig becomes a professional sheepdog.", HEAT)  # two words chance
 
 
 def test_category_counts_only_where_there_is_nothing_else() -> None:

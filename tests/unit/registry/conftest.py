@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
-from registry_samples import make_log, sasrec, write
 
 from llmers_pipelines.data.training import TrainingData
+
+sys.path.insert(0, str(Path(__file__).parent))  # registry_samples, whatever pytest's import mode
+
+from registry_samples import make_log, sasrec, write
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,14 @@ def test_effort_rises_until_the_measured_recall_suffices(kind: str, tmp_path: Pa
     np.testing.assert_array_equal(again.search(queries, 10)[1], high.search(queries, 10)[1])
 
 
+def test_index_that_cannot_reach_its_target_is_not_used(monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST_EFFORT", 16)
+    table, queries = vectors(), vectors(seed=1)[1:257]
+    made = build_index(table, IndexSettings("hnsw", target_recall=1.0, links=4), queries=queries)
+    assert (made.kind, made.recall) == ("flat", 1.0)
+    assert made.search(queries[:5], 7)[1].tolist() == expected(table, queries[:5], 7)
+
+
 def test_recall_of_a_wrong_index_is_low() -> None:
     table, queries = vectors(), vectors(seed=1)[1:50]
     made = build_index(table, IndexSettings())

@@ -31,10 +31,11 @@ def fill(
 
 
 def test_key_is_a_hash_of_identity_and_request() -> None:
-    expected = hashlib.sha256(json.dumps(["m", "r"]).encode()).hexdigest()
-    assert response_key("m", "r") == expected
+    assert response_key("m", "r") == hashlib.sha256(b"m\nr").hexdigest()
     # The border between the two parts is part of the key.
     assert response_key("m", "rs") != response_key("mr", "s")
+    with pytest.raises(ValueError, match="line break"):
+        response_key("m\nr", "s")
 
 
 def test_lookup_returns_what_was_put(tmp_path: Path) -> None:
@@ -48,6 +49,7 @@ def test_lookup_returns_what_was_put(tmp_path: Path) -> None:
     assert (answer.text, answer.finish_reason) == ("answer to c", "stop")
     assert (answer.tokens_in, answer.tokens_out, answer.key) == (3, 2, keys[2])
     assert found.table.column_names == ["key", "text", "finish_reason", "tokens_in", "tokens_out"]
+    assert store.known([keys[1], absent]) == {keys[1]}
 
 
 def test_empty_store_and_no_keys(tmp_path: Path) -> None:
@@ -91,9 +93,9 @@ def test_keys_that_share_their_first_64_bits_are_told_apart(tmp_path: Path) -> N
 
 def test_beside_the_key_is_recorded_who_answered(tmp_path: Path) -> None:
     store = ResponseStore(tmp_path)
-    fill(store, ["a"], engine="hf", model="tiny", libraries='{"torch": "2"}', task="user_profiles",
-         prompt_revision="r1", row_id="u7")  # fmt: skip
-    (row,) = pq.read_table(store.files()[0]).to_pylist()
+    keys = fill(store, ["a"], engine="hf", model="tiny", libraries='{"torch": "2"}',
+                task="user_profiles", prompt_revision="r1", row_id="u7")  # fmt: skip
+    (row,) = store.records(keys)
     kept = {k: row[k] for k in ("engine", "model", "task", "prompt_revision", "row_id", "request")}
     assert kept == {
         "engine": "hf", "model": "tiny", "task": "user_profiles", "prompt_revision": "r1",

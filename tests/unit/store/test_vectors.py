@@ -84,6 +84,7 @@ def test_verify_finds_changed_bytes_and_mends_by_setting_aside(tmp_path):
     faults = store.verify()
     assert {f.path for f in faults} == {changed, short}
     assert any("not what was written" in f.problem for f in faults)
+    assert str(faults[0]) == f"{faults[0].path}: {faults[0].problem}"
     store.verify(mend=True)
     assert store.verify() == []
     found, _ = VectorSpace(space.folder, 4).lookup(np.concatenate([good, bad, cut]))

@@ -72,6 +72,16 @@ def test_template_is_a_valid_description(tmp_path):
     assert d.name == "toys" and d.tasks == ("sequential", "collaborative")
 
 
+def test_bundled_sample_is_whole():
+    """The sample needs nothing from outside: every split works, recorded answers find their row."""
+    report = check_dataset(find_dataset("sample"))
+    assert report["ok"] and not report["quarantined"] and not report["warnings"]
+    assert set(report["splits"]) == {"sequential", "collaborative", "ctr"}
+    assert report["splits"]["ctr"]["history"] > 0
+    for counts in report["recorded"].values():
+        assert set(counts) == {"answers"} and counts["answers"] > 100
+
+
 def write_shop(folder):
     words = "a long enough sentence about the thing, with commas, "
     rows = "".join(

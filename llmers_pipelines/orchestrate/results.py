@@ -1,0 +1,204 @@
+"""The published results: experiments of a toml, run from stored cells, written as one document."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..config import ConfigError, Method, Settings
+from ..plan import Evaluate, Node, walk
+from .build import Plan, build_plan
+from .compare import collect, leaderboard
+from .context import StepContext
+from .records import recipe_digest
+
+_LIBRARIES = ("torch", "transformers", "dagster", "mlflow", "duckdb", "numpy")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One data set, the methods compared on it, and how."""
+
+    name: str
+    dataset: str
+    methods: tuple[Method, ...]
+    seeds: int = 1
+    controls: tuple[str, ...] = ()
+    encoder: str = "auto"
+    note: str = ""
+
+    def settings(self, base: Settings) -> Settings:
+        return dataclasses.replace(
+            base, dataset=self.dataset, methods=self.methods, seeds=self.seeds,
+            controls=self.controls, encoder=self.encoder,
+        )  # fmt: skip
+
+
+def load_experiments(path: Path) -> list[Experiment]:
+    """Read the experiments of ``path``; a fault names the file and the experiment."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    out = []
+    for row in document.get("experiment", []):
+        try:
+            methods = tuple(Method(**m) for m in row.pop("methods"))
+            row["controls"] = tuple(row.get("controls", ()))
+            out.append(Experiment(methods=methods, **row))
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: experiment {row.get('name')!r}: {error}") from error
+    return out
+
+
+def run_experiment(
+    experiment: Experiment, base: Settings, on_step: Callable[[str, str, float], None]
+) -> list[dict[str, Any]]:
+    """Materialize the evaluations of ``experiment`` and return the run's failures."""
+    from .launch import launch
+
+    settings = experiment.settings(base)
+    plan = build_plan(settings)
+    nodes = evaluation_nodes(plan)
+    report = launch(plan, nodes, experiment.dataset, settings, on_step=on_step)
+    return [r for r in report["assets"] if r["status"] not in ("materialized", "reused")]
+
+
+def evaluation_nodes(plan: Plan) -> list[Node]:
+    """Return the evaluations of a plan and all that they need, without the registry."""
+    return walk([n for n in plan.nodes if isinstance(n, Evaluate)])
+
+
+def write_results(
+    experiments: list[Experiment], base: Settings, command: str, out: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Write ``out`` from what is stored; return the record of lifts by recipe."""
+    lines = _head(command)
+    record: dict[str, list[dict[str, Any]]] = {}
+    for experiment in experiments:
+        settings = experiment.settings(base)
+        plan = build_plan(settings)
+        names = {m.evaluate.name for m in plan.methods}
+        rows = [r for r in collect(settings, experiment.dataset, None, only=names)]
+        lines += [f"## {experiment.name}", ""]
+        if not rows:
+            lines += ["Not run yet.", ""]
+            continue
+        board = leaderboard(settings, experiment.dataset, rows).splitlines()
+        lines += _facts(plan, experiment, settings) + [""] + board[2:]
+        lines += _slices(rows) + _cost(plan, experiment, settings)
+        for row in _lifts(plan, experiment, settings):
+            record.setdefault(row.pop("recipe"), []).append(row)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return record
+
+
+def _head(command: str) -> list[str]:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _LIBRARIES)
+    return [
+        "# Results",
+        "",
+        f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d} ({platform.machine()}, "
+        f"Python {platform.python_version()}, {versions}). Do not edit: run the command again. "
+        "Stored cells are read back, so an interrupted run goes on where it stopped.",
+        "",
+        "A lift is *claimed* only when the base is not behind the reference baselines, the paired "
+        "interval over users and the spread over at least three seeds exclude zero, and the method "
+        "beats every control in the same slot. One seed makes a result *exploratory*.",
+        "",
+    ]
+
+
+def _facts(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
+    ctx = StepContext(settings, experiment.dataset)
+    lines = []
+    for node in plan.nodes:
+        if node.verb == "table" and getattr(node, "table", "") == "splits":
+            manifest = ctx.manifests.current(ctx.dataset, node.name)
+            if manifest is not None:
+                c = manifest.counts
+                lines.append(
+                    f"- `{node.name}` @ `{manifest.data_version}`: {c['users']} users, "
+                    f"{c['items']} items, train {c['train']}, validation {c['valid']}, test "
+                    f"{c['test']}, protocol {c['protocol']}"
+                )
+    for name in ("catalog/items", "catalog/interactions"):
+        manifest = ctx.manifests.current(ctx.dataset, name)
+        if manifest is not None:
+            lines.append(f"- `{name}` @ `{manifest.data_version}`, {manifest.rows} rows")
+    seeds = "one seed: *exploratory*" if experiment.seeds < 3 else f"{experiment.seeds} seeds"
+    return [f"- {seeds}; encoder {experiment.encoder}; controls "
+            f"{', '.join(experiment.controls)}", *lines]  # fmt: skip
+
+
+def _slices(rows: list[dict[str, Any]]) -> list[str]:
+    from ..evaluate.report import between, number, percent
+
+    mine = [r for r in rows if not r["is_baseline"] and r["metric"] == r["primary"]]
+    if not mine:
+        return []
+    lines = ["### By slice", "",
+             "| method | slice | targets | base | enhanced | difference | 95 % interval | relative |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for r in mine:
+        if r["enhanced"] is None:
+            continue
+        lines.append(
+            f"| {r['method']} | {r['slice']} | {r['targets']} | {number(r['base'])} | "
+            f"{number(r['enhanced'])} | {number(r['difference'], signed=True)} | "
+            f"{between(r['low'], r['high'])} | {percent(r['relative'])} |"
+        )
+    return [*lines, ""]
+
+
+def _cost(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
+    ctx = StepContext(settings, experiment.dataset)
+    lines = ["### Cost", "",
+             "| asset | rows | LLM calls | recorded answers | quarantined | seconds |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for node in evaluation_nodes(plan):
+        manifest = ctx.manifests.current(ctx.dataset, node.name)
+        if manifest is None or node.verb not in ("generate", "embed"):
+            continue
+        c = manifest.counts
+        lines.append(f"| {node.name} | {manifest.rows} | {int(c.get('llm_calls', 0))} | "
+                     f"{int(c.get('recorded', 0))} | {int(c.get('quarantined', 0))} | "
+                     f"{manifest.seconds:.0f} |")  # fmt: skip
+    lines += ["", "| method | arm | seed | best epoch | CPU seconds |", "|---|---|---|---|---|"]
+    for method in plan.methods:
+        manifest = ctx.manifests.current(ctx.dataset, method.evaluate.name)
+        if manifest is None:
+            continue
+        summary = json.loads((ctx.manifests.path(manifest) / "summary.json").read_text())
+        for name, cell in summary["cells"].items():
+            arm, seed = name.split("/")
+            if arm in ("enhanced", *experiment.controls) or method.base is None:
+                lines.append(f"| {method.slug} | {arm} | {seed} | {cell['best_epoch']} | "
+                             f"{cell['cpu_seconds']:.0f} |")  # fmt: skip
+    return [*lines, ""]
+
+
+def _lifts(plan: Plan, experiment: Experiment, settings: Settings) -> list[dict[str, Any]]:
+    ctx = StepContext(settings, experiment.dataset)
+    out = []
+    for method in plan.methods:
+        manifest = ctx.manifests.current(ctx.dataset, method.evaluate.name)
+        if manifest is None or method.base is None:
+            continue
+        out.append({
+            "recipe": method.recipe.slug, "method": method.slug, "dataset": experiment.dataset,
+            "task": method.task, "verdict": manifest.info["verdict"],
+            "reasons": manifest.info["reasons"], "metrics": manifest.info["metrics"],
+            "seeds": experiment.seeds, "data_version": manifest.data_version,
+            "digest": recipe_digest(method.recipe.slug),
+        })  # fmt: skip
+    return out

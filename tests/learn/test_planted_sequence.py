@@ -1,0 +1,52 @@
+"""On rings, where the next item is known and popularity knows nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from llmers_pipelines.data.training import TEST
+from llmers_pipelines.models.bprmf import BPRMF
+from llmers_pipelines.models.fit import Fit
+from llmers_pipelines.models.lightgcn import LightGCN
+from llmers_pipelines.models.popularity import Popularity
+from llmers_pipelines.models.ranking_net import ndcg, rank_metric, rank_targets
+from llmers_pipelines.models.sasrec import SASRec
+from llmers_pipelines.plan import Table, Train
+from llmers_pipelines.testing.planted import planted_rings, shuffled_items
+from llmers_pipelines.train.loop import fit
+
+LOG = Table("splits", task="sequential")
+FIT = Fit(lr=3e-3, batch=32, epochs=30, min_epochs=10, patience=5)
+BACKBONES = {
+    "sasrec": SASRec(dim=32, inner=64, dropout=0.1, fit=FIT),
+    "sasrec-right": SASRec(dim=32, inner=64, dropout=0.1, positions="right", fit=FIT),
+    "lightgcn-ssm": LightGCN(dim=16, fit=FIT),
+    "lightgcn-bpr": LightGCN(dim=16, loss="bpr", fit=FIT),
+    "bprmf-ssm": BPRMF(dim=16, fit=FIT),
+    "bprmf-bpr": BPRMF(dim=16, loss="bpr", fit=FIT),
+}
+every = pytest.mark.parametrize("name", BACKBONES)
+
+
+def ranks_of(backbone, data):
+    return rank_targets(fit(Train(backbone, LOG), data, {}, seed=0).model, data, TEST)
+
+
+@every
+def test_beats_popularity_clearly(name):
+    data = planted_rings().data
+    hits = rank_metric("hr@10", ranks_of(BACKBONES[name], data))
+    popular = rank_metric("hr@10", ranks_of(Popularity(), data))
+    assert hits > 2 * popular
+    if "sasrec" in name:  # the order says which item, not only which cluster
+        assert hits > 0.9
+
+
+@every
+def test_equals_chance_on_shuffled_rows(name):
+    data = shuffled_items(planted_rings(n_users=400, n_items=60).data)
+    ranks = ranks_of(BACKBONES[name], data)
+    chance = sum(1 / math.log2(r + 1) for r in range(1, 11)) / ranks.candidates.mean()
+    assert ndcg(ranks) == pytest.approx(chance, abs=4 * 0.2 / math.sqrt(len(ranks.user)))

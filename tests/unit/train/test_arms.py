@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from llmers_pipelines.data.vectors import VectorTable
+from llmers_pipelines.plan import Table
+from llmers_pipelines.testing.planted import planted_rings
+from llmers_pipelines.train.arms import control_inputs
+
+ITEMS, MORE, SIMILAR, LOG, USERS = (Table(n) for n in ("items", "more", "sim", "log", "users"))
+
+
+@pytest.fixture
+def inputs():
+    rng = np.random.default_rng(0)
+    ids = tuple(f"i{n}" for n in range(40))
+    vectors = rng.standard_normal((40, 3)).astype(np.float32) @ np.array(
+        [[3, 1, 0], [0, 1, 0], [0, 0, 0.1]], np.float32
+    ) + 5
+    mask = np.arange(40) < 35
+    users = [f"u{n}" for n in range(8)]
+    similar = pa.table({
+        "user_id": np.repeat(users, 3), "rank": np.tile([1, 2, 3], 8),
+        "other_id": [users[(u + k) % 8] for u in range(8) for k in (1, 2, 3)],
+    })  # fmt: skip
+    return {
+        ITEMS: VectorTable("item", ids, vectors, mask),
+        MORE: VectorTable("item", ids[::-1][:20], vectors[::-1][:20] * 2, mask[::-1][:20]),
+        SIMILAR: similar,
+        USERS: VectorTable("user", tuple(users), vectors[:8], mask[:8]),
+        LOG: planted_rings(n_users=5, n_items=10).data,
+    }
+
+
+def test_permuted_moves_every_row_to_one_other_owner_in_all_tables(inputs):
+    out = control_inputs(inputs, "permuted", seed=1)
+    to = dict(zip(inputs[ITEMS].ids, out[ITEMS].ids, strict=True))
+    assert sorted(to.values()) == sorted(to)
+    assert all(a != b for a, b in to.items())
+    assert out[ITEMS].vectors is inputs[ITEMS].vectors
+    assert out[MORE].ids == tuple(to[i] for i in inputs[MORE].ids)
+    users = dict(zip(inputs[USERS].ids, out[USERS].ids, strict=True))
+    for column in ("user_id", "other_id"):
+        expected = [users[u] for u in inputs[SIMILAR][column].to_pylist()]
+        assert out[SIMILAR][column].to_pylist() == expected
+    assert out[SIMILAR]["rank"].equals(inputs[SIMILAR]["rank"])
+    assert out[LOG] is inputs[LOG]
+    assert list(out) == list(inputs)
+
+
+def test_gaussian_keeps_mean_covariance_mask_and_owners(inputs):
+    draws = np.concatenate([
+        control_inputs(inputs, "gaussian", seed=s)[ITEMS].vectors[:35] for s in range(200)
+    ])
+    real = inputs[ITEMS].vectors[:35]
+    np.testing.assert_allclose(draws.mean(0), real.mean(0), atol=0.15)
+    np.testing.assert_allclose(np.cov(draws.T), np.cov(real.T), atol=0.4)
+    out = control_inputs(inputs, "gaussian", seed=0)[ITEMS]
+    assert out.ids == inputs[ITEMS].ids
+    assert np.array_equal(out.mask, inputs[ITEMS].mask)
+    assert np.array_equal(out.vectors[35:], inputs[ITEMS].vectors[35:])
+    assert abs(np.corrcoef(out.vectors[:35, 0], real[:, 0])[0, 1]) < 0.5
+
+
+def test_gaussian_neighbours_are_random_others_without_repeats(inputs):
+    out = control_inputs(inputs, "gaussian", seed=0)[SIMILAR]
+    assert out["user_id"].equals(inputs[SIMILAR]["user_id"])
+    rows = list(zip(out["user_id"].to_pylist(), out["other_id"].to_pylist(), strict=True))
+    assert all(a != b for a, b in rows)
+    assert len(set(rows)) == len(rows)
+    assert not out["other_id"].equals(inputs[SIMILAR]["other_id"])
+
+
+@pytest.mark.parametrize("arm", ["permuted", "gaussian"])
+def test_arms_repeat_under_their_seed(inputs, arm):
+    def state(seed):
+        out = control_inputs(inputs, arm, seed=seed)
+        return out[ITEMS].content_hash(), out[SIMILAR].to_pylist()
+
+    assert state(1) == state(1)
+    assert state(1) != state(2)
+
+
+def test_wide_vectors_with_few_rows_have_a_gaussian_twin():
+    table = VectorTable(
+        "item", ("a", "b", "c"), np.eye(3, 50, dtype=np.float32), np.ones(3, bool)
+    )
+    out = control_inputs({ITEMS: table}, "gaussian", seed=0)[ITEMS].vectors
+    assert out.shape == (3, 50)
+    assert not out[:, 3:].any()  # no variance there, none added
+
+
+def test_unknown_arms_and_texts_are_refused(inputs):
+    with pytest.raises(ValueError, match="unknown control arm 'shuffled'"):
+        control_inputs(inputs, "shuffled", seed=0)
+    texts = {ITEMS: pa.table({"item_id": ["a"], "text": ["x"]})}
+    with pytest.raises(ValueError, match="no gaussian counterpart; use the control 'permuted'"):
+        control_inputs(texts, "gaussian", seed=0)
