@@ -17,7 +17,8 @@ import dagster
 from llmers_pipelines.config import Settings
 from llmers_pipelines.orchestrate.assemble import build_definitions
 from llmers_pipelines.orchestrate.build import build_plan
-from llmers_pipelines.api import SASRec, Embed, ItemText, Derive, PCA, FromVectors, Train, items, splits
+from llmers_pipelines.api import SASRec, Embed, ItemText, Derive, PCA, FromVectors, Train, items
+from llmers_pipelines.api import splits
 from llmers_pipelines.recipe import Recipe
 
 def synthetic(n):

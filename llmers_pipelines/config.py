@@ -97,6 +97,10 @@ class Settings:
             "DAGSTER_HOME": str(self.dagster_home),
             "MLFLOW_TRACKING_URI": self.mlflow_uri,
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_LOGGING_LEVEL": "WARNING",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "TOKENIZERS_PARALLELISM": "false",
@@ -154,7 +158,7 @@ def _methods(where: str, rows: Any) -> tuple[Method, ...]:
             if name not in known:
                 raise _unknown(f"{where} [[methods]]", name, known)
         if "recipe" not in row:
-            raise ConfigError(f"{where} [[methods]]: each entry needs recipe = \"...\"")
+            raise ConfigError(f'{where} [[methods]]: each entry needs recipe = "..."')
         out.append(Method(**row))
     return tuple(out)
 
@@ -215,9 +219,18 @@ def load_settings(**flags: Any) -> Settings:
     explicit = flags.pop("config", None) or os.environ.get("LLMERS_CONFIG")
     home = flags.get("home") or os.environ.get("LLMERS_HOME") or PROJECT
     home = Path(home).expanduser().resolve()
-    path = Path(explicit) if explicit else next(
-        (p for p in (Path.cwd() / "llmers.toml", home / "llmers.toml", PROJECT / "llmers.toml")
-         if p.is_file()), None)
+    path = (
+        Path(explicit)
+        if explicit
+        else next(
+            (
+                p
+                for p in (Path.cwd() / "llmers.toml", home / "llmers.toml", PROJECT / "llmers.toml")
+                if p.is_file()
+            ),
+            None,
+        )
+    )
     if explicit and not Path(explicit).is_file():
         raise ConfigError(f"{explicit}: no such file (from --config or LLMERS_CONFIG)")
     values: dict[str, Any] = {"home": home}
@@ -229,7 +242,9 @@ def load_settings(**flags: Any) -> Settings:
     values |= {k: _coerce(k, v, f"--{k.replace('_', '-')}") for k, v in given.items()}
     settings = Settings(**values)
     if settings.engine not in _ENGINES:
-        raise ConfigError(f"llm.engine = {settings.engine!r}; expected one of {', '.join(_ENGINES)}")
+        raise ConfigError(
+            f"llm.engine = {settings.engine!r}; expected one of {', '.join(_ENGINES)}"
+        )
     for control in settings.controls:
         if control not in _CONTROLS:
             raise _unknown("evaluation.controls", control, list(_CONTROLS))

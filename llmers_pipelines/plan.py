@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+
 @dataclass(frozen=True)
 class Component:
     """Settings of one exchangeable part: a prompt task, a backbone, a loss, a reducer, ...
@@ -117,9 +118,11 @@ class Node:
     @property
     def inputs(self) -> tuple[Node, ...]:
         """Direct inputs, each once, in field order."""
-        return tuple(dict.fromkeys(
-            n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name))
-        ))
+        return tuple(
+            dict.fromkeys(
+                n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name))
+            )
+        )
 
     def _own(self, *, inputs: bool) -> Any:
         fields = {
@@ -340,7 +343,9 @@ class Pin(Node):
         return sha(["pin", self.node.name])
 
 
-def rewrite(value: Any, change: Callable[[Node], Node], memo: dict[Node, Node] | None = None) -> Any:
+def rewrite(
+    value: Any, change: Callable[[Node], Node], memo: dict[Node, Node] | None = None
+) -> Any:
     """Return ``value`` with ``change`` applied to every node, inputs first; equal stays shared."""
     memo = {} if memo is None else memo
     match value:

@@ -83,7 +83,7 @@ def discover() -> dict[str, Recipe]:
     loaded: list[Any] = [v for m in modules for v in vars(m).values()]
     loaded += [e.load() for e in metadata.entry_points(group="llmers.recipes")]
     for value in loaded:
-        for item in (vars(value).values() if inspect.ismodule(value) else (value,)):
+        for item in vars(value).values() if inspect.ismodule(value) else (value,):
             if isinstance(item, Recipe):
                 other = found.setdefault(item.slug, item)
                 if other is not item:

@@ -28,7 +28,9 @@ def data_root(request: pytest.FixtureRequest) -> Path:
     root = os.environ.get("LLMERS_DATA_ROOT", "")
     if root and Path(root).is_dir():
         return Path(root)
-    why = f"LLMERS_DATA_ROOT is {root!r}: set it to the folder that holds ml100k, amazon_office, ..."
+    why = (
+        f"LLMERS_DATA_ROOT is {root!r}: set it to the folder that holds ml100k, amazon_office, ..."
+    )
     if request.config.getoption("--need-data"):
         pytest.fail(why)
     pytest.skip(why)

@@ -16,6 +16,11 @@ _COMMANDS = {
 }  # fmt: skip
 
 
+# Errors whose message says what was found and the mend; by name, since their modules are heavy.
+_MENDABLE = ("BundleError", "DataError", "EngineError", "HeldError", "LeakageError", "NoChampion",
+             "SchemaError", "StepError", "StoreError")  # fmt: skip
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -38,9 +43,10 @@ class _Lazy(click.Group):
 @click.group(
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Examples:\n\n\b\n  llmers run llm2x --dataset sample\n  llmers compare --dataset sample\n"
+    epilog="Examples:\n\n\b\n  llmers run llm2x --dataset sample\n"
+    "  llmers compare --dataset sample\n"
     "  llmers recommend --dataset sample --user u0001\n\n"
-    "Completion: eval \"$(_LLMERS_COMPLETE=bash_source llmers)\"",
+    'Completion: eval "$(_LLMERS_COMPLETE=bash_source llmers)"',
 )
 @click.version_option(package_name="llmers-pipelines")
 def main() -> None:
@@ -64,8 +70,7 @@ def run_main() -> None:
     except (ConfigError, PlanError) as error:
         _fail(error)
     except Exception as error:
-        if type(error).__name__ in ("DataError", "StepError", "HeldError", "BundleError",
-                                    "DescriptionError", "ServingError"):  # fmt: skip
+        if type(error).__name__ in _MENDABLE:
             _fail(error)
         raise
 

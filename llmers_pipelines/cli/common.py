@@ -33,6 +33,27 @@ def open_settings(**flags: Any) -> Settings:
     return settings
 
 
+def known_dataset(name: str, settings: Settings) -> Any:
+    """Return the description of a data set; an unknown name raises with the near ones."""
+    from ..data.registry import find_dataset
+
+    return find_dataset(name, settings.home)
+
+
+def runnable(plan: Any, nodes: list[Any], dataset: str, settings: Settings) -> list[Any]:
+    """Return ``nodes`` without the methods whose task the data set lacks, and name these."""
+    from ..orchestrate.applicable import applicable
+
+    keep, left = applicable(plan, nodes, known_dataset(dataset, settings))
+    for name, reason in left.items():
+        note(f"left out: {name}: {reason}", fg="yellow")
+    if not keep:
+        raise click.ClickException(
+            f"nothing of this can run on data set {dataset!r}: " + "; ".join(set(left.values()))
+        )
+    return keep
+
+
 def emit(document: Any) -> None:
     """Write one JSON document; NaN becomes null."""
     click.echo(json.dumps(_clean(document), ensure_ascii=False, default=str))

@@ -36,17 +36,27 @@ def datasets(ctx: click.Context, as_json: bool, **flags) -> None:
 
 
 @datasets.command(
-    epilog="Example:\n\n\b\n  llmers datasets add shop --items catalog.csv --interactions orders.parquet "
-    "--map items.item_id=sku --map interactions.user_id=customer"
+    epilog="Example:\n\n\b\n  llmers datasets add shop --items catalog.csv "
+    "--interactions orders.parquet --map items.item_id=sku --map interactions.user_id=customer"
 )
 @click.argument("name")
 @click.option("--items", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--interactions", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--users", type=click.Path(exists=True, path_type=Path))
-@click.option("--map", "mapping", multiple=True, metavar="TABLE.COLUMN=THEIRS",
-              help="Which column of a file is ours; the rest is guessed.")
-@click.option("--set", "options", multiple=True, metavar="TABLE.OPTION=VALUE",
-              help="encoding, delimiter, table, time, rating, ...")
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="TABLE.COLUMN=THEIRS",
+    help="Which column of a file is ours; the rest is guessed.",
+)
+@click.option(
+    "--set",
+    "options",
+    multiple=True,
+    metavar="TABLE.OPTION=VALUE",
+    help="encoding, delimiter, table, time, rating, ...",
+)
 @click.option("--into", type=click.Path(path_type=Path), help="Default: HOME/data/datasets.")
 @click.option("--overwrite", is_flag=True)
 @json_option
@@ -69,9 +79,12 @@ def add(
     if as_json:
         emit(made)
     else:
-        _report(made["report"] if "report" in made else made)
-        click.echo(f"written: {made['file']}")
-        note(f"next: llmers run all --dataset {name}")
+        _report(made["report"])
+    if not made["file"]:
+        note(f"nothing was written: mend the errors of {name} and add it again", fg="red")
+        sys.exit(1)
+    note(f"written: {made['file']}")
+    note(f"next: llmers run all --dataset {name}")
 
 
 def _pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:

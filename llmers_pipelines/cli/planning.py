@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import click
 
-from .common import dataset_option, emit, json_option, open_settings, settings_options, table
+from .common import (
+    dataset_option,
+    emit,
+    json_option,
+    known_dataset,
+    note,
+    open_settings,
+    runnable,
+    settings_options,
+    table,
+)
 
 
 @click.command(epilog="Example: llmers plan kar --dataset ml100k")
@@ -13,16 +23,17 @@ from .common import dataset_option, emit, json_option, open_settings, settings_o
 @json_option
 @settings_options
 def plan(what: tuple[str, ...], dataset: str | None, as_json: bool, **flags) -> None:
-    """Show which assets WHAT (methods, families, groups, keys, 'all') needs, before anything runs."""
+    """Show which assets WHAT (methods, families, groups, keys or 'all') needs; runs nothing."""
     from ..orchestrate.build import build_plan
     from ..orchestrate.context import StepContext
     from ..orchestrate.estimate import estimate
 
     settings = open_settings(**flags)
     dataset = dataset or settings.dataset
+    known_dataset(dataset, settings)
     built = build_plan(settings)
-    ctx = StepContext(settings, dataset)
-    rows = [estimate(node, ctx) for node in built.select(what or ("all",))]
+    nodes = runnable(built, built.select(what or ("all",)), dataset, settings)
+    rows = estimate(nodes, StepContext(settings, dataset))
     if as_json:
         return emit({"dataset": dataset, "assets": rows})
     table(
@@ -30,7 +41,7 @@ def plan(what: tuple[str, ...], dataset: str | None, as_json: bool, **flags) -> 
         [(r["key"], r["state"], r["rows"], r["llm_calls"], r["stored"]) for r in rows],
     )
     work = sum(r["state"] != "fresh" for r in rows)
-    click.echo(f"\n{len(rows)} assets, {work} would do work.")
+    click.echo(f"\n{len(rows)} assets, at most {work} would do work.")
 
 
 @click.command(epilog="Example: llmers status --dataset sample")
@@ -39,17 +50,26 @@ def plan(what: tuple[str, ...], dataset: str | None, as_json: bool, **flags) -> 
 @settings_options
 def status(dataset: str | None, as_json: bool, **flags) -> None:
     """Show what is stale and why, per data set."""
+    from ..data.schema import DataError
+    from ..orchestrate.applicable import applicable
     from ..orchestrate.build import build_plan
     from ..orchestrate.context import StepContext
     from ..orchestrate.publish import stale_because
 
     settings = open_settings(**flags)
+    if dataset:
+        known_dataset(dataset, settings)
     built = build_plan(settings)
     names = [dataset] if dataset else StepContext(settings, "").manifests.datasets()
     rows = []
     for name in names or [settings.dataset]:
         ctx = StepContext(settings, name)
-        for node in built.nodes:
+        try:
+            nodes, _ = applicable(built, list(built.nodes), ctx.description)
+        except DataError as error:  # its description was removed; what it made is still stored
+            note(str(error), fg="yellow")
+            continue
+        for node in nodes:
             why = stale_because(node, ctx)
             have = ctx.manifests.current(name, node.name)
             if have is None and not dataset:

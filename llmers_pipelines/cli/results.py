@@ -13,15 +13,17 @@ from .common import note, open_settings, settings_options
 
 
 @click.command(epilog="Example: llmers results --only amazon_office --out docs/results.md")
-@click.option("--experiments", type=click.Path(exists=True, path_type=Path),
-              default=PROJECT / "docs" / "results.toml", help="What to run.")
+@click.option(
+    "--experiments",
+    type=click.Path(exists=True, path_type=Path),
+    default=PROJECT / "docs" / "results.toml",
+    help="What to run.",
+)
 @click.option("--only", multiple=True, help="Data sets to run; the others are written as stored.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/results.md"))
 @click.option("--write-only", is_flag=True, help="Write the document from what is stored.")
 @settings_options
-def results(
-    experiments: Path, only: tuple[str, ...], out: Path, write_only: bool, **flags
-) -> None:
+def results(experiments: Path, only: tuple[str, ...], out: Path, write_only: bool, **flags) -> None:
     """Run the published experiments and write their document and the record of lifts."""
     from ..orchestrate.records import PACKAGED
     from ..orchestrate.results import load_experiments, run_experiment, write_results

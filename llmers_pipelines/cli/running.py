@@ -10,15 +10,18 @@ from .common import (
     dataset_option,
     emit,
     json_option,
+    known_dataset,
     note,
     open_settings,
+    runnable,
     settings_options,
     table,
 )
 
 
 @click.command(
-    epilog="Examples:\n\n\b\n  llmers run llm2x --dataset sample\n  llmers run knowledge -d ml100k\n"
+    epilog="Examples:\n\n\b\n  llmers run llm2x --dataset sample\n"
+    "  llmers run knowledge -d ml100k\n"
     "  llmers run llm_embeddings/item_text -d amazon_office\n  llmers run all"
 )
 @click.argument("what", nargs=-1, required=True)
@@ -40,10 +43,9 @@ def run(
 
     settings = open_settings(seeds=seeds, **flags)
     dataset = dataset or settings.dataset
-    _known_dataset(dataset, settings)
+    known_dataset(dataset, settings)
     plan = build_plan(settings)
-    nodes = plan.select(what)
-    nodes = _applicable(plan, nodes, dataset, settings)
+    nodes = runnable(plan, plan.select(what), dataset, settings)
     note(f"{len(nodes)} assets for data set {dataset!r}")
     limits = {"device": device, "budget_calls": budget_calls, "budget_tokens": budget_tokens}
     report = launch(
@@ -57,27 +59,6 @@ def run(
     sys.exit(0 if report["success"] else 1)
 
 
-def _known_dataset(dataset: str, settings) -> None:
-    from ..data.registry import find_dataset
-
-    find_dataset(dataset, settings.home)
-
-
-def _applicable(plan, nodes, dataset: str, settings):
-    """Leave out methods whose task or columns this data set lacks, and say so."""
-    from ..data.registry import find_dataset
-    from ..orchestrate.applicable import applicable
-
-    keep, left = applicable(plan, nodes, find_dataset(dataset, settings.home))
-    for name, reason in left.items():
-        note(f"left out: {name}: {reason}", fg="yellow")
-    if not keep:
-        raise click.ClickException(
-            f"nothing of this can run on data set {dataset!r}: " + "; ".join(set(left.values()))
-        )
-    return keep
-
-
 def _show(report: dict) -> None:
     rows = report["assets"]
     columns = ("key", "status", "rows", "llm_calls", "cache_hits", "seconds")
@@ -87,7 +68,7 @@ def _show(report: dict) -> None:
     calls = sum(r["llm_calls"] for r in rows)
     click.echo(
         f"\n{done} materialized, {reused} reused, {calls} LLM calls, {report['seconds']} s, "
-        f"run {report['run_id']}"
+        f"run {report['run_id'] or 'not needed'}"
     )
     for row in rows:
         if row.get("error"):
@@ -108,7 +89,7 @@ def compare(dataset: str | None, task: str | None, out: str | None, as_json: boo
 
     settings = open_settings(**flags)
     dataset = dataset or settings.dataset
-    _known_dataset(dataset, settings)
+    known_dataset(dataset, settings)
     rows = collect(settings, dataset, task)
     if not rows:
         raise click.ClickException(

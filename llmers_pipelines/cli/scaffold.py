@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from pathlib import Path
 
@@ -61,11 +62,14 @@ def new() -> None:
 @click.option("--into", type=click.Path(path_type=Path), default=Path("."), help="Project root.")
 def recipe(name: str, family: str, into: Path) -> None:
     """Write one recipe file and its test; both run as they are."""
+    from .. import api
     from ..recipe import FAMILIES, discover
 
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    if not slug or slug[0].isdigit():
+    if not slug.isidentifier() or keyword.iskeyword(slug):
         raise click.ClickException(f"{name!r} gives no valid name; use letters, digits and _")
+    if slug in api.__all__:
+        raise click.ClickException(f"{slug!r} is a name that recipes import; choose another one")
     if family not in FAMILIES:
         raise click.ClickException(f"family {family!r} is none of {', '.join(FAMILIES)}")
     if slug in discover():
@@ -75,18 +79,19 @@ def recipe(name: str, family: str, into: Path) -> None:
         raise click.ClickException(
             f"{into.resolve()} is not the project root (no llmers_pipelines/recipes); pass --into"
         )
+    files = {package / f"{slug}.py": _RECIPE,
+             into / "tests" / "contract" / f"test_{slug}.py": _TEST}  # fmt: skip
+    for path in files:
+        if path.exists():
+            raise click.ClickException(f"{path} exists already")
     package.mkdir(exist_ok=True)
     marker = package / "__init__.py"
     if not marker.exists():
         marker.write_text(f'"""Recipes of the family ``{family}``."""\n')
-    values = {"slug": slug, "title": name, "family": family,
+    title = re.sub(r"[^\w .+-]+", " ", name).strip()  # it is written inside of quotes
+    values = {"slug": slug, "title": title, "family": family,
               "camel": "".join(p.title() for p in slug.split("_"))}  # fmt: skip
-    for path, text in (
-        (package / f"{slug}.py", _RECIPE),
-        (into / "tests" / "contract" / f"test_{slug}.py", _TEST),
-    ):
-        if path.exists():
-            raise click.ClickException(f"{path} exists already")
+    for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.format(**values))
         click.echo(path)

@@ -59,7 +59,8 @@ def check_dataset(
         try:
             answers = load_recorded(description, spec.prompt_task, spec.variant, data_root)
             assert answers is not None  # it is declared
-            report["recorded"][key] = {"answers": len(answers.table), **answers.ignored}
+            told = len(answers.texts())
+            report["recorded"][key] = {"answers": told, "empty": len(answers.entries) - told}
         except DataError as fault:
             errors.append(str(fault))
     report["ok"] = not errors

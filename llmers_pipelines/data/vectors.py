@@ -1,4 +1,4 @@
-"""A table of vectors keyed by entity id, memory-mapped, with a mask of rows that carry knowledge."""
+"""Vectors keyed by entity id, memory-mapped, with a mask of rows that carry knowledge."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 from .encoder import EncoderInfo, Progress
 
@@ -20,6 +21,7 @@ class TransformerNet:
     def __init__(self, folder: Path, info: EncoderInfo, device: str) -> None:
         self.info = info
         self.device = torch.device(device)
+        logging.disable_progress_bar()  # loading takes a blink; runs report their own progress
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModel.from_pretrained(
             folder,

@@ -35,9 +35,7 @@ class DualView(Enhancement):
         if self.source is None:
             raise PlanError("DualView needs `source`, a node of item vectors")
 
-    def attach(
-        self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int
-    ) -> Any:
+    def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .dual_view_net import DualViewHook, frozen_vectors
 
         vectors = frozen_vectors(inputs[self.source], data.items, self.source.name)

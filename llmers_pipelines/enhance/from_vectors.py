@@ -38,9 +38,7 @@ class FromVectors(Enhancement):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset({f"{self.side}_table"})
 
-    def attach(
-        self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int
-    ) -> None:
+    def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> None:
         from .tables_net import overwrite, scaled_rows
 
         table = getattr(model, f"{self.side}_table").weight

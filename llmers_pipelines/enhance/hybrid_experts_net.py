@@ -31,7 +31,7 @@ def side_vectors(
     rows, mask = vectors.aligned(ids)
     if not mask.any():
         raise ValueError(
-            f"{name}: none of its {len(vectors.ids)} rows is a {side} of the log with knowledge "
+            f"{name}: none of its {len(vectors.ids)} rows has knowledge of {side}s of the log "
             f"(ids {list(vectors.ids[:3])} against {list(ids.ids[:3])})"
         )
     known = rows[mask]

@@ -28,9 +28,7 @@ class MeanOfHistory(Enhancement):
     source: Node | None = None
     scale: str | float = "match"
 
-    def attach(
-        self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int
-    ) -> None:
+    def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> None:
         import torch
 
         from .tables_net import mean_of_items, overwrite, scaled_rows

@@ -38,9 +38,7 @@ class NeighbourDistillation(Enhancement):
                 f"NeighbourDistillation: refresh is {self.refresh!r}; use 'epoch' or 'step'"
             )
 
-    def attach(
-        self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int
-    ) -> Any:
+    def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .neighbour_distillation_net import NeighbourHook, neighbour_lists
 
         lists = neighbour_lists(inputs[self.similar], data.users, self.n, self.similar.name)

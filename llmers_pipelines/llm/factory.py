@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..data.recorded import RecordedFile, Recording, read_recording
 from .protocol import Engine, EngineError, EngineInfo
-from .recording import RecordedFile, Recording, read_recording
 
 ENGINES = ("template", "recorded", "hf")
 

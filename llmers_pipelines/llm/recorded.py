@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..data.recorded import Entry, Recording
 from .imports import ImportManifest
 from .keys import description_sha, row_sha256
 from .protocol import (
@@ -16,7 +17,6 @@ from .protocol import (
     Halt,
     cannot,
 )
-from .recording import Entry, Recording
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -93,7 +94,11 @@ class Dice(nn.Module):
         self.a = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        p = torch.sigmoid(self.norm(x))
+        if self.training and len(x) == 1:  # one row has no variance: use what was seen so far
+            z = F.batch_norm(x, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
+        else:
+            z = self.norm(x)
+        p = torch.sigmoid(z)
         return x * (self.a + p * (1 - self.a))
 
 
@@ -128,12 +133,12 @@ class Tower(nn.Module):
         super().__init__()
         self.first = nn.Linear(width, layers[0])
         rest: list[nn.Module] = [activation(act, layers[0]), Dropout(p)]
-        for a, b in zip(layers, layers[1:], strict=False):
+        for a, b in pairwise(layers):
             rest += [nn.Linear(a, b), activation(act, b), Dropout(p)]
         self.rest = nn.Sequential(*rest, nn.Linear(layers[-1], 1))
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """Return logits (B,) of ``x`` (B, width); ``added`` (B, layers[0]) joins the first layer."""
+        """Return logits (B,) of ``x`` (B, width); ``added`` (B, layers[0]) is a summand of h."""
         h = self.first(x)
         if added is not None:
             h = h + added

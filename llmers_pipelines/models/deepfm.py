@@ -35,7 +35,7 @@ class DeepFM(Backbone):
     dropout: float = 0.4
     std: float = 0.05  # of the initial field vectors
     fit: Fit = Fit(
-        lr=2e-3, batch=1024, epochs=40, min_epochs=3, patience=3, weight_decay=0.5, metric="auc"
+        lr=2e-3, batch=1024, epochs=40, min_epochs=5, patience=5, weight_decay=0.5, metric="auc"
     )
 
     def build(self, data: TrainingData, seed: int) -> Any:

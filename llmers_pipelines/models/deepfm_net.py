@@ -117,9 +117,10 @@ class DeepFMNet(nn.Module):
     def logits(self, batch: CtrBatch) -> Tensor:
         """Return (B,) log-odds of a click."""
         e = self.embeddings(batch)
-        first = self.item_weights(batch.item).sum((1, 2)) + self.user_weights(batch.user).sum((1, 2))
+        linear = self.user_weights(batch.user).sum((1, 2))
+        linear = linear + self.item_weights(batch.item).sum((1, 2))
         added, logit = self.columns(self.feature_columns(batch))
-        return self.bias + first + fm(e) + self.tower(e.flatten(1), added) + logit
+        return self.bias + linear + fm(e) + self.tower(e.flatten(1), added) + logit
 
     def loss(self, batch: CtrBatch) -> Tensor:
         """Return the mean binary cross-entropy plus the hooks' extra losses (given the logits)."""

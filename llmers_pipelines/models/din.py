@@ -30,7 +30,7 @@ class DIN(Backbone):
     loader: ClassVar[str] = "ctr"
 
     dim: int = 16  # width of one field
-    max_len: int = 50  # latest history rows that are read
+    max_len: int = 30  # latest history rows that are read
     item_id: bool = True
     user_id: bool = True
     attention: int = 36  # hidden units of the attention layer
@@ -40,7 +40,7 @@ class DIN(Backbone):
     std: float = 0.05  # of the initial field vectors
     pool: str = "mean"  # or "sum", as in the paper
     fit: Fit = Fit(
-        lr=1e-3, batch=512, epochs=40, min_epochs=3, patience=3, weight_decay=0.3, metric="auc"
+        lr=1e-3, batch=512, epochs=40, min_epochs=5, patience=5, weight_decay=0.3, metric="auc"
     )
 
     def build(self, data: TrainingData, seed: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..data.training import VALID
 from .itemknn_net import ItemKNNNet
-from .ranking_net import ndcg, rank_targets
+from .ranking_net import ndcg, rank_variants
 from .textknn_net import TextKNNNet
 
 
@@ -37,18 +38,23 @@ class KNNBlendNet(nn.Module):
     def fit(self, data: Any, inputs: Any) -> None:
         self.items.fit(data, inputs)
         self.text.fit(data, inputs)
-        found = []
-        for weight in self.weights:
-            self.weight.fill_(weight)
-            found.append((ndcg(rank_targets(self, data, VALID)), -weight))
-        self.weight.fill_(-max(found)[1])  # of equal ones the smaller
+        every = rank_variants(self, data, VALID, self._variants, len(self.weights))
+        best = max((ndcg(r), -w) for r, w in zip(every, self.weights, strict=True))
+        self.weight.fill_(-best[1])  # of equal ones the smaller
+
+    def _variants(self, state: Tensor) -> Iterator[Tensor]:
+        a, b = self._parts(state)
+        return ((1 - w) * a + w * b for w in self.weights)
+
+    def _parts(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        seen, query = state[:, : self.n_items + 1], state[:, self.n_items + 1 :]
+        return _scaled(self.items.score(seen)), _scaled(self.text.score(query))
 
     def user_state(self, batch: Any) -> Tensor:
         return torch.cat([self.items.user_state(batch), self.text.user_state(batch)], 1)
 
     def score(self, state: Tensor, ids: Tensor | None = None) -> Tensor:
-        seen, query = state[:, : self.n_items + 1], state[:, self.n_items + 1 :]
-        a, b = _scaled(self.items.score(seen)), _scaled(self.text.score(query))
+        a, b = self._parts(state)
         scores = (1 - self.weight) * a + self.weight * b
         return scores if ids is None else scores[:, ids]
 

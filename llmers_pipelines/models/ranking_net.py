@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,9 +67,7 @@ def user_blocks(
     users = users[np.argsort(history.counts[users], kind="stable")]
     for at in range(0, len(users), size):
         block = users[at : at + size]
-        yield block, model.user_state(
-            scoring_batch(block, history.lists(block), max_len, device)
-        )
+        yield block, model.user_state(scoring_batch(block, history.lists(block), max_len, device))
 
 
 def rank_targets(model: Any, data: TrainingData, split: int) -> Ranks:
@@ -79,6 +77,16 @@ def rank_targets(model: Any, data: TrainingData, split: int) -> Ranks:
     a tie, so a model without scores lands in the middle, not at the top. A target that the user
     has seen before is left out.
     """
+    return rank_variants(model, data, split, lambda state: [model.score(state)], 1)[0]
+
+
+def rank_variants(
+    model: Any, data: TrainingData, split: int, variants: Callable[[Any], Iterable[Any]], count: int
+) -> list[Ranks]:
+    """Rank as ``rank_targets`` under ``count`` scorings that share their work.
+
+    ``variants(states)`` yields ``count`` tensors (B, N + 1), which are overwritten.
+    """
     n = data.n_items
     targets, history = rows_of(data, (split,)), history_before(data, split)
     user, item = unique_pairs(targets.user, targets.item, n)
@@ -87,21 +95,24 @@ def rank_targets(model: Any, data: TrainingData, split: int) -> Ranks:
     user, item = user[new], item[new]
     start = np.searchsorted(user, np.arange(data.n_users + 2))
     seen_start = np.searchsorted(seen_user, np.arange(data.n_users + 2))
-    rank = np.empty(len(user))
+    rank = np.empty((count, len(user)))
     with kept(model):
         device = device_of(model)
         step = max(1, CACHE_FLOATS // (n + 1))
         for users, states in user_blocks(model, np.unique(user), history):
             for at in range(0, len(users), step):
                 part = users[at : at + step]
-                scores = model.score(states[at : at + step])
                 row, index = _flat(part, start)
                 seen_row, seen_index = _flat(part, seen_start)
-                scores[:, 0] = -torch.inf
-                scores[_put(seen_row, device), _put(seen_item[seen_index], device)] = -torch.inf
-                seen = np.diff(seen_start)[part][row]
-                rank[index] = _count(scores, row, item[index], n - seen)
-    return Ranks(user, item, rank, n - np.diff(seen_start)[user])
+                masked = _put(seen_row, device), _put(seen_item[seen_index], device)
+                candidates = n - np.diff(seen_start)[part][row]
+                scorings = variants(states[at : at + step])
+                for out, scores in zip(rank, scorings, strict=True):
+                    scores[:, 0] = -torch.inf
+                    scores[masked] = -torch.inf
+                    out[index] = _count(scores, row, item[index], candidates)
+    candidates = n - np.diff(seen_start)[user]
+    return [Ranks(user, item, one, candidates) for one in rank]
 
 
 def _flat(users: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

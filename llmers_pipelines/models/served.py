@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import numpy as np
 FORMAT = 1
 ITEM_SEAMS = ("item_input", "item_output")
 STATE_SEAMS = ("hidden_states", "user_state", "score", "feature_columns")
-FIELD_PREFIXES = ("user_field.", "item_field.")
 
 
 def fold(model: Any) -> Any:
@@ -100,7 +99,6 @@ class Served:
     """A network that scores users from their positions and histories alone."""
 
     net: Any
-    fields: dict[str, np.ndarray] = field(default_factory=dict)  # "item_field.<name>" -> codes
 
     def scores(
         self, users: Sequence[int] | np.ndarray, histories: Sequence[np.ndarray]
@@ -132,7 +130,10 @@ class Served:
         histories: Sequence[np.ndarray],
         ratings: Sequence[np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Return float32[B]: the click probability of each (user, item) after its history."""
+        """Return float32[B]: the click probability of each (user, item) after its history.
+
+        ``ratings`` are those of the history rows; the network itself knows the entities' fields.
+        """
         import torch
 
         from .batches import CtrBatch, left_pad
@@ -143,20 +144,11 @@ class Served:
         user, item = np.asarray(users, np.int64), np.asarray(items, np.int64)
         rating = None if ratings is None else left_pad(ratings, max_len, np.float32)
 
-        def codes(side: str, positions: np.ndarray) -> dict[str, Any]:
-            prefix = f"{side}_field."
-            return {
-                name.removeprefix(prefix): torch.from_numpy(table[positions].astype(np.int64))
-                for name, table in self.fields.items()
-                if name.startswith(prefix)
-            }
-
         batch = CtrBatch(
             user=torch.from_numpy(user), item=torch.from_numpy(item),
             history=torch.from_numpy(left_pad(histories, max_len)),
             history_rating=None if rating is None else torch.from_numpy(rating),
             label=None, rows=None,
-            user_fields=codes("user", user), item_fields=codes("item", item),
         ).to(device_of(net))  # fmt: skip
         with torch.no_grad():
             return torch.sigmoid(net.logits(batch)).float().cpu().numpy()
@@ -164,6 +156,4 @@ class Served:
 
 def load_served(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Served:
     """Return the served model of an export; needs numpy and torch alone."""
-    fields = {k: np.asarray(v) for k, v in arrays.items() if k.startswith(FIELD_PREFIXES)}
-    weights = {k: v for k, v in arrays.items() if k not in fields}
-    return Served(rebuild(config, weights), fields)
+    return Served(rebuild(config, arrays))

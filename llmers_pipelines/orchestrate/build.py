@@ -1,4 +1,4 @@
-"""Recipes and the user's choice -> the union of nodes, each once, with their owners (no Dagster)."""
+"""Recipes and the user's choice -> the union of nodes, each once, with owners (no Dagster)."""
 
 from __future__ import annotations
 
@@ -76,26 +76,31 @@ class Plan:
         raise PlanError(f"no method {slug!r} in llmers.toml; loaded: {known}")
 
     def select(self, what: Iterable[str]) -> list[Node]:
-        """Return what ``what`` names (all, recipes, methods, families, tasks, asset keys) and inputs."""
+        """Return what ``what`` names, and its inputs.
+
+        Words: all, recipes, methods, families, tasks, groups, asset keys.
+        """
         roots: list[Node] = []
         for word in what:
             roots.extend(self._roots(word))
-        return walk(roots)
+        nodes = walk([r for r in roots if not isinstance(r, Champion)])
+        # The gate judges whatever is registered by then: it never pulls in other methods.
+        registered = {n for n in nodes if isinstance(n, Register)}
+        gates = [c for c in self.champions if c in roots or registered & set(c.candidates)]
+        return [*nodes, *gates]
 
     def _roots(self, word: str) -> list[Node]:
         if word == "all":
             return list(self.nodes)
         if "/" in word:
             return [self.node(word)]
+        name = word.lower()
         chosen = [
             m for m in self.methods
-            if word in (m.slug, m.recipe.slug, m.recipe.family, m.task, m.recipe.name.lower())
+            if name in (m.slug, m.recipe.slug, m.recipe.family, m.task, m.recipe.name.lower())
         ]  # fmt: skip
         if chosen:
-            tasks = {m.task for m in chosen}
-            whole = all(m in chosen for m in self.methods if m.task in tasks)
-            ends: list[Node] = [c for c in self.champions if c.task in tasks] if whole else []
-            return [r for m in chosen for r in (*_with_base(self, m), *m.roots)] + ends
+            return [r for m in chosen for r in (*_with_base(self, m), *m.roots)]
         groups = [n for n in self.nodes if n.prefix == word]
         if groups:
             return groups
@@ -159,7 +164,9 @@ def _settings_of(kind: type[Backbone], given: Any, owner: str) -> Backbone:
     values = dict(given)
     for name in values:
         if name not in known:
-            raise PlanError(f"{owner}: {kind.__name__} has no setting {name!r}; it has {sorted(known)}")
+            raise PlanError(
+                f"{owner}: {kind.__name__} has no setting {name!r}; it has {sorted(known)}"
+            )
     if isinstance(values.get("fit"), dict):
         values["fit"] = dataclasses.replace(kind().fit, **values["fit"])
     return kind(**values)

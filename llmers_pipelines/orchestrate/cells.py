@@ -57,6 +57,7 @@ def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
     try:
         record = _train(train, arm, seed, ctx, temporary)
         (temporary / "cell.json").write_text(json.dumps({"key": key, **record}, indent=1))
+        os.chmod(temporary, 0o755)
         if folder.is_dir():
             shutil.rmtree(temporary)
         else:
@@ -68,13 +69,11 @@ def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
 
 
 def inputs_of(train: Train, ctx: StepContext) -> dict[Node, Any]:
-    """Return the loaded artifact of every node below the backbone and its parts, without the log."""
+    """Return the loaded artifact of every node below the backbone and its parts, log excluded."""
     return {n: ctx.load(n) for n in train.inputs if n != train.log}
 
 
-def _train(
-    train: Train, arm: str, seed: int, ctx: StepContext, folder: Path
-) -> dict[str, Any]:
+def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) -> dict[str, Any]:
     from ..evaluate.predict import ctr_table, rank_table
     from ..train.arms import control_inputs
     from ..train.loop import fit

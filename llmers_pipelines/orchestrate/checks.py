@@ -19,13 +19,23 @@ _TABLE = (
     CheckKind("quarantine_small", False, "At most 5 % of the source rows are in quarantine."),
 )
 _SPLITS = (
-    CheckKind("splits_disjoint", True, "Each row is in one split; each split has rows; no unknown id."),
-    CheckKind("no_future", True, "No training row of a user is later than that user's test row, "
-              "unless the split is given by the data set."),
+    CheckKind(
+        "splits_disjoint", True, "Each row is in one split; each split has rows; no unknown id."
+    ),
+    CheckKind(
+        "no_future",
+        True,
+        "No training row of a user is later than that user's test row, "
+        "unless the split is given by the data set.",
+    ),
 )
 _GENERATE = (
-    CheckKind("no_leakage", True, "Prompts saw rows of the training split alone, and recorded "
-              "answers are allowed on this split."),
+    CheckKind(
+        "no_leakage",
+        True,
+        "Prompts saw rows of the training split alone, and recorded "
+        "answers are allowed on this split.",
+    ),
     CheckKind("coverage", False, "At least half of the entities have an accepted answer."),
     CheckKind("quarantine_small", False, "At most 5 % of the answers were refused."),
 )
@@ -43,13 +53,14 @@ _DERIVE = (
     CheckKind("reducer_hygiene", True, "Fitted on rows with text alone; the fit is kept until an "
               "explicit version (invariants 5, 6)."),
 )  # fmt: skip
-_NEIGHBOURS = (
-    CheckKind("row_identity", True, "Keyed by id; nobody is their own neighbour."),
-)
+_NEIGHBOURS = (CheckKind("row_identity", True, "Keyed by id; nobody is their own neighbour."),)
 _TRAIN = (
     CheckKind("weights_finite", True, "All weights and validation scores are finite."),
-    CheckKind("frozen_unchanged", True, "Frozen tables have the same checksum after training "
-              "(invariant 8)."),
+    CheckKind(
+        "frozen_unchanged",
+        True,
+        "Frozen tables have the same checksum after training (invariant 8).",
+    ),
 )
 _EVALUATE = (
     CheckKind("metrics_finite", True, "No metric is NaN; groups recombine to the overall mean."),
@@ -58,8 +69,9 @@ _EVALUATE = (
               "(invariant 10)."),
 )  # fmt: skip
 _REGISTER = (
-    CheckKind("no_llm_at_serving", True, "The bundle is tables and a conventional model "
-              "(invariant 11)."),
+    CheckKind(
+        "no_llm_at_serving", True, "The bundle is tables and a conventional model (invariant 11)."
+    ),
     CheckKind("loads", True, "The bundle loads and answers for a known and an unknown user."),
 )
 _CHAMPION = (CheckKind("alias_consistent", True, "The alias points at the version that won."),)

@@ -21,8 +21,9 @@ def collect(
 ) -> list[dict[str, Any]]:
     """Return the comparison rows of every evaluation; primary p corrected over methods (Holm).
 
-    ``only`` names evaluation assets. The fields of a row: method, base_method, task, metric, slice, base, enhanced, difference,
-    relative, low, high, p, p_corrected, claim, one set of columns per control and reference.
+    ``only`` names evaluation assets. The fields of a row: method, base_method, task, metric, slice,
+    base, enhanced, difference, relative, low, high, p, p_corrected, claim, one set of columns per
+    control and reference.
     """
     from ..evaluate.significance import holm
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..plan import Generate, Node
@@ -9,19 +10,30 @@ from .context import StepContext
 from .publish import stale_because
 
 
-def estimate(node: Node, ctx: StepContext) -> dict[str, Any]:
-    """Return key, state, stored rows and, for generated assets, calls and answers in store.
+def estimate(nodes: Iterable[Node], ctx: StepContext) -> list[dict[str, Any]]:
+    """Return key, state, stored rows, LLM calls and answers in store of ``nodes``, inputs first.
 
-    ``llm_calls`` is None where the inputs that decide the prompts are not materialized yet.
+    The state is "fresh", why the node would do work, or which input has to be made first: a node
+    behind one that changes does work only if the content changes. ``llm_calls`` is None where the
+    inputs that decide the prompts are not there yet.
     """
-    why = stale_because(node, ctx)
-    have = ctx.manifests.current(ctx.dataset, node.name)
-    row: dict[str, Any] = {
-        "key": node.name, "state": "fresh" if not why else why,
-        "rows": have.rows if have else None, "llm_calls": 0, "stored": 0,
-    }  # fmt: skip
-    if isinstance(node, Generate) and why:
-        from .steps.generate import count_requests
+    rows: dict[str, dict[str, Any]] = {}
+    for node in nodes:
+        why = stale_because(node, ctx)
+        first = next((n.name for n in node.inputs if rows.get(n.name, {}).get("state", "fresh")
+                      != "fresh"), "")  # fmt: skip
+        have = ctx.manifests.current(ctx.dataset, node.name)
+        row: dict[str, Any] = {
+            "key": node.name, "state": why or (f"after {first}" if first else "fresh"),
+            "rows": have.rows if have else None, "llm_calls": 0, "stored": 0,
+        }  # fmt: skip
+        if isinstance(node, Generate) and row["state"] != "fresh":
+            row |= _calls(node, ctx)
+        rows[node.name] = row
+    return list(rows.values())
 
-        row |= count_requests(node, ctx)
-    return row
+
+def _calls(node: Generate, ctx: StepContext) -> dict[str, Any]:
+    from .steps.generate import count_requests
+
+    return count_requests(node, ctx)

@@ -14,7 +14,7 @@ from ..config import Settings
 from ..plan import Derive, Embed, Generate, Node, Table, Train
 from .build import Plan
 from .checks import CheckKind, checks_of
-from .context import StepContext
+from .context import StepContext, StepError
 from .metadata import metadata_of
 from .publish import materialize
 
@@ -128,7 +128,11 @@ def asset_for(
             log=context.log.info,
             limits=limits,
         )
-        done = materialize(node, ctx, force=config.force)
+        try:
+            done = materialize(node, ctx, force=config.force)
+        except (StepError, ValueError) as error:
+            # What they say needs a person: another attempt would wait, or spend a budget again.
+            raise dg.Failure(str(error), allow_retries=False) from error
         if on_step is not None:
             on_step(node.name, done.status, done.seconds)
         yield dg.MaterializeResult(
@@ -151,9 +155,12 @@ def checks_for(node: Node, settings: Settings) -> dg.AssetChecksDefinition | Non
         warnings.simplefilter("ignore", dg.PreviewWarning)
         specs = [
             dg.AssetCheckSpec(
-                k.name, asset=key, blocking=k.blocking, description=k.description,
+                k.name,
+                asset=key,
+                blocking=k.blocking,
+                description=k.description,
                 partitions_def=DATASETS,
-            )  # fmt: skip
+            )
             for k in kinds
         ]
 

@@ -14,6 +14,7 @@ from .build import Plan
 from .context import StepContext
 from .factories import asset_for, checks_for
 from .home import open_instance
+from .publish import stale_because
 
 _COUNTS = ("llm_calls", "cache_hits", "repaired", "quarantined", "tokens_in", "tokens_out")
 
@@ -30,13 +31,19 @@ def launch(
 ) -> dict[str, Any]:
     """Run ``nodes`` (in dependency order) for ``dataset`` and return the run's report.
 
-    The report is the document of ``llmers run --json``.
+    The report is the document of ``llmers run --json``. Where nothing is stale no run is started
+    and ``run_id`` is None: there is nothing that Dagster would have to know.
     """
+    started = time.perf_counter()
+    ctx = StepContext(settings, dataset)
+    if not force and not any(stale_because(n, ctx) for n in nodes):
+        rows = _rows(nodes, ctx, {n.name: "reused" for n in nodes}, {}, {})
+        done = round(time.perf_counter() - started, 2)
+        return {"run_id": None, "success": True, **rows, "seconds": done}
     instance = open_instance(settings)
     assets = [asset_for(n, plan, settings, on_step) for n in nodes]
     checks = [c for n in nodes if (c := checks_for(n, settings)) is not None]
     config = {"force": force, **(limits or {})}
-    started = time.perf_counter()
     run_config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
     if any(config.values()):
         run_config["ops"] = {a.op.name: {"config": config} for a in assets}
@@ -48,14 +55,13 @@ def launch(
         run_config=run_config,
         tags={"llmers/dataset": dataset},
     )
-    report = _report(result, nodes, dataset, settings)
-    report["seconds"] = round(time.perf_counter() - started, 2)
-    return report
+    done = round(time.perf_counter() - started, 2)
+    report = {"run_id": result.run_id, "success": result.success}
+    return {**report, **_outcome(result, nodes, ctx), "seconds": done}
 
 
-def _report(
-    result: Any, nodes: list[Node], dataset: str, settings: Settings
-) -> dict[str, Any]:
+def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]:
+    """Return assets and metrics as the run's events tell of them."""
     status: dict[str, str] = {}
     seconds: dict[str, float] = {}
     errors: dict[str, str] = {}
@@ -70,10 +76,19 @@ def _report(
             error = event.step_failure_data.error
             cause = error.cause or error
             errors[names[event.step_key].name] = cause.message.strip()
-    ctx = StepContext(settings, dataset)
+    return _rows(nodes, ctx, status, seconds, errors)
+
+
+def _rows(
+    nodes: list[Node],
+    ctx: StepContext,
+    status: dict[str, str],
+    seconds: dict[str, float],
+    errors: dict[str, str],
+) -> dict[str, Any]:
     rows, metrics = [], {}
     for node in nodes:
-        manifest = ctx.manifests.current(dataset, node.name)
+        manifest = ctx.manifests.current(ctx.dataset, node.name)
         state = status.get(node.name) or ("failed" if node.name in errors else "skipped")
         counts = manifest.counts if manifest is not None and state == "materialized" else {}
         row = {
@@ -93,4 +108,4 @@ def _report(
         rows.append(row)
         if node.verb == "evaluate" and manifest is not None and state in ("materialized", "reused"):
             metrics[node.slug] = manifest.info.get("metrics", {})
-    return {"run_id": result.run_id, "success": result.success, "assets": rows, "metrics": metrics}
+    return {"assets": rows, "metrics": metrics}

@@ -25,7 +25,7 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
     }
     for name, value in manifest.counts.items():
         if isinstance(value, (int, float, str)):
-            out[name] = value
+            out.setdefault(name, value)  # "seconds" is this step's, not the answers'
     for name in ("report", "preview"):
         if manifest.info.get(name):
             out[name] = dg.MetadataValue.md(str(manifest.info[name]))
@@ -33,7 +33,9 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
         if manifest.info.get(name):
             out[name] = str(manifest.info[name])
     if manifest.info.get("plot"):
-        out["plot"] = dg.MetadataValue.md(f"![intervals](data:image/png;base64,{manifest.info['plot']})")
+        out["plot"] = dg.MetadataValue.md(
+            f"![intervals](data:image/png;base64,{manifest.info['plot']})"
+        )
     if manifest.flags:
         out["flags"] = ", ".join(manifest.flags)
     if manifest.columns:
@@ -52,7 +54,11 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
 
 
 def _made_from(manifest: Any) -> str:
-    rows = ["| made from | version |", "|---|---|", f"| code and settings | `{manifest.code_version}` |"]
+    rows = [
+        "| made from | version |",
+        "|---|---|",
+        f"| code and settings | `{manifest.code_version}` |",
+    ]
     rows += [f"| {name} | `{version}` |" for name, version in manifest.inputs.items()]
     rows += [f"| {name} | `{version}` |" for name, version in manifest.sources.items()]
     return "\n".join(rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..plan import Node, Pin
+from ..plan import Champion, Node, Pin
 from ..store.manifests import Manifest
 from .context import Outcome, StepContext, StepError
 from .steps import run_verb, sources_of
@@ -28,12 +28,19 @@ class Published:
 
 def wanted(node: Node, ctx: StepContext) -> dict[str, Any]:
     """Return what a fresh manifest of ``node`` would be made from; raise where inputs lack."""
-    inputs = {n.name: ctx.manifest(n).data_version for n in node.inputs}
+    inputs = {n.name: ctx.manifest(n).data_version for n in required(node, ctx)}
     return {
         "code_version": node.code_version,
         "inputs": {} if isinstance(node, Pin) else inputs,
         "sources": sources_of(node, ctx),
     }
+
+
+def required(node: Node, ctx: StepContext) -> list[Node]:
+    """Return the inputs that must be there; the gate takes the candidates that there are."""
+    if isinstance(node, Champion):
+        return [n for n in node.inputs if ctx.manifests.current(ctx.dataset, n.name)]
+    return list(node.inputs)
 
 
 def stale_because(node: Node, ctx: StepContext) -> str:
@@ -43,6 +50,8 @@ def stale_because(node: Node, ctx: StepContext) -> str:
         return "missing"
     if isinstance(node, Pin):
         return ""
+    if have.held_by:
+        return f"held: its blocking check {have.held_by[0]} failed"
     try:
         want = wanted(node, ctx)
     except StepError as error:
@@ -68,12 +77,12 @@ def difference(have: Manifest, want: dict[str, Any], ctx: StepContext) -> str:
 def materialize(node: Node, ctx: StepContext, *, force: bool = False) -> Published:
     """Return the published version of ``node``; unchanged inputs and code cost no work."""
     start = time.perf_counter()
+    have = None if force else ctx.manifests.current(ctx.dataset, node.name)
+    if have is not None and isinstance(node, Pin):  # it stands, whatever became of its target
+        return Published(have, "reused", time.perf_counter() - start)
     want = wanted(node, ctx)
-    have = ctx.manifests.current(ctx.dataset, node.name)
-    if have is not None and not force:
-        pinned = isinstance(node, Pin)
-        if (pinned or not difference(have, want, ctx)) and not have.held_by:
-            return Published(have, "reused", time.perf_counter() - start)
+    if have is not None and not have.held_by and not difference(have, want, ctx):
+        return Published(have, "reused", time.perf_counter() - start)
     outcome = run_verb(node, ctx)
     manifest = _store(node, ctx, outcome, want, time.perf_counter() - start)
     ctx.remember(manifest, outcome.keep)
@@ -97,7 +106,9 @@ def _store(
             shutil.rmtree(temporary, ignore_errors=True)
             if not target.is_dir():  # another process may have published the same content
                 raise
-    inherited = [f for n in node.inputs for f in ctx.manifest(n).flags]
+    # The gate reads marks, it does not carry them: a refused candidate taints no champion.
+    parents = [] if isinstance(node, Champion) else required(node, ctx)
+    inherited = [f for n in parents for f in ctx.manifest(n).flags]
     manifest = Manifest(
         name=node.name,
         dataset=ctx.dataset,

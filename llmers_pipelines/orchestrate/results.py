@@ -93,7 +93,7 @@ def write_results(
             lines += ["Not run yet.", ""]
             continue
         board = leaderboard(settings, experiment.dataset, rows).splitlines()
-        lines += _facts(plan, experiment, settings) + [""] + board[2:]
+        lines += [*_facts(plan, experiment, settings), "", *board[2:]]
         lines += _slices(rows) + _cost(plan, experiment, settings)
         for row in _lifts(plan, experiment, settings):
             record.setdefault(row.pop("recipe"), []).append(row)
@@ -147,7 +147,8 @@ def _slices(rows: list[dict[str, Any]]) -> list[str]:
     if not mine:
         return []
     lines = ["### By slice", "",
-             "| method | slice | targets | base | enhanced | difference | 95 % interval | relative |",
+             "| method | slice | targets | base | enhanced | difference | 95 % interval "
+             "| relative |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for r in mine:
         if r["enhanced"] is None:

@@ -1,4 +1,4 @@
-"""A DuckDB connection in which every asset is a view and nothing can be written."""
+"""Questions to DuckDB, in which every asset is a view and nothing can be written."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ def connect(settings: Settings, dataset: str) -> Any:
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     return connection
+
+
+def ask(connection: Any, query: str, limit: int | None = None) -> tuple[list[str], list[tuple]]:
+    """Return column names and rows of one question; ``ValueError`` for anything that is none."""
+    import duckdb
+
+    allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+    statements = connection.extract_statements(query)
+    if len(statements) != 1 or statements[0].type not in allowed:
+        raise ValueError("one question at a time: SELECT, WITH, DESCRIBE, SHOW or EXPLAIN")
+    result = connection.execute(statements[0])
+    rows = result.fetchall() if limit is None else result.fetchmany(limit)
+    return [column[0] for column in result.description], rows

@@ -6,6 +6,8 @@ MLflow reads its own switches from the environment when it is imported; ``config
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -195,7 +197,8 @@ class MlflowStore:
                 input_example=input_example(folder), pip_requirements=requirements(config),
             )  # fmt: skip
         client.set_tag(run_id, BUNDLE_TAG, content)
-        made = mlflow.register_model(info.model_uri, name, tags=marks)
+        with contextlib.redirect_stderr(io.StringIO()):  # it congratulates on stderr
+            made = mlflow.register_model(info.model_uri, name, tags=marks)
         return str(made.version)
 
     def champion_version(self, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The contract that every recipe inherits: builds, attaches, trains, exports, serves without an LLM.
+"""The contract that every recipe inherits: it builds, trains, exports and serves without an LLM.
 
 A plug-in's test is three lines: subclass ``RecipeContract`` and name the recipe.
 """
@@ -29,8 +29,9 @@ _SERVE = """
 import sys, json
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("transformers", "vllm", "tokenizers", "sentence_transformers") or \\
-                name.startswith(("llmers_pipelines.llm", "llmers_pipelines.encode")):
+        banned = ("transformers", "vllm", "tokenizers", "sentence_transformers")
+        ours = ("llmers_pipelines.llm", "llmers_pipelines.encode")
+        if name.split(".")[0] in banned or name.startswith(ours):
             raise ImportError(f"{name} may not be imported where models are served")
 sys.meta_path.insert(0, Refuse())
 from pathlib import Path
@@ -170,9 +171,7 @@ def _fit(node: Train, data: TrainingData) -> Any:
 
 def _case(trained: Any, data: TrainingData) -> tuple[dict[str, Any], np.ndarray]:
     users = list(range(1, min(5, data.n_users) + 1))
-    histories = [
-        data.item[data.user_start[u] : data.user_start[u + 1]][:3].tolist() for u in users
-    ]
+    histories = [data.item[data.user_start[u] : data.user_start[u + 1]][:3].tolist() for u in users]
     rows = data.label is not None
     items = [1 + i % data.n_items for i in range(len(users))]
     case = {"rows": rows, "users": users, "items": items, "histories": histories}

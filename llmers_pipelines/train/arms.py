@@ -15,9 +15,7 @@ ARMS = ("permuted", "gaussian")
 ENTITIES = ("item", "user")
 
 
-def control_inputs(
-    inputs: Mapping[Node, Any], arm: str, *, seed: int
-) -> dict[Node, Any]:
+def control_inputs(inputs: Mapping[Node, Any], arm: str, *, seed: int) -> dict[Node, Any]:
     """Return ``inputs`` with every vector table and id table replaced by its control.
 
     ``permuted``: one permutation of ids per entity, drawn over all ids of that entity in
@@ -126,9 +124,7 @@ def gaussian_like(vectors: np.ndarray, mask: np.ndarray, rng: np.random.Generato
     return out
 
 
-def _random_others(
-    owner: list[str], ids: list[str], rng: np.random.Generator
-) -> list[str]:
+def _random_others(owner: list[str], ids: list[str], rng: np.random.Generator) -> list[str]:
     """Return one random id per row, never the owner and never twice for one owner."""
     position = {value: i for i, value in enumerate(ids)}
     rows: dict[str, list[int]] = {}

@@ -55,8 +55,9 @@ class Loader:
         self._labels = np.asarray(data.label)
         seen, start, end = history_spans(data)
         self._start, self._end = torch.from_numpy(start), torch.from_numpy(end)
-        self._seen_item = torch.from_numpy(data.item[seen].astype(np.int64))
-        self._seen_rating = torch.from_numpy(history_signal(data)[seen])
+        # a last entry of padding, so that a log without history rows can be indexed too
+        self._seen_item = torch.from_numpy(np.append(data.item[seen].astype(np.int64), 0))
+        self._seen_rating = torch.from_numpy(np.append(history_signal(data)[seen], np.float32(0)))
         self._user = torch.from_numpy(data.user.astype(np.int64))
         self._item = torch.from_numpy(data.item.astype(np.int64))
         self._label = torch.from_numpy(data.label.astype(np.float32))
@@ -86,7 +87,7 @@ class Loader:
         length = int((end - start).clamp(1, self._max_len).max()) if len(rows) else 1
         at = end.unsqueeze(1) + torch.arange(-length, 0)  # (B, L)
         inside = at >= start.unsqueeze(1)
-        at = at.clamp_(min=0, max=max(0, len(self._seen_item) - 1))
+        at = at.clamp_(min=0)
         user, item = self._user[rows], self._item[rows]
         return CtrBatch(
             user=user, item=item, history=self._seen_item[at] * inside,
@@ -109,7 +110,7 @@ class Loader:
 
 
 def auc(label: np.ndarray, score: np.ndarray) -> float:
-    """Return P(score of a positive > of a negative), ties half; NaN with one class or NaN scores."""
+    """Return P(positive scores above negative), ties half; NaN with one class or NaN scores."""
     positive = np.asarray(label) > 0.5
     n_positive, n = int(positive.sum()), len(positive)
     if not 0 < n_positive < n or not np.isfinite(score).all():

@@ -133,9 +133,7 @@ def run_epochs(
     ``how.patience`` evaluations without improvement, but not before ``how.min_epochs``.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable, lr=how.lr, weight_decay=how.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(trainable, lr=how.lr, weight_decay=how.weight_decay, fused=True)
     total = how.epochs * max(1, loader.steps_per_epoch)
     records: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "valid": -math.inf}

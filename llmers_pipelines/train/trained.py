@@ -32,7 +32,7 @@ class Trained:
 
     @property
     def served(self) -> Served:
-        return Served(self.model, self._fields())
+        return Served(self.model)
 
     def scores(
         self, users: Sequence[int] | np.ndarray, histories: Sequence[np.ndarray]
@@ -59,17 +59,7 @@ class Trained:
 
     def export(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return (config of plain values, arrays), all hooks folded; see ``load_served``."""
-        config, arrays = export(self.model)
-        return config, {**arrays, **self._fields()}
-
-    def _fields(self) -> dict[str, np.ndarray]:
-        if self.data.task != "ctr":
-            return {}
-        return {
-            f"{side}_field.{name}": f.codes
-            for side, fields in (("user", self.data.user_fields), ("item", self.data.item_fields))
-            for name, f in fields.items()
-        }
+        return export(self.model)
 
 
 def save_trained(trained: Trained, folder: Path) -> None:
@@ -118,5 +108,3 @@ def _plain(value: float) -> float | None:
 
 def _write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
-
-

@@ -35,7 +35,7 @@ def test_precedence_flags_environment_file_defaults(toml, monkeypatch) -> None:
 
 
 def test_an_unknown_setting_names_the_file_and_the_near_one(toml) -> None:
-    path = toml('[evaluation]\nseed = 2\n')
+    path = toml("[evaluation]\nseed = 2\n")
     with pytest.raises(ConfigError, match=r"llmers\.toml.*evaluation\.seed.*evaluation\.seeds"):
         load_settings(config=path)
 

@@ -90,7 +90,9 @@ def test_code_version_ignores_inputs_and_digest_does_not() -> None:
 
 def test_a_setting_inside_a_part_changes_the_training_alone() -> None:
     before, after = walk([method(weight=0.1)]), walk([method(weight=0.2)])
-    changed = [a.verb for a, b in zip(before, after, strict=True) if a.code_version != b.code_version]
+    changed = [
+        a.verb for a, b in zip(before, after, strict=True) if a.code_version != b.code_version
+    ]
     assert changed == ["train"]
 
 
@@ -130,7 +132,9 @@ def test_a_key_with_other_characters_is_refused() -> None:
 
 def test_rewrite_reaches_nodes_inside_components_and_keeps_sharing() -> None:
     def swap(node):
-        return Generate(node.task, node.over, llm="template") if isinstance(node, Generate) else node
+        return (
+            Generate(node.task, node.over, llm="template") if isinstance(node, Generate) else node
+        )
 
     changed = rewrite(method(), swap)
     engines = {n.llm for n in walk([changed]) if isinstance(n, Generate)}

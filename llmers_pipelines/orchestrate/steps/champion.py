@@ -22,11 +22,13 @@ def run(node: Champion, ctx: StepContext) -> Outcome:
 
     store = MlflowStore.from_settings(ctx.settings)
     name = model_name(ctx.dataset, node.task)
-    entries = [_entry(r, ctx) for r in node.candidates if ctx.manifests.current(ctx.dataset, r.name)]
+    entries = [
+        _entry(r, ctx) for r in node.candidates if ctx.manifests.current(ctx.dataset, r.name)
+    ]
     entries.sort(key=lambda e: -(e["valid"] if e["valid"] is not None else float("-inf")))
     wanted = REFERENCES.get(node.task.split("_")[0], ("",))[0]
-    reference = next((e["table"] for e in entries if e["asset"].startswith(f"recommenders/{wanted}")),
-                     None)  # fmt: skip
+    fixed = f"recommenders/{wanted}"
+    reference = next((e["table"] for e in entries if e["asset"].startswith(fixed)), None)
     verdicts: list[dict[str, Any]] = []
     done = ""
     for entry in entries:
@@ -113,7 +115,8 @@ def _champion_table(
 
 def _report(name: str, champion: str | None, verdicts: list[dict[str, Any]]) -> str:
     lines = [f"champion of `{name}`: {'version ' + champion if champion else 'none'}", "",
-             "| model | version | validation | verdict | reasons |", "|---|---|---|---|---|"]  # fmt: skip
+             "| model | version | validation | verdict | reasons |",
+             "|---|---|---|---|---|"]  # fmt: skip
     for v in verdicts:
         verdict = "promoted" if v["promoted"] else "stands" if v.get("stands") else "refused"
         valid = "" if v["valid"] is None else f"{v['valid']:.4f}"

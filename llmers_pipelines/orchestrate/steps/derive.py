@@ -12,6 +12,7 @@ from ...data.vectors import VectorTable
 from ...plan import Derive
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext, hash_table, save_rows
+from ..lineage import columns_read
 from .embed import stored_checks
 
 
@@ -23,8 +24,7 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
     state = ctx.settings.data / "fits" / ctx.dataset / node.slug
     artifact, info = node.how.apply(loaded, log=log, state_folder=state)
     counts = {k: v for k, v in info.items() if isinstance(v, (int, float, str, bool))}
-    lineage_from = tuple((s.name, "vector" if isinstance(a, VectorTable) else "*")
-                         for s, a in zip(node.sources, loaded, strict=True))  # fmt: skip
+    made_from = columns_read(node.sources, ctx)
     if isinstance(artifact, VectorTable):
         return Outcome(
             artifact.save,
@@ -35,7 +35,7 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
             columns=((f"{artifact.entity}_id", "string", "entity"),
                      ("vector", f"float32[{artifact.dim}]", ""),
                      ("mask", "bool", "False where the row is a fallback")),
-            lineage={"vector": lineage_from},
+            lineage={"vector": made_from},
             verify=lambda folder: stored_checks(artifact, folder),
             keep=artifact,
         )  # fmt: skip
@@ -46,7 +46,7 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
         counts=counts,
         checks=_neighbour_checks(artifact),
         columns=tuple((f.name, str(f.type), "") for f in artifact.schema),
-        lineage={name: lineage_from for name in artifact.column_names},
+        lineage={name: made_from for name in artifact.column_names},
         info={"preview": preview(artifact)},
         keep=artifact,
     )
@@ -54,6 +54,7 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
 
 def preview(table: pa.Table, n: int = 5) -> str:
     """Return the first rows as a Markdown table; cells are cut and cannot break it."""
+
     def cell(value: Any) -> str:
         text = f"{value:.4f}" if isinstance(value, float) else str(value)
         return text[:120].replace("|", " ").replace("\n", " ")

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from ...data.text import Texts
 from ...data.training import IdMap
 from ...data.vectors import VectorTable
-from ...plan import Embed, Generate, Node, Table
+from ...plan import Embed, Node, Table
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext
+from ..lineage import columns_read
 
 TEXTS = "texts.parquet"
 
@@ -48,7 +49,7 @@ def _encoder(name: str, device: str) -> Any:
 
 
 def texts_of(node: Embed, ctx: StepContext) -> Texts:
-    """Return what the encoder reads: from the table or answers, the log and the items in context."""
+    """Return what the encoder reads: from table or answers, the log and the items in context."""
     table = ctx.load(node.over)
     log = next((ctx.load(n) for n in node.context if _is_splits(n)), None)
     items = next((ctx.load(n) for n in node.context if _is_items(n)), None)
@@ -83,9 +84,7 @@ def run(node: Embed, ctx: StepContext) -> Outcome:
     table, counts = embed_texts(texts, encoder, store, progress)
     checks = _checks(table, texts, encoder, counts, _before(node, ctx, encoder))
     entity = table.entity
-    source = node.over.name
-    column = "text" if isinstance(node.over, Generate) else ", ".join(ctx.field_kinds) or "text"
-    lineage = {"vector": ((source, column), *((n.name, "*") for n in node.context))}
+
     def save(folder: Path) -> None:
         table.save(folder)
         pq.write_table(texts.to_table(), folder / TEXTS, compression="zstd")
@@ -99,7 +98,7 @@ def run(node: Embed, ctx: StepContext) -> Outcome:
         columns=((f"{entity}_id", "string", "entity"),
                  ("vector", f"float32[{table.dim}]", f"by {encoder.info.label}"),
                  ("mask", "bool", "False where the row is a fallback")),
-        lineage=lineage,
+        lineage={"vector": columns_read(node.inputs, ctx)},
         info={"encoder": encoder.info.identity, "preview": _preview(texts)},
         verify=lambda folder: stored_checks(table, folder),
         keep=table,
@@ -160,8 +159,8 @@ def _incrementality(
     changed = {i for i, t in zip(texts.ids, texts.texts, strict=True) if old.get(i) != t}
     stayed = unchanged_rows(old_table, table, changed)
     passed = counts.encoded <= len(new) and stayed.passed
-    return CheckOutcome("incrementality", passed, True,
-                        {"encoded": counts.encoded, "new texts": len(new), **stayed.details})  # fmt: skip
+    details = {"encoded": counts.encoded, "new texts": len(new), **stayed.details}
+    return CheckOutcome("incrementality", passed, True, details)
 
 
 def stored_checks(table: VectorTable, folder: Path) -> tuple[CheckOutcome, ...]:

@@ -96,7 +96,9 @@ def gather(node: Evaluate, ctx: StepContext) -> dict[tuple[str, int | None], Cel
     for name, train, arm in arms:
         exact = train.backbone.closed_form and arm == MAIN
         # A reference needs one run: the base is held against it, nothing is claimed of it.
-        seeds = 1 if exact or name not in (ENHANCED, BASE, "template", *node.controls) else node.seeds
+        seeds = (
+            1 if exact or name not in (ENHANCED, BASE, "template", *node.controls) else node.seeds
+        )
         for seed in range(seeds):
             ctx.log(f"{node.slug}: arm {name}, seed {seed}")
             out[(name, None if exact or seeds < node.seeds else seed)] = run_cell(

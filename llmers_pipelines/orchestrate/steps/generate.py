@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from ...data.training import HISTORY, TRAIN, TrainingData
 from ...plan import Generate
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
+from ..lineage import columns_read
 from .derive import preview
 from .embed import _is_items, _is_splits
 
@@ -62,6 +62,7 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
     table = result.rows
     # Identity of the answers, not of the call: raw texts and keys may differ while rows agree.
     told = [c for c in table.column_names if c not in ("raw", "request_key", "reason")]
+    told_from = columns_read(node.inputs, ctx)
     return Outcome(
         save_rows(table),
         hash_table(table.select(told)),
@@ -71,7 +72,7 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
         checks=_checks(node, table, rows, log, flags),
         flags=flags,
         columns=_columns(table),
-        lineage={c: _lineage(node) for c in table.column_names
+        lineage={c: told_from for c in table.column_names
                  if c not in ("status", "reason", "prompt_revision", "model")},
         info={"preview": preview(table.select([c for c in table.column_names if c != "raw"]), 3),
               "prompt_revision": node.task.prompt_revision, "model": engine.info.label,
@@ -160,6 +161,7 @@ def _log(node: Generate, ctx: StepContext) -> TrainingData | None:
 
 def _choice(node: Generate, ctx: StepContext) -> tuple[str, Any]:
     """Return (kind of engine, recorded file or None) that answers this node on this data set."""
+    from ...data.recorded import recorded_file
     from ...plan import snake
 
     settings = ctx.settings
@@ -176,27 +178,7 @@ def _choice(node: Generate, ctx: StepContext) -> tuple[str, Any]:
                 'llm.engine = "auto"'
             )
         return "template", None
-    return "recorded", _recorded_file(spec, ctx)
-
-
-def _recorded_file(spec: Any, ctx: StepContext) -> Any:
-    from ...llm.recording import RecordedFile
-
-    folder = Path(ctx.description.folder(ctx.settings.data_root))
-    columns = ctx.description.items.columns
-    fields = ctx.description.items.fields.items()
-    names = {f.column or name: name for name, f in fields if not f.extract}
-    source = {**names, **{theirs: ours for ours, theirs in columns.items()}, "item_id": "item_id"}
-    return RecordedFile(
-        folder / spec.path,
-        id_column=spec.id_column,
-        text_columns=spec.text_columns,
-        filter=dict(spec.filter),
-        task=spec.prompt_task,
-        source_columns=tuple(source.items()),
-        model=spec.model,
-        data_cutoff=spec.data_cutoff,
-    )
+    return "recorded", recorded_file(ctx.description, spec, settings.data_root)
 
 
 def _engine(
@@ -215,9 +197,7 @@ def _engine(
         spec = ctx.description.recorded_for(snake(type(node.task).__name__))
         if log is not None or spec.labels_seen:
             try:
-                flags = recorded_flags(
-                    spec, log, accept_contaminated=settings.accept_contaminated
-                )
+                flags = recorded_flags(spec, log, accept_contaminated=settings.accept_contaminated)
             except LeakageError as error:
                 if settings.engine == "recorded":
                     raise StepError(f"{node.name}: {error}") from error
@@ -265,10 +245,6 @@ def _checks(
         CheckOutcome("quarantine_small", refused <= 0.05 * n, False,
                      {"quarantined": refused, "rows": len(status)}),
     )  # fmt: skip
-
-
-def _lineage(node: Generate) -> tuple[tuple[str, str], ...]:
-    return tuple((n.name, "*") for n in (node.over, *node.context))
 
 
 def _columns(table: pa.Table) -> tuple[tuple[str, str, str], ...]:

@@ -17,4 +17,6 @@ def run(node: Pin, ctx: StepContext) -> Outcome:
     def save(folder: Path) -> None:
         (folder / "pin.json").write_text(json.dumps(pointer))
 
-    return Outcome(save, target.data_version, rows=target.rows, info=pointer)
+    return Outcome(
+        save, target.data_version, rows=target.rows, info=pointer, columns=target.columns
+    )

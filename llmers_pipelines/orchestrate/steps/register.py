@@ -83,12 +83,12 @@ def _checks(scorer: Any, data: Any) -> tuple[CheckOutcome, ...]:
     known = scorer.recommend(user, k=5)
     unknown = scorer.recommend("a user that nobody knows", k=5)
     fine = bool(known["items"]) and bool(unknown["items"]) and bool(unknown["fallback"])
+    told = {"known user": len(known["items"]), "unknown user": unknown["fallback"] or ""}
     clean = no_language_model(module_names(scorer.ranker) | module_names(_model(scorer)))
     return (
         CheckOutcome("no_llm_at_serving", clean.passed, True, dict(clean.details)),
-        CheckOutcome("loads", fine, True,
-                     {"known user": len(known["items"]), "unknown user": unknown["fallback"] or ""}),
-    )  # fmt: skip
+        CheckOutcome("loads", fine, True, told),
+    )
 
 
 def _model(scorer: Any) -> Any:

@@ -107,7 +107,8 @@ def _splits(node: Table, ctx: StepContext) -> Outcome:
                 "protocol": str(data.info.get("protocol", ""))},
         checks=_split_checks(data, ctx.description.split(node.task)),
         columns=(("user", "int64", "position"), ("item", "int64", "position"),
-                 ("time", "int64", "seconds or order"), ("split", "int8", "train valid test history"),
+                 ("time", "int64", "seconds or order"),
+                 ("split", "int8", "train valid test history"),
                  ("label", "float32", "ctr alone"), ("rating", "float32", "")),
         lineage={
             column: (("catalog/interactions", source),)

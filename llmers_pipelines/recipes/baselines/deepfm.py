@@ -8,6 +8,8 @@ from __future__ import annotations
 from llmers_pipelines.api import DeepFM, Train, recipe, splits
 
 
-@recipe(name="DeepFM", task="ctr", family="baselines", paper="arXiv:1703.04247", requires=("rating",))
+@recipe(
+    name="DeepFM", task="ctr", family="baselines", paper="arXiv:1703.04247", requires=("rating",)
+)
 def deepfm(backbone=DeepFM(), protocol="ctr"):
     return Train(backbone, splits(protocol))

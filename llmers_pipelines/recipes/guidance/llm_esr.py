@@ -2,8 +2,9 @@
 
 The LLM adds: text vectors of items and of users' histories.
 Served online: the sequence backbone with folded item tables; no LLM.
-Deviations: a causal mask in the cross-attention (the released code leaks targets); neighbours are
-removed by id, not by rank; neighbours' states are refreshed once per epoch; the backbone's own loss.
+Deviations: a causal mask in the cross-attention (the released code leaks targets); a user is taken
+out of the own neighbours by id, not by rank; neighbours' states are refreshed once per epoch; the
+backbone's own loss.
 """
 
 from __future__ import annotations

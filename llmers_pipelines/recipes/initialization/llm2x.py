@@ -27,7 +27,9 @@ from llmers_pipelines.api import (
 )
 
 
-@recipe(name="LLM2X", task="sequential", family="initialization", paper="doi:10.1145/3604915.3610647")
+@recipe(
+    name="LLM2X", task="sequential", family="initialization", paper="doi:10.1145/3604915.3610647"
+)
 def llm2x(backbone=SASRec(), source="text", scale="match", protocol="sequential"):
     task = {"text": None, "summary": ItemSummary(), "knowledge": ItemKnowledge()}[source]
     if task is None:

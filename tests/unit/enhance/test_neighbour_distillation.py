@@ -134,6 +134,7 @@ def test_weight_zero_is_the_backbone_and_another_weight_is_not(backbone, refresh
 
 def test_refreshing_does_not_disturb_the_backbones_random_stream(data):
     """A tiny weight leaves the weights near the base: the dropout draws are the same."""
+
     def after(*aux):
         with torch.random.fork_rng():
             torch.manual_seed(1)

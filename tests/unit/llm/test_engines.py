@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmers_pipelines.data.recorded import Entry, RecordedFile, Recording
+from llmers_pipelines.data.schema import DataError
 from llmers_pipelines.llm import progress as progress_module
 from llmers_pipelines.llm.budget import Budget, Spent
 from llmers_pipelines.llm.factory import engine_info, make_engine, resolve_kind
 from llmers_pipelines.llm.fake import FakeEngine, smallest
 from llmers_pipelines.llm.progress import Progress
 from llmers_pipelines.llm.protocol import ChoiceRequest, Engine, EngineError, GenRequest
-from llmers_pipelines.llm.recording import RecordedFile, Recording
 from llmers_pipelines.llm.template import TemplateEngine
 
-TEXTS = Recording.from_texts({"1": "x"}, "a" * 64, name="texts")
+TEXTS = Recording({"1": Entry("x")}, "a" * 64, "texts")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def test_faults_of_the_choice_name_the_mend(tmp_path: Path) -> None:
         make_engine(Settings("recorded"))
     with pytest.raises(EngineError, match=r"'vlm'; expected auto, template"):
         make_engine(Settings("vlm"))
-    with pytest.raises(EngineError, match="no such file"):
+    with pytest.raises(DataError, match="does not exist"):
         make_engine(Settings(data=tmp_path), recorded=RecordedFile(tmp_path / "none.csv"))
 
 

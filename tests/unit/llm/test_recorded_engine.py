@@ -1,4 +1,4 @@
-"""Answers recorded elsewhere: every file form, and that they hold for one version of a row."""
+"""Answers recorded elsewhere hold for one version of a row."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llmers_pipelines.data.recorded import Entry, RecordedFile, Recording, read_recording
+from llmers_pipelines.data.schema import DataError
 from llmers_pipelines.llm.imports import ImportManifest
 from llmers_pipelines.llm.keys import description_sha
 from llmers_pipelines.llm.protocol import EngineError, GenRequest, GenResult
 from llmers_pipelines.llm.recorded import RecordedEngine
-from llmers_pipelines.llm.recording import RecordedFile, Recording, read_recording
 from llmers_pipelines.llm.runner import run_task
 from llmers_pipelines.prompts.item_knowledge import ItemKnowledge
 from llmers_pipelines.prompts.user_preference import UserPreference
@@ -44,93 +45,19 @@ def answer(engine: RecordedEngine, row: dict[str, Any], id_column: str = "item_i
     return result
 
 
+def told(texts: dict[str, str], sha256: str, *, name: str) -> Recording:
+    return Recording({i: Entry(text) for i, text in texts.items()}, sha256, name)
+
+
 def engine(file: RecordedFile, folder: Path) -> RecordedEngine:
     return RecordedEngine(read_recording(file), ImportManifest(folder / "imports"))
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
-def test_tables(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"answers.{kind}"
-    rows = [{"item_id": "007", "version": "v1", "text": "no"},
-            {"item_id": "007", "version": "v2", "text": TEXT},
-            {"item_id": "8", "version": "v2", "text": "other"}]  # fmt: skip
-    if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif kind == "csv":
-        quoted = TEXT.replace('"', '""')
-        path.write_text(f'item_id,version,text\n007,v1,no\n007,v2,"{quoted}"\n8,v2,other\n')
-    else:
-        write_lines(path, rows)
-    found = read_recording(RecordedFile(path, filter={"version": "v2"}))
-    assert {i: e.text for i, e in found.entries.items()} == {"007": TEXT, "8": "other"}
-    with pytest.raises(EngineError, match=r"'007' has more than one answer; add a filter"):
-        read_recording(RecordedFile(path))
-    with pytest.raises(EngineError, match=r"no column 'body'; found item_id, version, text"):
-        read_recording(RecordedFile(path, text_columns=("body",)))
-
-
-def test_number_ids_and_several_texts(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    table = pa.table({"user_id": [7, 8], "a": ["x", None], "b": ["y", None]})
-    pq.write_table(table, path)
-    file = RecordedFile(path, id_column="user_id", text_columns=("a", "b"))
-    found = read_recording(file)
-    assert found.entries["7"].text == "x\ny" and found.entries["8"].text is None
-    made = engine(file, tmp_path)
-    assert "no recorded answer" in answer(made, {"user_id": "8"}, "user_id").error
-
-
-def test_batch_file_with_and_without_header(tmp_path: Path) -> None:
-    lines = [batch_line("item_knowledge:7"), batch_line("item_summary:7", "other")]
-    plain = write_lines(tmp_path / "plain.jsonl", lines)
-    header = {"header": {"model": "author", "date": "2026-01-01"}}
-    headed = write_lines(tmp_path / "headed.jsonl", [header, *lines])
-    assert read_recording(RecordedFile(headed)).model == "author"
-    assert read_recording(RecordedFile(headed, model="declared")).model == "declared"
-    assert read_recording(RecordedFile(plain)).model == ""
-    for path in (plain, headed):
-        found = read_recording(RecordedFile(path, task="item_knowledge"))
-        assert {i: e.text for i, e in found.entries.items()} == {"7": TEXT}
-    result = answer(engine(RecordedFile(headed, task="item_knowledge"), tmp_path), ROW)
-    assert result == GenResult("7", TEXT, "stop", 30, 9)
-
-
-def test_batch_lines_that_failed_or_came_twice(tmp_path: Path) -> None:
-    failed = {"custom_id": "t:1", "response": {"status_code": 500, "body": {}}, "error": None}
-    path = write_lines(tmp_path / "b.jsonl", [
-        batch_line("t:1", "first"), batch_line("t:1", "second"), failed,
-        {"custom_id": "t:2", "response": None, "error": {"message": "expired"}}, batch_line("3"),
-    ])  # fmt: skip
-    found = read_recording(RecordedFile(path)).entries
-    assert found["1"].text == "second"  # asked again: the later answer, but never a failure
-    assert found["2"].text is None and "expired" in found["2"].error
-    assert found["3"].text == TEXT
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"custom_id": "t:1"}\n{"x": 1}\n', "line 2: no custom_id"),
-        ('{"custom_id": "t:1"\n', "line 1: not valid JSON"),
-        ("[1]\n", "line 1: expected a JSON object"),
-    ],
-)
-def test_faults_name_the_line(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "b.jsonl"
-    path.write_text(content)
-    with pytest.raises(EngineError, match=message):
-        read_recording(RecordedFile(path))
-
-
-def test_missing_and_empty_files(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="no such file"):
-        read_recording(RecordedFile(tmp_path / "none.csv"))
-    path = write_lines(tmp_path / "b.jsonl", [batch_line("other:1")])
-    with pytest.raises(EngineError, match="no answer for task 'mine'"):
-        read_recording(RecordedFile(path, task="mine"))
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(EngineError, match=r"\.parquet, \.csv or \.jsonl"):
-        read_recording(RecordedFile(tmp_path / "a.txt"))
+def test_what_the_line_tells_of_the_answer_is_kept(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "b.jsonl", [batch_line("t:7"), batch_line("t:8", None)])
+    made = engine(RecordedFile(path, task="t"), tmp_path)
+    assert answer(made, ROW) == GenResult("7", TEXT, "stop", 30, 9)
+    assert "no recorded answer" in answer(made, {"item_id": "8"}).error
 
 
 def test_identity_is_the_files_hash(tmp_path: Path) -> None:
@@ -143,7 +70,7 @@ def test_identity_is_the_files_hash(tmp_path: Path) -> None:
 
 
 def test_a_changed_row_has_no_recorded_answer(tmp_path: Path) -> None:
-    recording = Recording.from_texts({"7": TEXT}, "a" * 64, name="texts")
+    recording = told({"7": TEXT}, "a" * 64, name="texts")
     folder = tmp_path / "imports"
     first = RecordedEngine(recording, ImportManifest(folder))
     assert answer(first, ROW).text == TEXT
@@ -156,7 +83,7 @@ def test_a_changed_row_has_no_recorded_answer(tmp_path: Path) -> None:
 def test_a_row_is_remembered_at_its_first_sight_even_in_a_run_that_is_given_up(
     tmp_path: Path,
 ) -> None:
-    recording = Recording.from_texts({"7": TEXT, "8": TEXT}, "a" * 64, name="texts")
+    recording = told({"7": TEXT, "8": TEXT}, "a" * 64, name="texts")
     made = RecordedEngine(recording, ImportManifest(tmp_path))
     stream = made.generate([GenRequest("7", (), row=ROW), GenRequest("8", (), row={})])
     next(stream)
@@ -180,7 +107,7 @@ def test_a_batch_line_may_name_the_version_it_was_written_for(tmp_path: Path) ->
 def test_a_run_keeps_raw_answers_and_asks_nothing_twice(tmp_path: Path) -> None:
     rows = [ROW, {"item_id": "8", "title": "Salt Road"}, {"item_id": "9", "title": "Gull Letters"}]
     texts = {"7": TEXT, "9": "Sorry, but I am unable to describe this book."}
-    recording = Recording.from_texts(texts, "a" * 64, name="texts")
+    recording = told(texts, "a" * 64, name="texts")
     store = ResponseStore(tmp_path / "store")
     for _ in range(2):
         made = RecordedEngine(recording, ImportManifest(tmp_path / "imports"))
@@ -196,14 +123,14 @@ def test_equal_prompts_of_different_rows_keep_their_own_answers(tmp_path: Path) 
     rows = [{"item_id": i, "title": "Twin"} for i in "12"]
     texts = {"1": "Twin follows two quiet brothers.", "2": "Twin describes a cargo ship."}
     made = RecordedEngine(
-        Recording.from_texts(texts, "a" * 64, name="t"), ImportManifest(tmp_path / "i")
+        told(texts, "a" * 64, name="t"), ImportManifest(tmp_path / "i")
     )
     result = run_task(ItemKnowledge(), rows, made, ResponseStore(tmp_path / "s"), progress=False)
     assert result.rows["text"].to_pylist() == list(texts.values())
 
 
 def test_it_ranks_and_embeds_nothing(tmp_path: Path) -> None:
-    made = RecordedEngine(Recording.from_texts({}, "a", name="t"), ImportManifest(tmp_path))
+    made = RecordedEngine(told({}, "a", name="t"), ImportManifest(tmp_path))
     with pytest.raises(EngineError, match="recorded engine cannot embed"):
         made.embed(["a"])
     with pytest.raises(EngineError, match="recorded engine cannot rank"):
@@ -231,7 +158,7 @@ def test_ml100k_item_profiles(data_root: Path, tmp_path: Path) -> None:
     texts = [made.recording.entries[i].text for i in ids]
     shifted = dict(zip(ids, texts[1:] + texts[:1], strict=True))
     wrong = RecordedEngine(
-        Recording.from_texts(shifted, "b" * 64, name="wrong"), ImportManifest(tmp_path / "wrong")
+        told(shifted, "b" * 64, name="wrong"), ImportManifest(tmp_path / "wrong")
     )
     refused = run_task(ItemKnowledge(), items, wrong, store, progress=False, context=context)
     assert refused.counts["quarantined"] > 0.9 * counts["recorded"]
@@ -255,7 +182,7 @@ def test_ml1m_user_profiles_need_the_filter_and_loops_are_refused(
     data_root: Path, tmp_path: Path
 ) -> None:
     path = data_root / "ml1m" / "llm_user_profiles_llama3.parquet"
-    with pytest.raises(EngineError, match="more than one answer; add a filter"):
+    with pytest.raises(DataError, match="more than one answer; add a filter"):
         read_recording(RecordedFile(path, id_column="user_id"))
     file = RecordedFile(path, id_column="user_id", filter={"status": "kept"})
     users = [{"user_id": i, "history": [{"title": "A film"}]}

@@ -69,9 +69,12 @@ def scores_of(model, data, split=VALID):
 @every
 def test_overfits_twenty_users(name):
     data = planted_rings(n_users=20, n_items=40, follow=0.6, seed=1).data
-    backbone = dataclasses.replace(BACKBONES[name], **(
-        {"dropout": 0.0, "dim": 32, "layers": 2} if "sasrec" in name else {"l2": 0.0, "dim": 32}
-    ))
+    backbone = dataclasses.replace(
+        BACKBONES[name],
+        **(
+            {"dropout": 0.0, "dim": 32, "layers": 2} if "sasrec" in name else {"l2": 0.0, "dim": 32}
+        ),
+    )
     torch.manual_seed(0)
     model = backbone.build(data, 0)
     steps(model, batches_of(backbone, data), 150)
@@ -80,9 +83,11 @@ def test_overfits_twenty_users(name):
         lists = rows.lists(range(1, data.n_users + 1))
         from llmers_pipelines.models.served import Served
 
-        top = Served(model.eval()).scores(
-            np.arange(1, data.n_users + 1), [h[:-1] for h in lists]
-        ).argmax(1)
+        top = (
+            Served(model.eval())
+            .scores(np.arange(1, data.n_users + 1), [h[:-1] for h in lists])
+            .argmax(1)
+        )
         hits = [t == h[-1] for t, h in zip(top, lists, strict=True)]
     else:  # the best item is one of the user's
         rows = rows_of(data, (TRAIN,))

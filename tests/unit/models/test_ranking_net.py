@@ -97,9 +97,7 @@ def test_golden_metrics_of_known_ranks():
 
 
 def test_histories_before_a_split_keep_the_order_and_the_rules():
-    data = log(
-        [1, 1, 1, 1, 2, 2], [5, 4, 3, 2, 1, 6], [HISTORY, TRAIN, VALID, TEST, TRAIN, VALID]
-    )
+    data = log([1, 1, 1, 1, 2, 2], [5, 4, 3, 2, 1, 6], [HISTORY, TRAIN, VALID, TEST, TRAIN, VALID])
     assert history_before(data, VALID).of(1).tolist() == [5, 4]
     assert history_before(data, TEST).of(1).tolist() == [5, 4, 3]
     assert history_before(data, TEST).of(2).tolist() == [1, 6]

@@ -86,9 +86,7 @@ def test_loss_is_cross_entropy_over_all_items_at_every_target(data):
     states = net.hidden_states(given)
     logits = states @ net.item_table.weight.T
     logits[..., 0] = -torch.inf
-    expected = nn.functional.cross_entropy(
-        logits.transpose(1, 2), given.targets, ignore_index=0
-    )
+    expected = nn.functional.cross_entropy(logits.transpose(1, 2), given.targets, ignore_index=0)
     torch.testing.assert_close(net.loss(given), expected)
 
 

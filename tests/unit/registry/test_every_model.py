@@ -49,7 +49,7 @@ def served_bundle(folder: Path, backbone, data) -> tuple[Served, Scorer]:
         (EASE(), {"history", "visitor"}),
         (ItemKNN(), {"history", "visitor"}),
         (BPRMF(dim=8), {"user", "visitor"}),
-        (LightGCN(dim=8), {"user", "visitor"}),
+        (LightGCN(dim=8), {"user", "history", "visitor"}),
         (Popularity(), set()),
     ],
     ids=lambda v: type(v).__name__,

@@ -16,9 +16,11 @@ ITEMS, MORE, SIMILAR, LOG, USERS = (Table(n) for n in ("items", "more", "sim", "
 def inputs():
     rng = np.random.default_rng(0)
     ids = tuple(f"i{n}" for n in range(40))
-    vectors = rng.standard_normal((40, 3)).astype(np.float32) @ np.array(
-        [[3, 1, 0], [0, 1, 0], [0, 0, 0.1]], np.float32
-    ) + 5
+    vectors = (
+        rng.standard_normal((40, 3)).astype(np.float32)
+        @ np.array([[3, 1, 0], [0, 1, 0], [0, 0, 0.1]], np.float32)
+        + 5
+    )
     mask = np.arange(40) < 35
     users = [f"u{n}" for n in range(8)]
     similar = pa.table({
@@ -51,9 +53,9 @@ def test_permuted_moves_every_row_to_one_other_owner_in_all_tables(inputs):
 
 
 def test_gaussian_keeps_mean_covariance_mask_and_owners(inputs):
-    draws = np.concatenate([
-        control_inputs(inputs, "gaussian", seed=s)[ITEMS].vectors[:35] for s in range(200)
-    ])
+    draws = np.concatenate(
+        [control_inputs(inputs, "gaussian", seed=s)[ITEMS].vectors[:35] for s in range(200)]
+    )
     real = inputs[ITEMS].vectors[:35]
     np.testing.assert_allclose(draws.mean(0), real.mean(0), atol=0.15)
     np.testing.assert_allclose(np.cov(draws.T), np.cov(real.T), atol=0.4)
@@ -84,9 +86,7 @@ def test_arms_repeat_under_their_seed(inputs, arm):
 
 
 def test_wide_vectors_with_few_rows_have_a_gaussian_twin():
-    table = VectorTable(
-        "item", ("a", "b", "c"), np.eye(3, 50, dtype=np.float32), np.ones(3, bool)
-    )
+    table = VectorTable("item", ("a", "b", "c"), np.eye(3, 50, dtype=np.float32), np.ones(3, bool))
     out = control_inputs({ITEMS: table}, "gaussian", seed=0)[ITEMS].vectors
     assert out.shape == (3, 50)
     assert not out[:, 3:].any()  # no variance there, none added
