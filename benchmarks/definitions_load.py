@@ -17,14 +17,13 @@ import dagster
 from llmers_pipelines.config import Settings
 from llmers_pipelines.orchestrate.assemble import build_definitions
 from llmers_pipelines.orchestrate.build import build_plan
-from llmers_pipelines.api import SASRec, Embed, ItemText, Derive, PCA, FromVectors, Train, items
-from llmers_pipelines.api import splits
+from llmers_pipelines.api import Embed, FromVectors, ItemText, SASRec, Train, items, splits
 from llmers_pipelines.recipe import Recipe
 
 def synthetic(n):
     def build(backbone=SASRec()):
-        vectors = Derive(PCA(dim=backbone.dim, version=n + 2), Embed(ItemText(), over=items))
-        return Train(backbone, splits("sequential"), init=(FromVectors("item", vectors),))
+        start = FromVectors("item", Embed(ItemText(), over=items), scale=0.1 + n / 1000)
+        return Train(backbone, splits("sequential"), init=(start,))
     return Recipe(f"Synthetic {n}", f"synthetic_{n}", "sequential", "initialization", "", build)
 
 recipes = {f"synthetic_{n}": synthetic(n) for n in range(100)}

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 
@@ -21,7 +22,7 @@ class Component:
     """Settings of one exchangeable part: a prompt task, a backbone, a loss, a reducer, ...
 
     Subclasses are frozen dataclasses that hold settings alone; weights live in a sibling
-    ``<name>_net.py`` which ``build`` imports. ``revision`` is raised by hand when behaviour changes.
+    ``<name>_net.py`` which ``build`` imports. ``revision`` is raised when behaviour changes.
     """
 
     revision: ClassVar[int] = 1
@@ -88,12 +89,8 @@ def canonical(value: Any, *, inputs: bool) -> Any:
         case Node():
             return ["node", value.digest if inputs else "input"]
         case Component():
-            fields = {
-                f.name: canonical(getattr(value, f.name), inputs=inputs)
-                for f in dataclasses.fields(value)
-                if f.compare
-            }
-            return [type(value).__qualname__, type(value).revision, fields]
+            kind = type(value)
+            return [kind.__qualname__, kind.revision, _fields(value, inputs=inputs)]
         case tuple() | list():
             return [canonical(v, inputs=inputs) for v in value]
         case dict():
@@ -101,6 +98,11 @@ def canonical(value: Any, *, inputs: bool) -> Any:
         case None | bool() | int() | float() | str():
             return value
     raise TypeError(f"{value!r} cannot be part of a plan: use plain settings, components or nodes")
+
+
+def _fields(value: Any, *, inputs: bool) -> dict[str, Any]:
+    compared = [f.name for f in dataclasses.fields(value) if f.compare]
+    return {name: canonical(getattr(value, name), inputs=inputs) for name in compared}
 
 
 def sha(value: Any, length: int = 16) -> str:
@@ -125,24 +127,15 @@ class Node:
         )
 
     def _own(self, *, inputs: bool) -> Any:
-        fields = {
-            f.name: canonical(getattr(self, f.name), inputs=inputs)
-            for f in dataclasses.fields(self)
-            if f.compare
-        }
-        return [self.verb, type(self).revision, fields]
+        return [self.verb, type(self).revision, _fields(self, inputs=inputs)]
 
     @property
     def code_version(self) -> str:
         return sha(self._own(inputs=False), 12)
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        cached = self.__dict__.get("_digest")
-        if cached is None:
-            cached = sha(self._own(inputs=True))
-            object.__setattr__(self, "_digest", cached)
-        return cached
+        return sha(self._own(inputs=True))
 
     @property
     def prefix(self) -> str:

@@ -51,7 +51,16 @@ class Recipe:
                 f"recipe {self.slug!r} has no setting {unknown[0]!r}; it has: "
                 f"{', '.join(self.settings) or 'none'}"
             )
-        node = self.build(**settings)
+        try:
+            node = self.build(**settings)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, PlanError):
+                raise
+            given = ", ".join(f"{k}={v!r}" for k, v in settings.items())
+            raise PlanError(
+                f"recipe {self.slug!r} cannot be built with {given or 'its defaults'}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         if not isinstance(node, Train):
             raise PlanError(f"recipe {self.slug!r} must return a Train node, got {type(node)}")
         return node
@@ -60,7 +69,7 @@ class Recipe:
 def recipe(
     *, name: str, task: str, family: str, paper: str = "", requires: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Train]], Recipe]:
-    """Declare a method. Its function's name is the slug; ``requires`` names columns of the log."""
+    """Declare a method. Its function's name is the slug; ``requires``: "rating", "label"."""
     if family not in FAMILIES:
         raise PlanError(f"recipe {name!r}: family {family!r} is none of {', '.join(FAMILIES)}")
 
@@ -68,6 +77,16 @@ def recipe(
         return Recipe(name, build.__name__, task, family, paper, build, requires, build.__module__)
 
     return declare
+
+
+def _load(entry: metadata.EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except Exception as error:  # whatever a plug-in raises must name the plug-in
+        raise PlanError(
+            f"the recipe plug-in {entry.name!r} ({entry.value}) cannot be loaded: {error}; mend or "
+            "uninstall it"
+        ) from error
 
 
 def discover() -> dict[str, Recipe]:
@@ -81,7 +100,7 @@ def discover() -> dict[str, Recipe]:
         if not m.ispkg
     ]
     loaded: list[Any] = [v for m in modules for v in vars(m).values()]
-    loaded += [e.load() for e in metadata.entry_points(group="llmers.recipes")]
+    loaded += [_load(e) for e in metadata.entry_points(group="llmers.recipes")]
     for value in loaded:
         for item in vars(value).values() if inspect.ismodule(value) else (value,):
             if isinstance(item, Recipe):

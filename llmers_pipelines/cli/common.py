@@ -44,12 +44,14 @@ def runnable(plan: Any, nodes: list[Any], dataset: str, settings: Settings) -> l
     """Return ``nodes`` without the methods whose task the data set lacks, and name these."""
     from ..orchestrate.applicable import applicable
 
-    keep, left = applicable(plan, nodes, known_dataset(dataset, settings))
+    description = known_dataset(dataset, settings)
+    keep, left = applicable(plan, nodes, description)
     for name, reason in left.items():
         note(f"left out: {name}: {reason}", fg="yellow")
     if not keep:
+        why = set(left.values()) or {f"its tasks are {', '.join(description.tasks) or 'none'}"}
         raise click.ClickException(
-            f"nothing of this can run on data set {dataset!r}: " + "; ".join(set(left.values()))
+            f"nothing of this can run on data set {dataset!r}: {'; '.join(sorted(why))}"
         )
     return keep
 

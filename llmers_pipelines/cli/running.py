@@ -73,8 +73,6 @@ def _show(report: dict) -> None:
     for row in rows:
         if row.get("error"):
             note(f"failed: {row['key']}: {row['error']}", fg="red")
-        if row.get("held_by"):
-            note(f"held: {row['key']} failed check {', '.join(row['held_by'])}", fg="red")
 
 
 @click.command(epilog="Example: llmers compare --dataset sample --out report.md")

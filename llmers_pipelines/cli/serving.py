@@ -40,7 +40,7 @@ def recommend(
 
 
 def _why(why: dict) -> str:
-    near = ", ".join(str(n.get("title") or n.get("item_id")) for n in why.get("history", [])[:3])
+    near = ", ".join(str(n.get("title") or n.get("item_id")) for n in why.get("nearest", [])[:3])
     shared = ", ".join(f"{k} {'/'.join(map(str, v))}" for k, v in why.get("shared", {}).items())
     parts = ([f"near {near}"] if near else []) + ([f"shares {shared}"] if shared else [])
     return "; ".join(parts) or "popular with everybody"

@@ -1,4 +1,4 @@
-"""Column names, field kinds and row schemas: written once, read everywhere."""
+"""Column names, field kinds and the columns of catalog tables: written once, read everywhere."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ ITEM_ID = "item_id"
 USER_ID = "user_id"
 TITLE = "title"
 RATING = "rating"
-LABEL = "label"
 TIMESTAMP = "timestamp"  # seconds since 1970, UTC
 POSITION = "position"  # stored order, where a data set has no clock
 EVENT = "event"  # view, click, purchase, ...
-SPLIT = "split"
 ROW = "row"  # number of the record in its file, from 1, header not counted
 TEXT = "text"
-
-ID_COLUMNS = (ITEM_ID, USER_ID)
 
 KINDS = {
     "text": "free text, read by prompts and encoders",
@@ -43,22 +39,13 @@ class Column:
     nullable: bool = True
 
 
-_ITEM = Column(ITEM_ID, pa.string(), "id of the item, unique", nullable=False)
-_USER = Column(USER_ID, pa.string(), "id of the user, unique", nullable=False)
-_ANSWER = (
-    Column(TEXT, pa.string(), "accepted answer as one text; null when there is none"),
-    Column("status", pa.string(), "ok, repaired, no_answer, quarantined or fallback"),
-    Column("reason", pa.string(), "why the answer was repaired or refused"),
-    Column("raw", pa.string(), "what the model returned"),
-    Column("request_key", pa.string(), "key of the stored response"),
-    Column("prompt_revision", pa.string(), "revision of the prompt task"),
-    Column("model", pa.string(), "identity of the model that answered"),
-)
-
 # Columns that every table of a kind has; a table may have more.
 TABLES: dict[str, tuple[Column, ...]] = {
-    "items": (_ITEM, Column(TITLE, pa.string(), "name shown to people")),
-    "users": (_USER,),
+    "items": (
+        Column(ITEM_ID, pa.string(), "id of the item, unique", nullable=False),
+        Column(TITLE, pa.string(), "name shown to people"),
+    ),
+    "users": (Column(USER_ID, pa.string(), "id of the user, unique", nullable=False),),
     "interactions": (
         Column(USER_ID, pa.string(), "who", nullable=False),
         Column(ITEM_ID, pa.string(), "what", nullable=False),
@@ -73,27 +60,6 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("reason", pa.string(), "kind of fault", nullable=False),
         Column("mend", pa.string(), "what to do", nullable=False),
         Column("action", pa.string(), "dropped (the row) or cleared (the value)", nullable=False),
-    ),
-    "item_answers": (_ITEM, *_ANSWER),
-    "user_answers": (_USER, *_ANSWER),
-    "recorded": (
-        Column("entity_id", pa.string(), "item or user that the answer is about", nullable=False),
-        Column(TEXT, pa.string(), "recorded answer; null when none was given"),
-    ),
-    "ranks": (
-        _USER,
-        Column("user", pa.int64(), "position of the user", nullable=False),
-        Column("item", pa.int64(), "position of the target", nullable=False),
-        Column("rank", pa.float64(), "rank of the target from 1, ties counted half"),
-        Column("n_candidates", pa.int64(), "ranked candidates"),
-    ),
-    "ctr": (
-        _USER,
-        Column("user", pa.int64(), "position of the user", nullable=False),
-        Column("item", pa.int64(), "position of the item", nullable=False),
-        Column(ROW, pa.int64(), "row of the training data", nullable=False),
-        Column(LABEL, pa.float32(), "1 positive, 0 negative"),
-        Column("p", pa.float32(), "predicted probability"),
     ),
 }
 

@@ -29,7 +29,7 @@ class DIN(Backbone):
     tasks: ClassVar[frozenset[str]] = frozenset({"ctr"})
     loader: ClassVar[str] = "ctr"
 
-    dim: int = 16  # width of one field
+    dim: int = 8  # width of one field; wider ones learn the log by heart
     max_len: int = 30  # latest history rows that are read
     item_id: bool = True
     user_id: bool = True
@@ -40,8 +40,9 @@ class DIN(Backbone):
     std: float = 0.05  # of the initial field vectors
     pool: str = "mean"  # or "sum", as in the paper
     fit: Fit = Fit(
-        lr=1e-3, batch=512, epochs=40, min_epochs=5, patience=5, weight_decay=0.3, metric="auc"
-    )
+        lr=2e-3, batch=512, epochs=20, min_epochs=5, patience=5, weight_decay=0.1,
+        schedule="cosine", metric="auc",
+    )  # fmt: skip
 
     def build(self, data: TrainingData, seed: int) -> Any:
         """Return the untrained ``DINNet``; raises ValueError where ``data`` has no labels."""

@@ -1,30 +1,51 @@
-"""Which part of a plan can run on a data set: its tasks and the columns that methods require."""
+"""Which part of a plan can run on a data set: its tasks and what methods require of the log."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..plan import Champion, Node, Table
-from .build import Plan
+from .build import Loaded, Plan
 
 
 def applicable(
     plan: Plan, nodes: list[Node], description: Any
 ) -> tuple[list[Node], dict[str, str]]:
-    """Return (nodes that can run, {method or asset left out: reason})."""
-    tasks = set(description.tasks)
-    left: dict[str, str] = {}
-    drop: set[Node] = set()
+    """Return (``nodes`` that can run and are of use, {method left out: reason}).
+
+    ``nodes`` are in dependency order. What only a left-out method would read is left out as well:
+    nobody pays for answers that nothing consumes.
+    """
+    left = {m.slug: why for m in plan.methods if (why := _lacks(m, description))}
+    drop: set[Node] = {m.train for m in plan.methods if m.slug in left}
     for node in nodes:
-        lacks = isinstance(node, Table) and node.table == "splits" and node.task not in tasks
-        if lacks or any(n in drop for n in node.inputs if not isinstance(node, Champion)):
+        foreign = isinstance(node, Table) and node.table == "splits" and not _has(node, description)
+        behind = not isinstance(node, Champion) and any(n in drop for n in node.inputs)
+        gate = isinstance(node, Champion) and node.task not in description.tasks
+        if foreign or behind or gate:
             drop.add(node)
-        if isinstance(node, Champion) and node.task not in tasks:
-            drop.add(node)
-    for method in plan.methods:
-        if method.train in drop:
-            left[method.slug] = (
-                f"data set {description.name!r} declares no task {method.task!r} "
-                f"(it has: {', '.join(sorted(tasks)) or 'none'})"
-            )
-    return [n for n in nodes if n not in drop], left
+    used = {n for node in nodes for n in node.inputs}
+    keep = {n for n in nodes if n not in used} - drop
+    for node in reversed(nodes):
+        if node in keep:
+            keep.update(n for n in node.inputs if n not in drop)
+    shown = {m.slug for m in plan.methods if m.train in nodes}
+    return [n for n in nodes if n in keep], {k: v for k, v in left.items() if k in shown}
+
+
+def _has(node: Table, description: Any) -> bool:
+    return node.task in description.tasks
+
+
+def _lacks(method: Loaded, description: Any) -> str:
+    """Return what the data set lacks for ``method``, "" where nothing."""
+    name, tasks = description.name, sorted(description.tasks)
+    if method.task not in tasks:
+        return (
+            f"data set {name!r} declares no task {method.task!r} "
+            f"(it has: {', '.join(tasks) or 'none'})"
+        )
+    log, label = description.interactions, description.splits[method.task].label
+    there = {"label": bool(label), "rating": bool(log.rating or "rating" in log.columns)}
+    missing = [c for c in method.recipe.requires if not there[c]]
+    return f"data set {name!r} declares no {missing[0]} for {method.task!r}" if missing else ""

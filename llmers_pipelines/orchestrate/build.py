@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from ..config import Method, Settings
 from ..models.seams import Backbone, check_seams
 from ..plan import (
     Champion,
+    Component,
     Embed,
     Evaluate,
     Generate,
@@ -67,13 +68,6 @@ class Plan:
             if node.name == name:
                 return node
         raise PlanError(f"no asset {name!r}; `llmers plan all` lists what there is")
-
-    def method(self, slug: str) -> Loaded:
-        for method in self.methods:
-            if method.slug == slug:
-                return method
-        known = ", ".join(m.slug for m in self.methods)
-        raise PlanError(f"no method {slug!r} in llmers.toml; loaded: {known}")
 
     def select(self, what: Iterable[str]) -> list[Node]:
         """Return what ``what`` names, and its inputs.
@@ -159,17 +153,46 @@ def fitting_backbones(recipe: Recipe) -> list[str]:
     return out
 
 
-def _settings_of(kind: type[Backbone], given: Any, owner: str) -> Backbone:
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    values = dict(given)
-    for name in values:
-        if name not in known:
-            raise PlanError(
-                f"{owner}: {kind.__name__} has no setting {name!r}; it has {sorted(known)}"
-            )
-    if isinstance(values.get("fit"), dict):
-        values["fit"] = dataclasses.replace(kind().fit, **values["fit"])
-    return kind(**values)
+def _changed(settings: Any, given: Mapping[str, Any], owner: str) -> Any:
+    """Return ``settings`` with what a toml gives; tables change a component inside."""
+    values = {}
+    for name, value in given.items():
+        now = getattr(settings, name, None)
+        if name not in (known := [f.name for f in dataclasses.fields(settings)]):
+            what = type(settings).__name__
+            raise PlanError(f"{owner}: {what} has no setting {name!r}; it has {', '.join(known)}")
+        if isinstance(value, Mapping) and isinstance(now, Component):
+            value = _changed(now, value, owner)
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(now, float) and isinstance(value, int):
+            value = float(value)
+        if now is not None and type(value) is not type(now):
+            raise PlanError(f"{owner}: {name} = {value!r} is not like the default {now!r}")
+        values[name] = value
+    return dataclasses.replace(settings, **values)
+
+
+def _backbone(method: Method, recipe: Recipe) -> Backbone:
+    """Return the backbone that a method names, or the recipe's own with other settings."""
+    where = f"llmers.toml [{method.recipe}]"
+    if "backbone" not in recipe.settings:
+        raise PlanError(f"{where}: the recipe has no backbone to choose or to set")
+    default = recipe.settings["backbone"]
+    name = method.backbone or snake(type(default).__name__)
+    kind = backbones().get(name)
+    if kind is None:
+        raise PlanError(f"{where}: no backbone {name!r}; known: {', '.join(backbones())}")
+    if recipe.task not in kind.tasks:
+        fitting = ", ".join(s for s, k in backbones().items() if recipe.task in k.tasks)
+        raise PlanError(
+            f"{where}: {name} is no backbone of the task {recipe.task!r}; these are: {fitting}"
+        )
+    if type(default) is not kind:
+        if not kind.seams and default.seams:
+            raise PlanError(f"{where}: {name} has no seam where a part could be attached")
+        default = kind()
+    return _changed(default, method.backbone_settings, where)
 
 
 def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Train]:
@@ -179,16 +202,7 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
     recipe = recipes[method.recipe]
     settings = dict(method.settings)
     if method.backbone or method.backbone_settings:
-        default = recipe.settings.get("backbone")
-        name = method.backbone or snake(type(default).__name__)
-        if name not in backbones():
-            raise PlanError(
-                f"llmers.toml [{method.recipe}]: no backbone {name!r}; "
-                f"known: {', '.join(backbones())}"
-            )
-        settings["backbone"] = _settings_of(
-            backbones()[name], method.backbone_settings, method.recipe
-        )
+        settings["backbone"] = _backbone(method, recipe)
     node = recipe(**settings)
     check_seams(node.backbone, node.parts, recipe.slug)
     extra = [

@@ -105,7 +105,7 @@ class StepContext:
         if found.held_by:
             raise HeldError(
                 f"{node.name} of data set {self.dataset!r} failed its blocking check "
-                f"{found.held_by[0]!r}: {found.checks and _why(found)}; mend it and materialize "
+                f"{found.held_by[0]!r}: {why_held(found)}; mend it and materialize "
                 f"{node.name} again"
             )
         return found
@@ -125,7 +125,8 @@ class StepContext:
             self._cache[(manifest.name, manifest.data_version)] = artifact
 
 
-def _why(manifest: Manifest) -> str:
+def why_held(manifest: Manifest) -> str:
+    """Return what the first failed blocking check of a held asset found."""
     failed = next(c for c in manifest.checks if c.blocking and not c.passed)
     return str(failed.details.get("why") or failed.details)
 

@@ -37,13 +37,19 @@ _SUMMARY = {
 }
 
 
-class StepConfig(dg.Config):
-    """What may change from run to run without changing what is made."""
-
-    force: bool = False
-    device: str = ""
-    budget_calls: int = 0
-    budget_tokens: int = 0
+# What may change from run to run without changing what is made. One schema object for all assets:
+# a class would be read anew for each of them.
+STEP_CONFIG = dg.Field(
+    dg.Shape(
+        {
+            "force": dg.Field(bool, default_value=False, description="Do the work again."),
+            "device": dg.Field(str, default_value="", description="cpu, cuda or auto."),
+            "budget_calls": dg.Field(int, default_value=0, description="LLM calls; 0 = no bound."),
+            "budget_tokens": dg.Field(int, default_value=0, description="Tokens; 0 = no bound."),
+        }
+    ),
+    is_required=False,
+)
 
 
 def key_of(node: Node) -> dg.AssetKey:
@@ -118,9 +124,11 @@ def asset_for(
             else None
         ),
         output_required=False,
+        config_schema=STEP_CONFIG,
     )
-    def compute(context: dg.AssetExecutionContext, config: StepConfig) -> Iterator[Any]:
-        limits = {k: v for k, v in config.model_dump().items() if v and k != "force"}
+    def compute(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        config = context.op_execution_context.op_config
+        limits = {k: v for k, v in config.items() if v and k != "force"}
         ctx = StepContext(
             settings,
             context.partition_key,
@@ -129,7 +137,7 @@ def asset_for(
             limits=limits,
         )
         try:
-            done = materialize(node, ctx, force=config.force)
+            done = materialize(node, ctx, force=config["force"])
         except (StepError, ValueError) as error:
             # What they say needs a person: another attempt would wait, or spend a budget again.
             raise dg.Failure(str(error), allow_retries=False) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import dagster as dg
 from ..config import Settings
 from ..plan import Node
 from .build import Plan
-from .context import StepContext
+from .context import StepContext, why_held
 from .factories import asset_for, checks_for
 from .home import open_instance
 from .publish import stale_because
@@ -75,7 +76,9 @@ def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]
         elif event.is_step_failure and event.step_key in names:
             error = event.step_failure_data.error
             cause = error.cause or error
-            errors[names[event.step_key].name] = cause.message.strip()
+            # Our own errors speak for themselves; of any other the class is part of the message.
+            text = re.sub(r"^llmers_pipelines\.[\w.]+: ", "", cause.message.strip())
+            errors[names[event.step_key].name] = text
     return _rows(nodes, ctx, status, seconds, errors)
 
 
@@ -105,6 +108,7 @@ def _rows(
             row["error"] = errors[node.name]
         if manifest is not None and manifest.held_by and state == "materialized":
             row["held_by"] = manifest.held_by
+            row["error"] = f"blocking check {manifest.held_by[0]} failed: {why_held(manifest)}"
         rows.append(row)
         if node.verb == "evaluate" and manifest is not None and state in ("materialized", "reused"):
             metrics[node.slug] = manifest.info.get("metrics", {})

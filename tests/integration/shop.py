@@ -1,15 +1,30 @@
-"""A tiny book shop: files, recorded answers and an llmers.toml, written below one folder."""
+"""A tiny book shop on disk: files, recorded answers, a choice of methods, and hands to work it."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from click.testing import CliRunner, Result
 
-USERS, BOOKS, ROWS = 40, 24, 9
+from llmers_pipelines.cli import main
+from llmers_pipelines.config import Settings, load_settings
+from llmers_pipelines.orchestrate.build import Plan, build_plan
+from llmers_pipelines.orchestrate.context import StepContext
+from llmers_pipelines.orchestrate.publish import materialize
+from llmers_pipelines.store.manifests import Manifest
+
+USERS, BOOKS, READ = 40, 24, 9
 KINDS = ("sea", "crime", "space")
+SEQUENTIAL, CTR = "llm2x__sasrec", "kar__deepfm"
 SHOP = """
 name = "shop"
 about = "Forty readers of twenty-four books"
@@ -40,8 +55,15 @@ history = 3
 [recorded.item_summary]
 path = "item_summary.csv"
 data_cutoff = "none"
+
+[recorded.user_preference]
+path = "user_preference.csv"
+data_cutoff = "ctr"
+labels_seen = true
 """
-CHOICE = """
+SMALL = "{ dim = 8, inner = 16, max_len = 10, fit = { epochs = 2, min_epochs = 1 } }"
+TINY = "{ dim = 4, mlp = [8], fit = { epochs = 2, min_epochs = 1 } }"
+CHOICE = f"""
 [llmers]
 dataset = "shop"
 
@@ -52,61 +74,142 @@ name = "tfidf?dim=24"
 controls = ["permuted", "template"]
 
 [[methods]]
-recipe = "itemknn"
-[[methods]]
 recipe = "knnblend"
 [[methods]]
 recipe = "sasrec"
-backbone_settings = {small}
+backbone_settings = {SMALL}
 [[methods]]
 recipe = "llm2x"
 settings = {{ source = "summary" }}
-backbone_settings = {small}
+backbone_settings = {SMALL}
+[[methods]]
+recipe = "deepfm"
+[[methods]]
+recipe = "kar"
+backbone = "deepfm"
+backbone_settings = {TINY}
 """
-SMALL = "{ dim = 8, inner = 16, max_len = 10, fit = { epochs = 2, min_epochs = 1 } }"
 
 
-def open_shop(home: Path) -> Path:
-    """Write the shop and its choice of methods below ``home`` and return the shop's folder."""
-    folder = home / "data" / "shop"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(5)
-    write_rows(folder / "items.csv", [
-        {"item_id": f"b{i:02}", "title": f"The {KINDS[i % 3].title()} Book {i}",
-         "kind": KINDS[i % 3], "description": f"A story of {KINDS[i % 3]} and number {i}."}
-        for i in range(1, BOOKS + 1)
-    ])  # fmt: skip
-    write_rows(folder / "interactions.csv", [
-        {"user_id": f"u{u:02}", "item_id": f"b{i + 1:02}", "timestamp": 1_600_000_000 + 50 * n + u,
-         "rating": 5 if i % 3 == u % 3 else 2}
-        for u in range(1, USERS + 1)
-        for n, i in enumerate(_taste(rng, u % 3))
-    ])  # fmt: skip
-    write_rows(folder / "item_summary.csv", [
-        {"item_id": f"b{i:02}", "text": json.dumps({
-            "summary": f"The {KINDS[i % 3].title()} Book {i} follows people who live by {KINDS[i % 3]}.",
-            "themes": [KINDS[i % 3], f"number {i}"], "mood": "calm", "audience": "adult readers",
-        })}
-        for i in range(1, BOOKS + 1)
-    ])  # fmt: skip
-    (folder / "shop.toml").write_text(SHOP)
-    (home / "llmers.toml").write_text(CHOICE.format(small=SMALL))
-    return folder
+@dataclass(frozen=True)
+class Shop:
+    """The shop below ``home``; every call leaves the environment as it was."""
+
+    home: Path
+
+    @classmethod
+    def open(cls, home: Path) -> Shop:
+        """Write all files below ``home``."""
+        shop = cls(home)
+        shop.folder.mkdir(parents=True)
+        (shop.folder / "shop.toml").write_text(SHOP)
+        (home / "llmers.toml").write_text(CHOICE)
+        rng = np.random.default_rng(5)
+        shop.write("items", [
+            {"item_id": f"b{i:02}", "title": title(i), "kind": kind(i),
+             "description": f"A story of {kind(i)}, number {i}."} for i in range(1, BOOKS + 1)
+        ])  # fmt: skip
+        shop.write("interactions", [
+            {"user_id": f"u{u:02}", "item_id": f"b{i:02}", "rating": 5 if kind(i) == kind(u) else 2,
+             "timestamp": 1_600_000_000 + 1000 * n + u}
+            for u in range(1, USERS + 1) for n, i in enumerate(taste(rng, u))
+        ])  # fmt: skip
+        shop.write("item_summary", [
+            {"item_id": f"b{i:02}", "text": json.dumps({
+                "summary": f"{title(i)} follows people who live by {kind(i)}.",
+                "themes": [kind(i), f"number {i}"], "mood": "calm", "audience": "adult readers",
+            })} for i in range(1, BOOKS + 1)
+        ])  # fmt: skip
+        shop.write("user_preference", [
+            {"user_id": f"u{u:02}", "text": f"Calm stories of {kind(u)} are what reader {u} likes."}
+            for u in range(1, USERS + 1)
+        ])  # fmt: skip
+        return shop
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "data" / "shop"
+
+    def copy(self, home: Path) -> Shop:
+        """Return a shop of its own in the same state (models stay where they were logged)."""
+        shutil.copytree(self.home, home, dirs_exist_ok=True)
+        return Shop(home)
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        with (self.folder / f"{name}.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def write(self, name: str, rows: list[dict[str, Any]], quoting: int = csv.QUOTE_MINIMAL) -> None:
+        with (self.folder / f"{name}.csv").open("w", newline="") as file:
+            out = csv.DictWriter(file, list(rows[0]), quoting=quoting)
+            out.writeheader()
+            out.writerows(rows)
+
+    def invoke(self, *words: str) -> Result:
+        """Run a command of ``llmers`` on this shop in this process."""
+        where = ["--home", str(self.home), "--config", str(self.home / "llmers.toml")]
+        with same_environment():
+            return CliRunner().invoke(main, [*words, *where])
+
+    def ask(self, *words: str, code: int = 0) -> Any:
+        """Return the JSON document of a command: stdout holds nothing else."""
+        result = self.invoke(*words, "--json")
+        assert result.exit_code == code, (result.exit_code, result.stderr, result.exception)
+        return json.loads(result.stdout)
+
+    def settings(self, **changes: Any) -> Settings:
+        with same_environment():
+            return load_settings(home=self.home, config=self.home / "llmers.toml", **changes)
+
+    def plan(self, **changes: Any) -> Plan:
+        return build_plan(self.settings(**changes))
+
+    def context(self, **changes: Any) -> StepContext:
+        return StepContext(self.settings(**changes), "shop")
+
+    def work(self, *words: str, **changes: Any) -> dict[str, str]:
+        """Make ``words`` step by step, without Dagster; return what each asset did."""
+        settings = self.settings(**changes)
+        nodes = build_plan(settings).select(words or ("all",))
+        ctx = StepContext(settings, "shop")
+        with same_environment():
+            settings.apply_environment()
+            return {node.name: materialize(node, ctx).status for node in nodes}
+
+    def manifest(self, name: str) -> Manifest:
+        found = self.context().manifests.current("shop", name)
+        assert found is not None, name
+        return found
 
 
-def _taste(rng: np.random.Generator, kind: int) -> list[int]:
-    """Return nine books, most of them of one kind."""
-    weight = np.where(np.arange(BOOKS) % 3 == kind, 6.0, 1.0)
-    return rng.choice(BOOKS, ROWS, replace=False, p=weight / weight.sum()).tolist()
+@contextmanager
+def same_environment() -> Iterator[None]:
+    """Commands set variables for the libraries that they load; other tests must not see them."""
+    before = dict(os.environ)
+    for name in [n for n in before if n.startswith("LLMERS_")]:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
-def write_rows(path: Path, rows: list[dict]) -> None:
-    with path.open("w", newline="") as file:
-        out = csv.DictWriter(file, list(rows[0]))
-        out.writeheader()
-        out.writerows(rows)
+def made(statuses: dict[str, str]) -> set[str]:
+    """Return the assets that did work."""
+    return {name for name, status in statuses.items() if status == "materialized"}
 
 
-def read_rows(path: Path) -> list[dict]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def kind(number: int) -> str:
+    return KINDS[number % 3]
+
+
+def title(number: int) -> str:
+    return f"The {kind(number).title()} Book {number}"
+
+
+def taste(rng: np.random.Generator, user: int) -> list[int]:
+    """Return the books that a reader met, most of them of one kind."""
+    books = np.arange(1, BOOKS + 1)
+    weight = np.where(books % 3 == user % 3, 6.0, 1.0)
+    return rng.choice(books, READ, replace=False, p=weight / weight.sum()).tolist()

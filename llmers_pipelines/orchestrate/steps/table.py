@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ...data.schema import column_meanings
 from ...data.training import SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
 from ...plan import Table
 from ...store.manifests import CheckOutcome
@@ -65,6 +66,7 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
         "items": ctx.description.items.fields,
         "users": ctx.description.users.fields if ctx.description.users else {},
     }.get(node.table, ctx.description.interactions.fields)
+    meanings = column_meanings(node.table)
     source = ctx.description.sources.get(node.table, ctx.description.interactions)
     return Outcome(
         save,
@@ -79,8 +81,8 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
                          {"quarantined": dropped, "read": read, **reasons}),
         ),
         columns=tuple(
-            (f.name, str(f.type), fields[f.name].kind if f.name in fields else "")
-            for f in table.schema
+            (f.name, str(f.type), fields[f.name].kind if f.name in fields else
+             meanings.get(f.name, "")) for f in table.schema
         ),
         info={"preview": preview(table), "files": source.path,
               "quarantine": preview(quarantine) if quarantine.num_rows else ""},

@@ -9,7 +9,7 @@ from llmers_pipelines.api import DeepFM, Train, recipe, splits
 
 
 @recipe(
-    name="DeepFM", task="ctr", family="baselines", paper="arXiv:1703.04247", requires=("rating",)
+    name="DeepFM", task="ctr", family="baselines", paper="arXiv:1703.04247", requires=("label",)
 )
 def deepfm(backbone=DeepFM(), protocol="ctr"):
     return Train(backbone, splits(protocol))

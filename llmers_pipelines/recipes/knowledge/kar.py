@@ -24,7 +24,7 @@ from llmers_pipelines.api import (
 )
 
 
-@recipe(name="KAR", task="ctr", family="knowledge", paper="arXiv:2306.10933", requires=("rating",))
+@recipe(name="KAR", task="ctr", family="knowledge", paper="arXiv:2306.10933", requires=("label",))
 def kar(backbone=DIN(), shared=2, specific=5, out=32, protocol="ctr"):
     log = splits(protocol)
     preference = Generate(UserPreference(), over=users, context=(log, items))

@@ -5,6 +5,8 @@ from llmers_pipelines.data.training import TEST, TRAIN, IdMap, TrainingData
 from llmers_pipelines.data.vectors import VectorTable
 from llmers_pipelines.derive.columns import ColumnSelect, by_variance, evenly, most_interacted
 
+pytestmark = pytest.mark.proof("llm_init", "equations")
+
 CARD = np.array([[0, 1, 5, 0], [0, 2, 1, 0], [0, 3, 9, 1]], np.float32)
 
 

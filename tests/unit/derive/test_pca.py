@@ -6,6 +6,8 @@ from llmers_pipelines.data.vectors import VectorTable
 from llmers_pipelines.derive.kept import ids_sha256
 from llmers_pipelines.derive.pca import PCA, fit_pca
 
+pytestmark = pytest.mark.proof("llm2x", "equations")
+
 
 def table(n=40, width=6, seed=0, mask=None, entity="item"):
     scale = np.arange(width, 0, -1)

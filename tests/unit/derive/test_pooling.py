@@ -5,6 +5,8 @@ from llmers_pipelines.data.training import HISTORY, TEST, TRAIN, VALID, IdMap, T
 from llmers_pipelines.data.vectors import VectorTable
 from llmers_pipelines.derive.pooling import DECAYS, HistoryPooling, decay_weights, pool_history
 
+pytestmark = pytest.mark.proof("llm2x", "equations")
+
 
 def test_golden_case_of_the_card():
     rows = np.array([[1, 0], [0, 1], [1, 1]])

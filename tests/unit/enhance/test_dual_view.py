@@ -22,6 +22,8 @@ from llmers_pipelines.plan import PlanError, Table, Train
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.loop import fit, load_loader, run_epochs
 
+pytestmark = pytest.mark.proof("llm_esr", "equations")
+
 ITEMS, LOG = Table("items"), Table("splits", task="sequential")
 BACKBONE = SASRec(dim=8, inner=16, max_len=8, fit=Fit(lr=3e-3, batch=16, epochs=2))
 PART = DualView(ITEMS, heads=2, dropout=0.2)

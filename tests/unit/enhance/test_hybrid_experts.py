@@ -23,6 +23,8 @@ from llmers_pipelines.plan import PlanError, Table
 from llmers_pipelines.testing.contract import contract_data
 from llmers_pipelines.train.ctr_loader import Loader
 
+pytestmark = pytest.mark.proof("kar", "equations")
+
 USERS, ITEMS = Table("users"), Table("items")
 FIT = Fit(lr=1e-2, batch=8, metric="auc")
 KINDS = [

@@ -17,6 +17,8 @@ from llmers_pipelines.models.seams import check_seams
 from llmers_pipelines.plan import PlanError, Table
 from llmers_pipelines.testing.planted import leave_one_out
 
+pytestmark = [pytest.mark.proof("llm2x", "equations"), pytest.mark.proof("llm_init", "equations")]
+
 ITEMS, USERS = Table("items"), Table("users")
 SASREC, LIGHTGCN = SASRec(dim=4, inner=8), LightGCN(dim=4)
 

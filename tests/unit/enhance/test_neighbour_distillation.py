@@ -21,6 +21,8 @@ from llmers_pipelines.plan import PlanError, Table, Train
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.loop import fit, load_loader
 
+pytestmark = pytest.mark.proof("llm_esr", "equations")
+
 SIMILAR, LOG = Table("users"), Table("splits", task="sequential")
 FIT = Fit(lr=3e-3, batch=16, epochs=2)
 SASREC = SASRec(dim=8, inner=16, max_len=8, dropout=0.3, fit=FIT)

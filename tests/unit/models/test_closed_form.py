@@ -22,6 +22,14 @@ from llmers_pipelines.testing.planted import planted_rings, renumbered_items
 from llmers_pipelines.train.loop import fit
 from llmers_pipelines.train.trained import load_trained, save_trained
 
+pytestmark = [
+    pytest.mark.proof("popularity", "equations"),
+    pytest.mark.proof("itemknn", "equations"),
+    pytest.mark.proof("ease", "equations"),
+    pytest.mark.proof("textknn", "equations"),
+    pytest.mark.proof("knnblend", "equations"),
+]
+
 LOG, VECTORS = Table("splits", task="sequential"), Table("items")
 MODELS = {
     "popularity": Popularity(),

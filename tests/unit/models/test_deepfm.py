@@ -13,6 +13,8 @@ from llmers_pipelines.models.deepfm import DeepFM
 from llmers_pipelines.models.deepfm_net import fm
 from llmers_pipelines.testing.contract import contract_data
 
+pytestmark = pytest.mark.proof("deepfm", "equations")
+
 SMALL = DeepFM(dim=4, mlp=(8, 4))
 
 

@@ -11,6 +11,8 @@ from llmers_pipelines.models.batches import CtrBatch
 from llmers_pipelines.models.din import DIN
 from llmers_pipelines.testing.contract import contract_data
 
+pytestmark = pytest.mark.proof("din", "equations")
+
 SMALL = DIN(dim=4, attention=6, mlp=(12, 6))
 
 

@@ -14,6 +14,8 @@ from llmers_pipelines.models.ranking_net import scoring_batch
 from llmers_pipelines.models.served import fold
 from llmers_pipelines.testing.planted import planted_rings
 
+pytestmark = [pytest.mark.proof("lightgcn", "equations"), pytest.mark.proof("bprmf", "equations")]
+
 
 def small_graph():
     return Graph(np.array([1, 1, 2]), np.array([1, 2, 2]), n_users=2, n_items=2)

@@ -13,6 +13,8 @@ from llmers_pipelines.models.sasrec import SASRec
 from llmers_pipelines.models.sasrec_net import allowed_positions
 from llmers_pipelines.testing.planted import planted_rings
 
+pytestmark = pytest.mark.proof("sasrec", "equations")
+
 SMALL = SASRec(dim=16, inner=32, heads=2, layers=2, max_len=8, dropout=0.5)
 KINDS = [SMALL, dataclasses.replace(SMALL, positions="right")]
 kinds = pytest.mark.parametrize("backbone", KINDS, ids=["distance", "right"])

@@ -1,0 +1,145 @@
+"""The rules of docs/architecture.md that a machine can check: imports, sizes, revisions."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import update_revisions
+
+import llmers_pipelines
+
+PACKAGE = Path(llmers_pipelines.__file__).parent
+ROOT = PACKAGE.parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+_GROUND = {"plan", "config"}
+_TEXTS = _GROUND | {"data", "prompts", "store"}
+_MODELS = _GROUND | {"data", "models"}
+_ENHANCE = _MODELS | {"enhance"}
+_TRAIN = _ENHANCE | {"train"}
+_EVALUATE = _TRAIN | {"evaluate"}
+_LIBRARY = _EVALUATE | _TEXTS | {"registry", "llm", "encode", "derive"}
+_METHODS = {"recipe", "recipes", "api"}
+MAY_IMPORT = {
+    "plan": set(), "config": set(), "data": _GROUND, "store": _GROUND,
+    "prompts": _GROUND | {"data"}, "llm": _TEXTS, "encode": _TEXTS, "derive": _TEXTS,
+    "models": _MODELS, "enhance": _ENHANCE, "train": _TRAIN, "evaluate": _EVALUATE,
+    "registry": _EVALUATE, "recipe": {"plan", "recipes"},
+    "api": {"plan", "data", "derive", "enhance", "models", "prompts", "recipe"}, "recipes": {"api"},
+    "orchestrate": _LIBRARY | _METHODS, "cli": _LIBRARY | _METHODS | {"orchestrate"},
+    "testing": _LIBRARY | _METHODS | {"orchestrate"}, "definitions": {"config", "orchestrate"},
+    "demo": _LIBRARY | {"orchestrate"},
+}  # fmt: skip
+OWNERS = {
+    "dagster": ("orchestrate/", "definitions.py"),
+    "mlflow": ("registry/",),
+    "faiss": ("derive/neighbours.py", "registry/index.py"),
+    "transformers": ("encode/transformer_net.py", "llm/hf"),
+    "vllm": ("llm/", "encode/"),
+    "ray": ("executors/ray",),
+}
+# Where modules may import torch when they are loaded themselves.
+TORCH = re.compile(r".*_net\.py|llm/hf_.*\.py|train/(loop|\w+_loader)\.py")
+
+
+@cache
+def imports(path: Path, *, loading: bool = False) -> frozenset[str]:
+    """Return what ``path`` imports, in full; type-checking imports do not count.
+
+    With ``loading`` only what it imports when it is loaded itself, not inside of functions.
+    """
+    return frozenset(_imports(path, loading=loading))
+
+
+def _imports(path: Path, *, loading: bool) -> Iterator[str]:
+    package = [llmers_pipelines.__name__, *path.relative_to(PACKAGE).parent.parts]
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if loading and isinstance(node, ast.FunctionDef):
+            continue
+        nodes.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def inside(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("name", sorted({part(m) for m in MODULES} - {"__init__"}))
+def test_imports_run_one_way(name: str) -> None:
+    assert name in MAY_IMPORT, f"{name} is new: give it a place in the order of imports"
+    for module in (m for m in MODULES if part(m) == name):
+        ours = {i.split(".")[1] for i in imports(module) if i.startswith("llmers_pipelines.")}
+        wrong = sorted(ours - MAY_IMPORT[name] - {name})
+        assert not wrong, f"{inside(module)} imports {', '.join(wrong)}"
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_each_library_has_one_owner(library: str) -> None:
+    users = [inside(m) for m in MODULES if any(i.split(".")[0] == library for i in imports(m))]
+    assert [u for u in users if not u.startswith(OWNERS[library])] == []
+
+
+def test_heavy_libraries_are_imported_late() -> None:
+    heavy = {"torch", "transformers", "vllm", "faiss", "ray"}
+    early = {m: {i.split(".")[0] for i in imports(m, loading=True)} for m in MODULES}
+    users = [inside(m) for m, names in early.items() if names & heavy]
+    assert [u for u in users if not TORCH.fullmatch(u)] == []
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    reads = re.compile(r"os\.environ|os\.getenv|from os import")
+    found = {inside(m) for m in MODULES if reads.search(m.read_text(encoding="utf-8"))}
+    # cli/up.py hands its own environment on to the servers that it starts.
+    assert found == {"config.py", "cli/up.py"}
+
+
+def test_files_stay_small() -> None:
+    every = [*MODULES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    assert {str(p.relative_to(ROOT)): n for p in every if (n := lines(p)) > 400} == {}
+    assert [p.name for p in (PACKAGE / "recipes").rglob("*.py") if lines(p) > 70] == []
+
+
+def test_names_say_what_is_inside_and_nothing_is_left_open() -> None:
+    assert [inside(m) for m in MODULES if m.stem in ("utils", "helpers", "base", "misc")] == []
+    marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+    assert [inside(m) for m in MODULES if marks.search(m.read_text(encoding="utf-8"))] == []
+
+
+def test_a_component_that_changed_has_a_new_revision() -> None:
+    stored = json.loads(update_revisions.TABLE.read_text())
+    now = update_revisions.current()
+    mend = "then run `python tests/unit/update_revisions.py`"
+    for name in update_revisions.stale(stored, now):
+        pytest.fail(f"{name}: the source changed; raise `revision` of {name}, {mend}")
+    assert stored == now, f"revisions.json is behind: {mend.removeprefix('then ')}"
+
+
+def test_comments_docstrings_and_layout_are_no_change_of_source() -> None:
+    one = 'def f(x):\n    """Doc."""\n    return [x, 1]  # why\n'
+    assert update_revisions.normal(one) == update_revisions.normal("def f(x): return [\n x, 1]")
+    assert update_revisions.normal(one) != update_revisions.normal("def f(x): return [x, 2]")
+    stored = {"A": [1, "aa"], "B": [1, "bb"]}
+    assert update_revisions.stale(stored, {"A": [1, "xx"], "B": [2, "yy"], "C": [1, "cc"]}) == ["A"]
