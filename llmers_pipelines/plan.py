@@ -44,8 +44,8 @@ def _safe(value: Any) -> str:
     return re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
 
 
-def component_slug(component: Component) -> str:
-    """Return the component's name plus its settings that differ from the default."""
+def component_slug(component: Component, like: Component | None = None) -> str:
+    """Return the component's name plus its settings that differ from the default (or ``like``)."""
     parts = [snake(type(component).__name__)]
     for f in dataclasses.fields(component):
         value = getattr(component, f.name)
@@ -54,10 +54,12 @@ def component_slug(component: Component) -> str:
         default = f.default
         if default is dataclasses.MISSING and f.default_factory is not dataclasses.MISSING:
             default = f.default_factory()
+        if type(like) is type(component):
+            default = getattr(like, f.name)
         if value == default:
             continue
         if isinstance(value, Component):
-            parts.append(component_slug(value))
+            parts.append(component_slug(value, default))
         elif isinstance(value, bool):
             parts.append(f.name if value else f"no_{f.name}")
         elif isinstance(value, str):
@@ -120,11 +122,8 @@ class Node:
     @property
     def inputs(self) -> tuple[Node, ...]:
         """Direct inputs, each once, in field order."""
-        return tuple(
-            dict.fromkeys(
-                n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name))
-            )
-        )
+        found = (n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name)))
+        return tuple(dict.fromkeys(found))
 
     def _own(self, *, inputs: bool) -> Any:
         return [self.verb, type(self).revision, _fields(self, inputs=inputs)]
@@ -269,7 +268,8 @@ class Evaluate(Node):
     model: Train | None = None
     base: Train | None = None
     template: Train | None = None  # the same method fed by the template engine
-    references: tuple[Train, ...] = ()  # baselines that the base must not fall behind
+    references: tuple[Train, ...] = ()  # conventional baselines: the base may not be behind them
+    untrained: Train | None = None  # the same texts without training: one more control
     seeds: int = 1
     controls: tuple[str, ...] = ()
 

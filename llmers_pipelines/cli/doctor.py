@@ -34,6 +34,17 @@ def _version(package: str) -> str:
         return "installed"
 
 
+def _plan(settings) -> dict:
+    from ..orchestrate.build import build_plan
+    from ..plan import PlanError
+
+    try:
+        plan = build_plan(settings)
+    except PlanError as error:
+        return _check("plan", False, str(error), "mend llmers.toml or the recipe that it names")
+    return _check("plan", True, f"{len(plan.nodes)} assets, {len(plan.methods)} methods")
+
+
 def _checks(settings) -> list[dict]:
     from ..data.registry import list_datasets
 
@@ -62,10 +73,7 @@ def _checks(settings) -> list[dict]:
         present = not row.get("missing")
         what = "ready" if present else str(row["missing"])
         out.append(_check(f"data set {row['name']}", present, what, what, required=False))
-    from ..orchestrate.build import build_plan
-
-    plan = build_plan(settings)
-    out.append(_check("plan", True, f"{len(plan.nodes)} assets, {len(plan.methods)} methods"))
+    out.append(_plan(settings))
     if settings.engine == "hf":
         there = Path(settings.model).expanduser().is_dir()
         out.append(_check("llm model", there or not settings.offline, settings.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import click
@@ -47,10 +48,17 @@ def run(
     plan = build_plan(settings)
     nodes = runnable(plan, plan.select(what), dataset, settings)
     note(f"{len(nodes)} assets for data set {dataset!r}")
+    done = itertools.count(1)
+
+    def on_step(name: str, status: str, seconds: float) -> None:
+        if sys.stderr.isatty():
+            note(f"  {next(done):3}/{len(nodes)}  {status:12}  {name:56} {seconds:7.1f} s")
+
     limits = {"device": device, "budget_calls": budget_calls, "budget_tokens": budget_tokens}
     report = launch(
         plan, nodes, dataset, settings, force=force,
         limits={k: v for k, v in limits.items() if v},
+        on_step=on_step,
     )  # fmt: skip
     if as_json:
         emit(report)

@@ -58,6 +58,19 @@ def verify(as_json: bool, **flags) -> None:
     sys.exit(1 if any(faults.values()) else 0)
 
 
+@store.command()
+@settings_options
+def compact(**flags) -> None:
+    """Merge small segments; readers and writers may go on meanwhile."""
+    from ..store.responses import ResponseStore
+    from ..store.vectors import VectorStore
+
+    settings = open_settings(**flags)
+    merged = ResponseStore(settings.data / "responses").compact()
+    vectors = sum(s.compact() for _, s in VectorStore(settings.data / "vectors").spaces())
+    click.echo(f"merged {merged} segments of answers and {vectors} of vectors")
+
+
 @click.group()
 def pin() -> None:
     """Versions that stand until they are moved on purpose."""

@@ -18,8 +18,10 @@ class DualView(Enhancement):
     """Items are ``[c_i ; A2 A1 z_i]``, users the two views' states side by side; score = dot.
 
     z is the frozen vector of ``source``, A1 and A2 are linear without anything between. Each view
-    attends over the other (two heads, no residual), then the backbone's own encoder reads both.
-    Deviation from the released code: the cross-attention is causal; there it sees its own target.
+    attends over the other (two heads), then the backbone's own encoder reads both. Deviations from
+    the released code: the cross-attention is causal (there it sees its own target), and with
+    ``residual`` it is added to its view (there it replaces it, and a state no longer knows which
+    item stands at its own position).
     Item vectors fold into plain tables, so the vectors of ``source`` are not served.
     """
 
@@ -29,6 +31,7 @@ class DualView(Enhancement):
     hidden: int = 0  # width between A1 and A2; 0 = half the width of the vectors
     heads: int = 2
     dropout: float = 0.5  # on the attention weights
+    residual: bool = False  # the released SASRec form has none
     scale: str | float = "match"  # of the adapted vectors at the start, as in FromVectors
 
     def __post_init__(self) -> None:
@@ -43,7 +46,7 @@ class DualView(Enhancement):
         hook = DualViewHook(
             n_items=data.n_items, dim=table.shape[1], width=vectors.shape[1],
             hidden=self.hidden or max(1, vectors.shape[1] // 2), heads=self.heads,
-            dropout=self.dropout,
+            dropout=self.dropout, residual=self.residual,
         )  # fmt: skip
         hook.vectors.copy_(vectors)
         own = float(table.detach()[1:].std())

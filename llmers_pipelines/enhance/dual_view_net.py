@@ -59,9 +59,12 @@ class DualViewHook(nn.Module):
 
     def __init__(
         self, *, n_items: int, dim: int, width: int, hidden: int, heads: int, dropout: float,
+        residual: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.sizes = {"n_items": n_items, "dim": dim, "heads": heads, "dropout": dropout}
+        self.residual = residual
+        self.sizes = {"n_items": n_items, "dim": dim, "heads": heads, "dropout": dropout,
+                      "residual": residual}  # fmt: skip
         self.register_buffer("vectors", torch.zeros(n_items + 1, width), persistent=False)
         self.down1 = nn.Linear(width, hidden)
         self.down2 = nn.Linear(hidden, dim)
@@ -104,9 +107,13 @@ class DualViewHook(nn.Module):
 class ServedDualView(nn.Module):
     """The dual view with ``A2 A1 z`` as a plain table; item outputs are in the model's table."""
 
-    def __init__(self, *, n_items: int, dim: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, *, n_items: int, dim: int, heads: int, dropout: float, residual: bool = False
+    ) -> None:
         super().__init__()
-        self.config = {"n_items": n_items, "dim": dim, "heads": heads, "dropout": dropout}
+        self.residual = residual
+        self.config = {"n_items": n_items, "dim": dim, "heads": heads, "dropout": dropout,
+                       "residual": residual}  # fmt: skip
         self.register_buffer("text", torch.zeros(n_items + 1, dim))
         self.id_from_text = CrossAttention(dim, heads, dropout)
         self.text_from_id = CrossAttention(dim, heads, dropout)
@@ -126,4 +133,6 @@ def two_views(hook: Any, model: Any, batch: Any, text: Tensor, own_stream: Any) 
     with own_stream:
         first = hook.id_from_text(ids, text, allowed)
         second = hook.text_from_id(text, ids, allowed)
+    if hook.residual:
+        first, second = ids + first, text + second
     return torch.cat([model.encode(first, mask), model.encode(second, mask)], -1)

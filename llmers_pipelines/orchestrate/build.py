@@ -32,9 +32,21 @@ from ..plan import (
 )
 from ..recipe import Recipe, discover
 
-# Baselines that every base of a task is held against; the first is the gate's fixed reference.
-REFERENCES = {"sequential": ("knnblend", "itemknn"), "collaborative": ("knnblend", "itemknn"),
-              "ctr": ("deepfm", "din")}  # fmt: skip
+# Conventional baselines that a base must not fall behind, where they are loaded (the first always).
+REFERENCES = {
+    "sequential": ("itemknn", "ease"),
+    "collaborative": ("itemknn", "ease"),
+    "ctr": ("deepfm", "din"),
+}
+# The same texts used without any training: a method must beat it like any other control.
+UNTRAINED = {"sequential": "knnblend", "collaborative": "knnblend"}
+# What no champion may be below on validation.
+FIXED_REFERENCE = {"sequential": "knnblend", "collaborative": "knnblend", "ctr": "deepfm"}
+
+
+def task_of(protocol: str) -> str:
+    """Return the task of a named split: ``ctr_time`` is a variant of ``ctr``."""
+    return protocol.split("_")[0]
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ class Plan:
 
 def _with_base(plan: Plan, method: Loaded) -> list[Node]:
     """The base and the fixed reference of a method's task: a lift needs both beside it."""
-    wanted = set(REFERENCES.get(method.task.split("_")[0], ())[:1])
+    wanted = {FIXED_REFERENCE.get(task_of(method.task), "")}
     if method.base is not None:
         wanted.add(method.base.slug)
     return [r for m in plan.methods if m.train.slug in wanted for r in m.roots]
@@ -249,20 +261,40 @@ def _template_of(train: Train) -> Train | None:
     return dataclasses.replace(rewrite(train, swap), label=f"{train.label}__template")
 
 
-def _references(
-    train: Train, base: Train | None, recipes: dict[str, Recipe], settings: Settings
+def _baselines(
+    slugs: Iterable[str],
+    train: Train,
+    base: Train | None,
+    recipes: dict[str, Recipe],
+    settings: Settings,
 ) -> tuple[Train, ...]:
-    """Return the reference baselines on the same log, without the base itself."""
-    task = train.log.task
+    """Return baselines on the same log as ``train``, without the base itself."""
     out = []
-    for slug in REFERENCES.get(task.split("_")[0], ()):
+    for slug in slugs:
         if slug in recipes:
-            node = recipes[slug](protocol=task)
+            node = recipes[slug](protocol=train.log.task)
             node = dataclasses.replace(node, label=_base_label(node), recipe=slug)
             node = bind(node, settings)
             if node not in (base, train):
                 out.append(node)
     return tuple(out)
+
+
+def _compared_with(
+    train: Train, base: Train | None, recipes: dict[str, Recipe], settings: Settings
+) -> dict[str, Any]:
+    """Return the references of the base and the untrained use of the same texts."""
+    if not train.parts:
+        return {}
+    task = task_of(train.log.task)
+    loaded = {m.recipe for m in settings.methods} or set(recipes)
+    known = REFERENCES.get(task, ())
+    slugs = [slug for i, slug in enumerate(known) if i == 0 or slug in loaded]
+    untrained = _baselines([UNTRAINED.get(task, "")], train, base, recipes, settings)
+    return {
+        "references": _baselines(slugs, train, base, recipes, settings),
+        "untrained": untrained[0] if untrained else None,
+    }
 
 
 def bind(node: Node, settings: Settings) -> Node:
@@ -280,14 +312,26 @@ def bind(node: Node, settings: Settings) -> Node:
     return rewrite(node, fill)
 
 
+def _with_reference(
+    chosen: list[tuple[Recipe, Train]], recipes: dict[str, Recipe]
+) -> list[tuple[Recipe, Train]]:
+    """Return the choice with the gate's fixed reference of each task, where it is missing."""
+    out = list(chosen)
+    for task in dict.fromkeys(train.log.task for _, train in chosen):
+        slug = FIXED_REFERENCE.get(task_of(task), "")
+        there = any(r.slug == slug and t.log.task == task for r, t in out)
+        if slug in recipes and not there:
+            out.append(instantiate(Method(slug, settings={"protocol": task}), recipes))
+    return out
+
+
 def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> Plan:
     """Return the plan of ``settings``; faults raise ``PlanError`` and name the recipes."""
     recipes = discover() if recipes is None else recipes
     methods = settings.methods or tuple(Method(slug) for slug in recipes)
     loaded: dict[Register, Loaded] = {}
     owners: dict[Node, list[str]] = {}
-    for method in methods:
-        recipe, raw = instantiate(method, recipes)
+    for recipe, raw in _with_reference([instantiate(m, recipes) for m in methods], recipes):
         if not set(recipe.requires) <= {"rating", "label"}:
             raise PlanError(f"recipe {recipe.slug!r} requires unknown columns {recipe.requires}")
         train = bind(raw, settings)
@@ -297,8 +341,14 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
             template = _template_of(raw)
             template = bind(template, settings) if template else None
         controls = tuple(c for c in settings.controls if train.parts and c != "template")
-        references = _references(train, base, recipes, settings) if train.parts else ()
-        evaluate = Evaluate(train, base, template, references, settings.seeds, controls)
+        evaluate = Evaluate(
+            train,
+            base,
+            template,
+            seeds=settings.seeds,
+            controls=controls,
+            **_compared_with(train, base, recipes, settings),
+        )
         register = Register(evaluate, Table("items"))
         entry = Loaded(recipe, train.slug, train.log.task, train, base, evaluate, register)
         loaded.setdefault(register, entry)

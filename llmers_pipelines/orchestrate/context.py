@@ -43,6 +43,7 @@ class Outcome:
     lineage: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     verify: Callable[[Path], tuple[CheckOutcome, ...]] | None = None  # checks of the stored files
+    beside: Callable[[Path], None] | None = None  # writes what is no part of the version
     keep: Any = None  # the artifact itself, so that the next step need not read it back
 
 

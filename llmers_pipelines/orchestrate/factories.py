@@ -127,7 +127,7 @@ def asset_for(
         config_schema=STEP_CONFIG,
     )
     def compute(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        config = context.op_execution_context.op_config
+        config = context.op_execution_context.op_config or {}  # None where a run gives none
         limits = {k: v for k, v in config.items() if v and k != "force"}
         ctx = StepContext(
             settings,
@@ -137,7 +137,7 @@ def asset_for(
             limits=limits,
         )
         try:
-            done = materialize(node, ctx, force=config["force"])
+            done = materialize(node, ctx, force=config.get("force", False))
         except (StepError, ValueError) as error:
             # What they say needs a person: another attempt would wait, or spend a budget again.
             raise dg.Failure(str(error), allow_retries=False) from error

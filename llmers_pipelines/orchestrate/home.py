@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+from pathlib import Path
 
 import dagster as dg
 
@@ -32,4 +35,47 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     missing = [n for n in names if n not in known]
     if missing:
         instance.add_dynamic_partitions("dataset", missing)
+    release_dead_runs(instance)
     return instance
+
+
+PROCESS, HOST = "llmers/process", "llmers/host"
+
+
+def process_tags() -> dict[str, str]:
+    """Return the tags by which a later command can tell whether this process still lives."""
+    return {PROCESS: _stamp(os.getpid()), HOST: socket.gethostname()}
+
+
+def release_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """End the runs whose process on this machine is gone, and free their pool slots.
+
+    A killed command never says goodbye: its run stays started, and its slot of a pool of one would
+    make every later run wait for ever.
+    """
+    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    dead = []
+    for run in instance.get_runs(filters=running):
+        stamp = run.tags.get(PROCESS)
+        if stamp is None or run.tags.get(HOST) != socket.gethostname():
+            continue
+        if _stamp(int(stamp.split("@")[0])) != stamp:
+            instance.report_run_failed(run, "the process of this run has ended")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            dead.append(run.run_id)
+    return dead
+
+
+def _stamp(pid: int) -> str:
+    """Return ``pid@start``: a number that is given to another process later is not the same one."""
+    try:
+        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return f"{pid}@gone"
+        except PermissionError:
+            pass
+        start = "?"  # no /proc: the process lives, its start is not known
+    return f"{pid}@{start}"

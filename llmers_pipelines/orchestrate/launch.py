@@ -14,7 +14,7 @@ from ..plan import Node
 from .build import Plan
 from .context import StepContext, why_held
 from .factories import asset_for, checks_for
-from .home import open_instance
+from .home import open_instance, process_tags
 from .publish import stale_because
 
 _COUNTS = ("llm_calls", "cache_hits", "repaired", "quarantined", "tokens_in", "tokens_out")
@@ -45,7 +45,8 @@ def launch(
     assets = [asset_for(n, plan, settings, on_step) for n in nodes]
     checks = [c for n in nodes if (c := checks_for(n, settings)) is not None]
     config = {"force": force, **(limits or {})}
-    run_config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    # The report names each failure; Dagster's console would add a line for everything behind it.
+    run_config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     if any(config.values()):
         run_config["ops"] = {a.op.name: {"config": config} for a in assets}
     result = dg.materialize(
@@ -54,7 +55,7 @@ def launch(
         instance=instance,
         raise_on_error=False,
         run_config=run_config,
-        tags={"llmers/dataset": dataset},
+        tags={"llmers/dataset": dataset, **process_tags()},
     )
     done = round(time.perf_counter() - started, 2)
     report = {"run_id": result.run_id, "success": result.success}

@@ -28,12 +28,17 @@ class Published:
 
 def wanted(node: Node, ctx: StepContext) -> dict[str, Any]:
     """Return what a fresh manifest of ``node`` would be made from; raise where inputs lack."""
-    inputs = {n.name: ctx.manifest(n).data_version for n in required(node, ctx)}
+    inputs = {n.name: _marked(ctx.manifest(n)) for n in required(node, ctx)}
     return {
         "code_version": node.code_version,
         "inputs": {} if isinstance(node, Pin) else inputs,
         "sources": sources_of(node, ctx),
     }
+
+
+def _marked(manifest: Manifest) -> str:
+    """Return the version with its flags: a new mark reaches everything downstream."""
+    return " ".join([manifest.data_version, *manifest.flags])
 
 
 def required(node: Node, ctx: StepContext) -> list[Node]:
@@ -106,6 +111,8 @@ def _store(
             shutil.rmtree(temporary, ignore_errors=True)
             if not target.is_dir():  # another process may have published the same content
                 raise
+    if outcome.beside:
+        outcome.beside(target)
     # The gate reads marks, it does not carry them: a refused candidate taints no champion.
     parents = [] if isinstance(node, Champion) else required(node, ctx)
     inherited = [f for n in parents for f in ctx.manifest(n).flags]

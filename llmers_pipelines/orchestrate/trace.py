@@ -123,7 +123,7 @@ def _forward(plan: Plan, node: Node, ctx: StepContext) -> list[dict[str, Any]]:
         out.append({
             "asset": other.name, "data_version": manifest.data_version,
             "direct": direct is not None,
-            "current": direct in (None, version),
+            "current": direct is None or direct.split()[0] == version,
             **({"model": manifest.info["model_name"], "model_version": manifest.info["version"]}
                if manifest.info.get("version") else {}),
         })  # fmt: skip

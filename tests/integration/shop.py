@@ -139,7 +139,14 @@ class Shop:
         with (self.folder / f"{name}.csv").open(newline="") as file:
             return list(csv.DictReader(file))
 
-    def write(self, name: str, rows: list[dict[str, Any]], quoting: int = csv.QUOTE_MINIMAL) -> None:
+    def choose(self, toml: str) -> None:
+        """Add a section to the shop's llmers.toml."""
+        path = self.home / "llmers.toml"
+        path.write_text(f"{path.read_text()}\n{toml}\n")
+
+    def write(
+        self, name: str, rows: list[dict[str, Any]], quoting: int = csv.QUOTE_MINIMAL
+    ) -> None:
         with (self.folder / f"{name}.csv").open("w", newline="") as file:
             out = csv.DictWriter(file, list(rows[0]), quoting=quoting)
             out.writeheader()

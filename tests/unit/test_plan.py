@@ -28,6 +28,12 @@ from llmers_pipelines.plan import (
 class Reducer(Component):
     output: ClassVar[str] = "vectors"
     dim: int = 64
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Owner(Component):
+    part: Reducer = Reducer(32)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Revised(Component):
 
     revision: ClassVar[int] = 2
     dim: int = 64
+    version: int = 1
 
 
 Revised.__qualname__ = "Reducer"
@@ -109,6 +116,9 @@ def test_slugs_name_what_differs_from_the_default() -> None:
     assert component_slug(Reducer()) == "reducer"
     assert component_slug(Reducer(128)) == "reducer__dim128"
     assert component_slug(Attach(items, 0.5)) == "attach__weight0_5"
+    # of a part inside it names what differs from the owner's own default
+    assert component_slug(Owner()) == "owner"
+    assert component_slug(Owner(Reducer(32, version=2))) == "owner__reducer__version2"
 
 
 @pytest.mark.parametrize(

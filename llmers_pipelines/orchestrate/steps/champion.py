@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ...plan import Champion, Register, sha
 from ...store.manifests import CheckOutcome
-from ..build import REFERENCES
+from ..build import FIXED_REFERENCE, task_of
 from ..context import Outcome, StepContext
 
 
@@ -26,7 +26,7 @@ def run(node: Champion, ctx: StepContext) -> Outcome:
         _entry(r, ctx) for r in node.candidates if ctx.manifests.current(ctx.dataset, r.name)
     ]
     entries.sort(key=lambda e: -(e["valid"] if e["valid"] is not None else float("-inf")))
-    wanted = REFERENCES.get(node.task.split("_")[0], ("",))[0]
+    wanted = FIXED_REFERENCE.get(task_of(node.task), "")
     fixed = f"recommenders/{wanted}"
     reference = next((e["table"] for e in entries if e["asset"].startswith(fixed)), None)
     verdicts: list[dict[str, Any]] = []

@@ -91,7 +91,8 @@ def gather(node: Evaluate, ctx: StepContext) -> dict[tuple[str, int | None], Cel
         arms += [(control, node.model, control) for control in node.controls]
         if node.template is not None:
             arms.append(("template", node.template, MAIN))
-        arms += [(_name(r), r, MAIN) for r in node.references]
+        baselines = (*node.references, *([node.untrained] if node.untrained else ()))
+        arms += [(_name(r), r, MAIN) for r in baselines]
     out: dict[tuple[str, int | None], Cell] = {}
     for name, train, arm in arms:
         exact = train.backbone.closed_form and arm == MAIN

@@ -26,7 +26,10 @@ def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
     if recorded is not None:
         from ...data.sources import file_hash
 
+        spec = ctx.description.recorded_for(recorded.task)
+        labels = ", labels" if spec.labels_seen else ""
         found["recorded answers"] = file_hash(recorded.path)
+        found["their authors saw"] = f"{spec.data_cutoff}{labels}"
         if ctx.settings.accept_contaminated:
             found["contaminated"] = "accepted"
     return found

@@ -13,6 +13,15 @@ from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext
 
 
+def sources(node: Register, ctx: StepContext) -> dict[str, str]:
+    """Return what a bundle holds besides its inputs: the attributes that explanations cite."""
+    return {"attributes": ", ".join(attributes_of(ctx)) or "none"}
+
+
+def attributes_of(ctx: StepContext) -> list[str]:
+    return [name for name, kind in ctx.field_kinds.items() if kind == "category"]
+
+
 def run(node: Register, ctx: StepContext) -> Outcome:
     """Write the served bundle of the evaluated model and register it as a model version."""
     from ...registry.bundle import write_bundle
@@ -35,6 +44,7 @@ def run(node: Register, ctx: StepContext) -> Outcome:
             arrays=arrays,
             data=data,
             items=items,
+            attributes=attributes_of(ctx),
             meta={
                 "dataset": ctx.dataset,
                 "model": train.slug,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any
 
@@ -60,7 +61,11 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
 
     def save(folder) -> None:
         pq.write_table(table, folder / "rows.parquet", compression="zstd")
-        pq.write_table(quarantine, folder / "quarantine.parquet", compression="zstd")
+
+    def beside(folder) -> None:  # other bad rows make no other version of the good ones
+        temporary = folder / f".quarantine-{os.getpid()}"
+        pq.write_table(quarantine, temporary, compression="zstd")
+        os.replace(temporary, folder / "quarantine.parquet")
 
     fields = {
         "items": ctx.description.items.fields,
@@ -86,6 +91,7 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
         ),
         info={"preview": preview(table), "files": source.path,
               "quarantine": preview(quarantine) if quarantine.num_rows else ""},
+        beside=beside,
         keep=table,
     )  # fmt: skip
 

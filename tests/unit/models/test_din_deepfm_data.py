@@ -26,6 +26,5 @@ def test_baselines_on_ml100k(backbone, least, data_root):
     rows = np.flatnonzero(data.split == TEST)
     p = trained.predict(rows)
     found = {"auc": auc(data.label[rows], p), "logloss": logloss(data.label[rows], p)}
-    print(type(backbone).__name__, found, trained.best_valid, trained.best_epoch)
     assert found["auc"] > least
     assert found["logloss"] < 0.58

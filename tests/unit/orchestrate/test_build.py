@@ -90,7 +90,7 @@ def test_the_template_control_is_one_chain_for_all_that_ask_the_same() -> None:
     assert [n for n in names(plan) if n.startswith("item_summaries/")] == [
         "item_summaries/item_summary", "item_summaries/item_summary__template",
     ]  # fmt: skip
-    for method in plan.methods:
+    for method in (m for m in plan.methods if m.recipe.slug == "llm2x"):
         asked = [n for n in walk([method.evaluate.template]) if isinstance(n, Generate)]
         assert {n.llm for n in asked} == {"template"}
         assert {n.engine for n in asked} == {"template"}
@@ -98,6 +98,12 @@ def test_the_template_control_is_one_chain_for_all_that_ask_the_same() -> None:
     assert no_texts.methods[0].evaluate.template is None
     without_model = plan_of(*methods, engine="template")
     assert all(m.evaluate.template is None for m in without_model.methods)
+
+
+def test_the_gates_reference_is_there_also_where_nobody_chose_it() -> None:
+    assert {"registry/knnblend", "registry/champion__sequential"} <= set(names(plan_of("sasrec")))
+    assert "registry/deepfm" in names(plan_of("kar"))
+    assert names(plan_of("knnblend", "sasrec")).count("registry/knnblend") == 1
 
 
 def test_engine_and_encoder_are_part_of_the_identity_of_what_they_make() -> None:
@@ -253,7 +259,7 @@ def test_a_method_that_needs_ratings_is_left_out_where_none_are_declared() -> No
     assert "declares no rating" in left["twin_a__sasrec"]
     kept = {n.name for n in keep}
     assert {"registry/sasrec", "registry/champion__sequential"} <= kept
-    assert not kept & {"registry/twin_a__sasrec", "llm_embeddings/item_text"}
+    assert not kept & {"registry/twin_a__sasrec", "features/pca__item_text"}
 
 
 def test_cards_tell_what_scripts_read(tmp_path) -> None:
