@@ -42,7 +42,7 @@ def main() -> int:
         "\nNext:\n"
         "  .venv/bin/llmers up                                    the asset graph in Dagster's UI, runs in MLflow's\n"
         "  .venv/bin/llmers recommend -d sample -u u0001 --explain  from the champion, with reasons\n"
-        "  .venv/bin/llmers trace item_summaries/item_summary b0001 -d sample  where a text came from\n"
+        "  .venv/bin/llmers trace item_summaries/item_summary b0003 -d sample  where a text came from\n"
         "  .venv/bin/llmers datasets add --help                   your own catalog"
     )
     return 0

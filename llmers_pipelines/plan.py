@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
+from .naming import safe, snake
+
 
 @dataclass(frozen=True)
 class Component:
@@ -27,21 +29,6 @@ class Component:
 
     revision: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()  # seams that a backbone must offer
-
-
-def snake(name: str) -> str:
-    """Return ``LLMInit`` as ``llm_init``, ``SASRec`` as ``sasrec``, ``DeepFM`` as ``deepfm``."""
-    known = {"SASRec": "sasrec", "LightGCN": "lightgcn", "DeepFM": "deepfm", "ItemKNN": "itemknn",
-             "TextKNN": "textknn", "BPRMF": "bprmf", "KNNBlend": "knnblend", "EASE": "ease",
-             "GRU4Rec": "gru4rec", "PCA": "pca"}  # fmt: skip
-    if name in known:
-        return known[name]
-    name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
-    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
-
-
-def _safe(value: Any) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
 
 
 def component_slug(component: Component, like: Component | None = None) -> str:
@@ -63,9 +50,9 @@ def component_slug(component: Component, like: Component | None = None) -> str:
         elif isinstance(value, bool):
             parts.append(f.name if value else f"no_{f.name}")
         elif isinstance(value, str):
-            parts.append(_safe(value))
+            parts.append(safe(value))
         else:
-            parts.append(_safe(f"{f.name}{value}"))
+            parts.append(safe(f"{f.name}{value}"))
     return "__".join(parts)
 
 
@@ -124,6 +111,16 @@ class Node:
         """Direct inputs, each once, in field order."""
         found = (n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name)))
         return tuple(dict.fromkeys(found))
+
+    @property
+    def wiring(self) -> str:
+        """Where each input goes, as positions in ``inputs``; "" where each goes in once, in order.
+
+        Two nodes can have equal settings and equal inputs and still be wired differently.
+        """
+        found = [n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name))]
+        at = [self.inputs.index(n) for n in found]
+        return "" if at == list(range(len(at))) else ",".join(map(str, at))
 
     def _own(self, *, inputs: bool) -> Any:
         return [self.verb, type(self).revision, _fields(self, inputs=inputs)]
@@ -189,7 +186,7 @@ class Generate(Node):
     @property
     def slug(self) -> str:
         slug = component_slug(self.task)
-        return f"{slug}__{_safe(self.llm)}" if self.llm else slug
+        return f"{slug}__{safe(self.llm)}" if self.llm else slug
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,7 @@ class Embed(Node):
     @property
     def slug(self) -> str:
         slug = self.over.slug if isinstance(self.over, Generate) else component_slug(self.text)
-        return f"{slug}__{_safe(self.encoder)}" if self.encoder else slug
+        return f"{slug}__{safe(self.encoder)}" if self.encoder else slug
 
 
 @dataclass(frozen=True, init=False)

@@ -66,9 +66,12 @@ def add(
     options: tuple[str, ...], into: Path | None, overwrite: bool, as_json: bool, **flags,
 ) -> None:  # fmt: skip
     """Describe your own catalog: guess the columns, validate every row, write one toml."""
-    from ..data.registry import add_dataset
+    from ..data.registry import add_dataset, description_files
 
     settings = open_settings(**flags)
+    taken = description_files(settings.home).get(name)
+    if taken and not overwrite:
+        raise click.ClickException(f"a data set {name!r} is described in {taken}; choose another name")
     folder = into or Path(settings.home) / "data" / "datasets"
     folder.mkdir(parents=True, exist_ok=True)
     made = add_dataset(

@@ -60,6 +60,7 @@ def _checks(settings) -> list[dict]:
         out.append(_check(name, there, _version(name) if there else f"not installed: {what}", what,
                           required=False))  # fmt: skip
     home = Path(settings.home)
+    home.mkdir(parents=True, exist_ok=True)
     out.append(_check("home", os.access(home, os.W_OK), str(home),
                       f"make {home} writable or set LLMERS_HOME"))  # fmt: skip
     free = shutil.disk_usage(home).free / 2**30

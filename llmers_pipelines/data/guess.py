@@ -24,8 +24,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     RATING: ("rating", "ratings", "stars", "overall", "score", "rate"),
     TIMESTAMP: (
-        "timestamp", "unixreviewtime", "unixtime", "time", "datetime", "date", "createdat",
-        "eventtime", "ts", "reviewtime", "purchasedate", "orderdate",
+        "timestamp", "when", "orderedat", "unixreviewtime", "unixtime", "time", "datetime", "date",
+        "createdat", "eventtime", "ts", "reviewtime", "purchasedate", "orderdate",
     ),
     POSITION: ("position", "order", "seq", "sequence", "step"),
     EVENT: ("event", "eventtype", "behavior", "behaviour", "action", "interactiontype"),

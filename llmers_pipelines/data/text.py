@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -135,11 +135,15 @@ class AnswerText(Component):
     """The text column of a Generate table.
 
     A row has mask True where the answer was accepted (status ok or repaired, or a table without
-    statuses). Elsewhere ``fallback`` decides: ``item_text`` puts the item's own words in its place,
+    statuses). Elsewhere ``fallback`` decides: ``item_text`` puts the item's own words in its place
+    (mask True: a text of this item, so that a method with partial coverage starts as many rows as
+    its template control; which answers are the model's own stands in the Generate table),
     ``none`` leaves the row without a text. ``with_prompt_history`` adds the user's history (KAR
     encodes "history part of the prompt + answer"); ``answer_first`` keeps the answer inside the
     encoder's length limit, which KAR's own order does not.
     """
+
+    revision: ClassVar[int] = 2
 
     with_prompt_history: bool = False
     fallback: str = "item_text"
@@ -171,6 +175,7 @@ class AnswerText(Component):
         mask = np.array([bool(t) and a for t, a in zip(texts, accepted, strict=True)], bool)
         if self.fallback == "item_text" and not mask.all():
             texts = self._with_item_text(entity, ids, texts, items, fields)
+            mask = np.array([bool(t) for t in texts], bool)
         if self.with_prompt_history:
             texts = self._with_history(entity, ids, texts, log, items)
         return Texts(entity, ids, tuple(texts), mask)

@@ -88,10 +88,35 @@ def rebuild(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
     return net.eval().requires_grad_(False)
 
 
+PACKAGE = __name__.partition(".")[0]
+PLUGINS = "llmers.recipes"  # entry points whose packages may bring networks
+
+
 def _build(config: Mapping[str, Any]) -> Any:
+    """Return the network that ``config`` names by import path.
+
+    A config may come from elsewhere: only our own networks and those of installed plug-ins are
+    built, and only ``nn.Module`` classes. Raises ValueError for anything else.
+    """
+    import torch
+
     module, _, name = str(config["net"]).partition(":")
-    kind = getattr(importlib.import_module(module), name)
+    ours = module.startswith((f"{PACKAGE}.models.", f"{PACKAGE}.enhance."))
+    if not ours and module.partition(".")[0] not in _plugin_packages():
+        raise ValueError(
+            f"the model names the network {config['net']!r}; only those of {PACKAGE} and of "
+            f"plug-ins (entry point {PLUGINS}) are built"
+        )
+    kind = getattr(importlib.import_module(module), name, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
+        raise ValueError(f"{config['net']!r} is no network class; the model file is damaged")
     return kind(**config["config"])
+
+
+def _plugin_packages() -> set[str]:
+    from importlib.metadata import entry_points
+
+    return {e.module.partition(".")[0] for e in entry_points(group=PLUGINS)} - {PACKAGE}
 
 
 @dataclass

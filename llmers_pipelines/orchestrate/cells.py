@@ -41,7 +41,8 @@ def cell_key(train: Train, arm: str, seed: int, ctx: StepContext) -> str:
     """Return the identity of a cell: code, input data versions, arm and seed."""
     # By position, not by name: two assets with equal content give one cell.
     inputs = [ctx.manifest(n).data_version for n in train.inputs]
-    return sha([train.code_version, inputs, arm, seed], 20)
+    identity = [train.code_version, inputs, arm, seed]
+    return sha([*identity, train.wiring] if train.wiring else identity, 20)
 
 
 def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:

@@ -32,7 +32,7 @@ def wanted(node: Node, ctx: StepContext) -> dict[str, Any]:
     return {
         "code_version": node.code_version,
         "inputs": {} if isinstance(node, Pin) else inputs,
-        "sources": sources_of(node, ctx),
+        "sources": {**sources_of(node, ctx), **({"wiring": node.wiring} if node.wiring else {})},
     }
 
 
@@ -71,7 +71,8 @@ def difference(have: Manifest, want: dict[str, Any], ctx: StepContext) -> str:
     if have.sources != want["sources"]:
         names = [k for k in want["sources"] if have.sources.get(k) != want["sources"][k]]
         return f"source changed: {', '.join(names) or 'one was removed'}"
-    if have.inputs != want["inputs"]:
+    # The order counts as well: it says which input stands where.
+    if list(have.inputs.items()) != list(want["inputs"].items()):
         names = [k for k in want["inputs"] if have.inputs.get(k) != want["inputs"][k]]
         return f"input changed: {', '.join(names) or 'one was removed'}"
     if not ctx.manifests.path(have).is_dir():

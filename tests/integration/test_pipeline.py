@@ -230,6 +230,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
 
 def asked_of(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> FakeEngine:
     monkeypatch.setattr(factory, "make_engine", lambda settings, **_: engine)
+    monkeypatch.setattr(factory, "engine_info", lambda settings, **_: engine.info)
     return engine
 
 

@@ -96,21 +96,37 @@ def _judge(
 def _champion_table(
     version: str | None, entry: dict[str, Any], store: Any, name: str, ctx: StepContext
 ) -> tuple[pa.Table | None, str]:
-    """Return the champion's validation table on the data as it is now, and a note.
+    """Return the champion's validation table, comparable with the candidate's, and a note.
 
-    After a data change the champion's own method, trained anew, stands for it: its old ranks are
-    about other rows. A refreshed version of the champion's own method needs no gain over itself.
+    Where the rows are the same, that is the table the champion was promoted with. After a change of
+    the data its ranks are about other rows: then its method, trained anew, stands for it, and a new
+    version of the champion's own method has only the fixed reference to answer to.
     """
     if version is None:
         return None, ""
     tags = store.client().get_model_version(name, version).tags
     asset = tags.get("asset", "")
-    if asset == entry["asset"]:
-        return None, f"a refresh of version {version}: the same method on newer data or code"
+    old = ctx.manifests.version(ctx.dataset, asset, tags.get("data_version", ""))
     now = ctx.manifests.current(ctx.dataset, asset)
-    if now is None:
-        return None, f"the champion's asset {asset} is no longer stored"
-    return pq.read_table(ctx.manifests.path(now) / "valid.parquet"), ""
+    for manifest in (old, now):
+        if manifest is not None and ctx.manifests.path(manifest).is_dir():
+            table = pq.read_table(ctx.manifests.path(manifest) / "valid.parquet")
+            if _same_rows(table, entry["table"]):
+                if manifest is now and asset == entry["asset"] and manifest != old:
+                    break  # the candidate itself
+                return table, ""
+    if asset == entry["asset"]:
+        return None, f"the data changed: this is version {version}'s method, trained anew on it"
+    return None, f"version {version} ({asset}) cannot be compared: its data is no longer stored"
+
+
+def _same_rows(a: pa.Table, b: pa.Table) -> bool:
+    """Say whether two validation tables are about the same users and targets (or impressions)."""
+    keys = ["user_id", "row" if "row" in a.column_names else "item"]
+    if a.num_rows != b.num_rows or set(a.column_names) != set(b.column_names):
+        return False
+    order = [(k, "ascending") for k in keys]
+    return a.select(keys).sort_by(order).equals(b.select(keys).sort_by(order))
 
 
 def _report(name: str, champion: str | None, verdicts: list[dict[str, Any]]) -> str:

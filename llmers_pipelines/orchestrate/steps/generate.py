@@ -22,6 +22,10 @@ ACCEPTED = ("ok", "repaired", "fallback")
 def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
     """Return the engine in force, the recorded answers' hash and the declared columns."""
     engine, recorded = _choice(node, ctx)
+    if engine not in ("template", "recorded"):
+        from ...llm.factory import engine_info
+
+        engine = engine_info(ctx.settings).identity  # weights and tokenizer, not the folder's name
     found = {"engine": engine, "columns": str(sorted(ctx.field_kinds.items()))}
     if recorded is not None:
         from ...data.sources import file_hash

@@ -14,8 +14,16 @@ from ..context import Outcome, StepContext
 
 
 def sources(node: Register, ctx: StepContext) -> dict[str, str]:
-    """Return what a bundle holds besides its inputs: the attributes that explanations cite."""
-    return {"attributes": ", ".join(attributes_of(ctx)) or "none"}
+    """Return what a bundle holds besides its inputs: weights, log, and attributes for reasons.
+
+    An evaluation's version is that of its metrics: other weights or another log can share it.
+    """
+    train = node.evaluation.model
+    return {
+        "weights": ctx.manifest(train).data_version,
+        "log": ctx.manifest(train.log).data_version,
+        "attributes": ", ".join(attributes_of(ctx)) or "none",
+    }
 
 
 def attributes_of(ctx: StepContext) -> list[str]:
