@@ -10,6 +10,12 @@ from typing import Any
 from .config import Settings, load_settings
 
 DATASET = "sample"
+_NEXT = (
+    ("up", "the asset graph in Dagster's UI, runs in MLflow's"),
+    ("recommend -d sample -u u0001 --explain", "from the champion, with reasons"),
+    ("trace item_summaries/item_summary b0003 -d sample", "where a text came from"),
+    ("datasets add --help", "your own catalog"),
+)
 LATER = ("llm_esr", "llm_init")  # minutes on two cores, so that the demo stays below four
 
 
@@ -38,13 +44,9 @@ def main() -> int:
         f"{time.perf_counter() - started:.0f} s")  # fmt: skip
     if not made:
         say("Nothing changed since the last run, so everything was re-used.")
-    say(
-        "\nNext:\n"
-        "  .venv/bin/llmers up                                    the asset graph in Dagster's UI, runs in MLflow's\n"
-        "  .venv/bin/llmers recommend -d sample -u u0001 --explain  from the champion, with reasons\n"
-        "  .venv/bin/llmers trace item_summaries/item_summary b0003 -d sample  where a text came from\n"
-        "  .venv/bin/llmers datasets add --help                   your own catalog"
-    )
+    say("\nNext:")
+    for command, what in _NEXT:
+        say(f"  .venv/bin/llmers {command:55} {what}")
     return 0
 
 

@@ -71,7 +71,9 @@ def add(
     settings = open_settings(**flags)
     taken = description_files(settings.home).get(name)
     if taken and not overwrite:
-        raise click.ClickException(f"a data set {name!r} is described in {taken}; choose another name")
+        raise click.ClickException(
+            f"a data set {name!r} is described in {taken}; choose another name"
+        )
     folder = into or Path(settings.home) / "data" / "datasets"
     folder.mkdir(parents=True, exist_ok=True)
     made = add_dataset(

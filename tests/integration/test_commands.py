@@ -207,7 +207,7 @@ def test_a_catalog_of_ones_own_is_added_and_runs(own: Shop, tmp_path: Path) -> N
     states = own.ask("plan", "all", "--dataset", "mine")["assets"]
     assert not [r for r in states if "kar" in r["key"]], "without labels there is no ctr"
     again = own.invoke("datasets", "add", "mine", *files, *names)
-    assert again.exit_code == 1 and "exists already" in str(again.exception)
+    assert again.exit_code == 1 and "'mine' is described in" in again.stderr
     (tmp_path / "interactions.csv").write_text("customer,sku,timestamp\nx,nowhere,5\n")
     broken = own.ask("datasets", "add", "broken", *files, *names, code=1)
     assert broken["file"] == "" and broken["report"]["errors"]

@@ -3,9 +3,9 @@
 The LLM adds: text vectors of items and of users' histories.
 Served online: the sequence backbone with folded item tables; no LLM.
 Deviations: a causal mask in the cross-attention (the released code leaks targets) and a residual
-around it (``residual=False`` is the released form: a state then no longer knows which item stands at
-its own position, and on amazon_office the model falls behind its backbone); a user is taken out of
-the own neighbours by id, not by rank; neighbours' states are refreshed once per epoch; the
+around it (``residual=False`` is the released form: a state then no longer knows which item stands
+at its own position, and on amazon_office the model falls behind its backbone); a user is taken out
+of the own neighbours by id, not by rank; neighbours' states are refreshed once per epoch; the
 backbone's own loss.
 """
 
