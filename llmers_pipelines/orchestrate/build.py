@@ -268,15 +268,17 @@ def _baselines(
     recipes: dict[str, Recipe],
     settings: Settings,
 ) -> tuple[Train, ...]:
-    """Return baselines on the same log as ``train``, without the base itself."""
+    """Return baselines on the same log as ``train``, as configured, without the base itself."""
     out = []
     for slug in slugs:
-        if slug in recipes:
-            node = recipes[slug](protocol=train.log.task)
-            node = dataclasses.replace(node, label=_base_label(node), recipe=slug)
-            node = bind(node, settings)
-            if node not in (base, train):
-                out.append(node)
+        if slug not in recipes:
+            continue
+        chosen = [m for m in settings.methods if m.recipe == slug]
+        chosen.append(Method(slug, settings={"protocol": train.log.task}))
+        nodes = (instantiate(m, recipes)[1] for m in chosen)
+        node = bind(next(n for n in nodes if n.log.task == train.log.task), settings)
+        if node not in (base, train):
+            out.append(node)
     return tuple(out)
 
 

@@ -87,9 +87,9 @@ def write_results(
         settings = experiment.settings(base)
         plan = build_plan(settings)
         names = {m.evaluate.name for m in plan.methods}
-        rows = [r for r in collect(settings, experiment.dataset, None, only=names)]
+        rows = collect(settings, experiment.dataset, None, only=names)
         lines += [f"## {experiment.name}", ""]
-        if not rows:
+        if all(r["is_baseline"] for r in rows):
             lines += ["Not run yet.", ""]
             continue
         board = leaderboard(settings, experiment.dataset, rows).splitlines()
