@@ -114,10 +114,7 @@ class Node:
 
     @property
     def wiring(self) -> str:
-        """Where each input goes, as positions in ``inputs``; "" where each goes in once, in order.
-
-        Two nodes can have equal settings and equal inputs and still be wired differently.
-        """
+        """Where each input goes, as positions in ``inputs``; "" where each goes once, in order."""
         found = [n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name))]
         at = [self.inputs.index(n) for n in found]
         return "" if at == list(range(len(at))) else ",".join(map(str, at))
@@ -168,6 +165,12 @@ class Table(Node):
         return f"{self.table}__{self.task}" if self.task else self.table
 
 
+def variant(context: Iterable[Node]) -> str:
+    """Return ``__ctr_time`` where the context holds a named variant of a task's splits, else ""."""
+    named = (n.task for n in context if isinstance(n, Table) and "_" in n.task)
+    return "".join(f"__{task}" for task in named)
+
+
 @dataclass(frozen=True)
 class Generate(Node):
     """LLM answers to one prompt task, one row per entity: parsed, validated, grounded."""
@@ -185,7 +188,7 @@ class Generate(Node):
 
     @property
     def slug(self) -> str:
-        slug = component_slug(self.task)
+        slug = component_slug(self.task) + variant(self.context)
         return f"{slug}__{safe(self.llm)}" if self.llm else slug
 
 
@@ -206,7 +209,8 @@ class Embed(Node):
 
     @property
     def slug(self) -> str:
-        slug = self.over.slug if isinstance(self.over, Generate) else component_slug(self.text)
+        generated = isinstance(self.over, Generate)
+        slug = self.over.slug if generated else component_slug(self.text) + variant(self.context)
         return f"{slug}__{safe(self.encoder)}" if self.encoder else slug
 
 

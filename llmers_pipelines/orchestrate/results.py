@@ -93,7 +93,8 @@ def write_results(
             lines += ["Not run yet.", ""]
             continue
         board = leaderboard(settings, experiment.dataset, rows).splitlines()
-        lines += [*_facts(plan, experiment, settings), "", *board[2:]]
+        board = [f"#{line}" if line.startswith("## ") else line for line in board[2:]]
+        lines += [*_facts(plan, experiment, settings), "", *board, ""]
         lines += _slices(rows) + _cost(plan, experiment, settings)
         for row in _lifts(plan, experiment, settings):
             record.setdefault(row.pop("recipe"), []).append(row)
@@ -112,9 +113,9 @@ def _head(command: str) -> list[str]:
         "Stored cells are read back, so an interrupted run goes on where it stopped.",
         "",
         "A lift is *claimed* only when the base is not behind the conventional baselines (ItemKNN, "
-        "EASE; DeepFM, DIN), the paired interval over users and the spread over at least three seeds "
-        "exclude zero, and the method beats every control in the same slot: permuted owners, random "
-        "rows, the untrained use of the same texts (the blend of ItemKNN and text-kNN) and, where "
+        "EASE; DeepFM, DIN), the paired interval over users and the spread over at least three "
+        "seeds exclude zero, and the method beats every control in the same slot: permuted owners, "
+        "random rows, the untrained use of the same texts (the blend of ItemKNN and text-kNN) and, where "
         "texts are generated, a template without a language model. One seed makes a result "
         "*exploratory*.",
         "",
@@ -139,6 +140,8 @@ def _facts(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
         if manifest is not None:
             lines.append(f"- `{name}` @ `{manifest.data_version}`, {manifest.rows} rows")
     seeds = "one seed: *exploratory*" if experiment.seeds < 3 else f"{experiment.seeds} seeds"
+    if experiment.note:
+        lines.append(f"- {experiment.note}")
     return [f"- {seeds}; encoder {experiment.encoder}; controls "
             f"{', '.join(experiment.controls)}", *lines]  # fmt: skip
 
