@@ -115,8 +115,8 @@ def _head(command: str) -> list[str]:
         "A lift is *claimed* only when the base is not behind the conventional baselines (ItemKNN, "
         "EASE; DeepFM, DIN), the paired interval over users and the spread over at least three "
         "seeds exclude zero, and the method beats every control in the same slot: permuted owners, "
-        "random rows, the untrained use of the same texts (the blend of ItemKNN and text-kNN) and, where "
-        "texts are generated, a template without a language model. One seed makes a result "
+        "random rows, the untrained use of the same texts (the blend of ItemKNN and text-kNN) and, "
+        "where texts are generated, a template without a language model. One seed makes a result "
         "*exploratory*.",
         "",
     ]
