@@ -28,7 +28,7 @@ demo: $(STAMP)  ## materialize the bundled sample, print a leaderboard
 
 test: $(STAMP)  ## the default test suite (no network, no GPU, no external data)
 	$(BIN)/python -m pytest -m "not data and not slow and not gpu and not browser" \
-	  --record-proofs "$${LLMERS_HOME:-.}/data/llmers/records/tests.json"
+	  --record-proofs="$${LLMERS_HOME:-.}/data/llmers/records/tests.json"
 
 test-data: $(STAMP)  ## tests on the public data sets; fails where LLMERS_DATA_ROOT lacks them
 	$(BIN)/python -m pytest -m "data" --need-data
