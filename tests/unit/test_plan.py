@@ -163,3 +163,15 @@ def test_a_pin_cuts_the_digest_off_from_what_it_pins() -> None:
 def test_values_that_cannot_be_hashed_are_named() -> None:
     with pytest.raises(TypeError, match="cannot be part of a plan"):
         _ = Derive(Reducer(dim={1, 2}), items).digest
+
+
+def test_wiring_tells_nodes_apart_that_settings_and_inputs_do_not() -> None:
+    a, b = Derive(Reducer(1), items), Derive(Reducer(2), items)
+
+    def wired(first: Derive, second: Derive, third: Derive) -> Train:
+        return Train(Backbone(), log, init=(Attach(first), Attach(second)), fuse=(Attach(third),))
+
+    one, two = wired(a, b, a), wired(a, b, b)
+    assert (one.code_version, one.inputs) == (two.code_version, two.inputs)
+    assert one.wiring != two.wiring
+    assert method().wiring == ""

@@ -1,0 +1,42 @@
+"""What is served follows the weights and the data, and the gate judges a refresh like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pyarrow.parquet as pq
+from shop import Shop
+
+from llmers_pipelines.orchestrate.publish import stale_because
+from llmers_pipelines.orchestrate.steps.champion import _champion_table
+from llmers_pipelines.registry.mlflow_store import MlflowStore, model_name
+
+
+def test_other_weights_are_registered_anew_though_the_metrics_are_equal(own: Shop) -> None:
+    ctx = own.context()
+    register = next(m.register for m in own.plan().methods if m.recipe.slug == "llm2x")
+    assert stale_because(register, ctx) == ""
+    for node in (register.evaluation.model, register.evaluation.model.log):
+        have = ctx.manifests.current(ctx.dataset, node.name)
+        assert have is not None
+        ctx.manifests.write(dataclasses.replace(have, data_version="another"))
+        assert "source changed" in stale_because(register, own.context())
+        ctx.manifests.write(have)
+    assert stale_because(register, own.context()) == ""
+
+
+def test_a_refresh_on_equal_rows_is_held_against_the_version_that_serves(own: Shop) -> None:
+    ctx = own.context()
+    store = MlflowStore.from_settings(own.settings())
+    name = model_name(ctx.dataset, "sequential")
+    version = store.champion_version(name)
+    assert version is not None
+    asset = store.client().get_model_version(name, version).tags["asset"]
+    served = ctx.manifests.current(ctx.dataset, asset)
+    assert served is not None
+    table = pq.read_table(ctx.manifests.path(served) / "valid.parquet")
+    against, note = _champion_table(version, {"asset": asset, "table": table}, store, name, ctx)
+    assert against is not None and against.equals(table) and not note
+    changed = {"asset": asset, "table": table.slice(1)}
+    against, note = _champion_table(version, changed, store, name, ctx)
+    assert against is None and "the data changed" in note
