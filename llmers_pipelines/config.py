@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .prices import Price, read_prices
+
 
 class ConfigError(ValueError):
     """A setting is wrong; the message names the place and the mend."""
@@ -54,6 +56,7 @@ class Settings:
     seeds: int = 1
     controls: tuple[str, ...] = ("permuted", "gaussian", "template")
     methods: tuple[Method, ...] = ()
+    prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
     offline: bool = True
 
     @cached_property
@@ -173,6 +176,12 @@ def _from_toml(path: Path) -> dict[str, Any]:
         if section == "methods":
             values["methods"] = _methods(str(path), body)
             continue
+        if section == "prices" and isinstance(body, dict):
+            try:
+                values["prices"] = read_prices(str(path), body)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            continue
         if not isinstance(body, dict):
             raise ConfigError(f"{path}: {section!r} must be a [section]")
         for name, value in body.items():
@@ -209,7 +218,7 @@ def _from_environment() -> dict[str, Any]:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Settings):
         variable = f"LLMERS_{f.name.upper()}"
-        if f.name not in ("methods", "config_file") and os.environ.get(variable):
+        if f.name not in ("methods", "prices", "config_file") and os.environ.get(variable):
             values[f.name] = os.environ[variable]
     return values
 
