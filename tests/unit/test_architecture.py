@@ -27,7 +27,8 @@ _EVALUATE = _TRAIN | {"evaluate"}
 _LIBRARY = _EVALUATE | _TEXTS | {"registry", "llm", "encode", "derive"}
 _METHODS = {"recipe", "recipes", "api"}
 MAY_IMPORT = {
-    "naming": set(), "plan": {"naming"}, "prices": set(), "config": {"prices"}, "data": _GROUND, "store": _GROUND,
+    "naming": set(), "plan": {"naming"}, "prices": set(), "config": {"prices"},
+    "data": _GROUND, "store": _GROUND,
     "prompts": _GROUND | {"data"}, "llm": _TEXTS, "encode": _TEXTS, "derive": _TEXTS,
     "models": _MODELS, "enhance": _ENHANCE, "train": _TRAIN, "evaluate": _EVALUATE,
     "registry": _EVALUATE, "recipe": {"plan", "recipes"},

@@ -23,8 +23,12 @@ def test_prices_come_from_the_toml(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("inptu = 1.0", "unknown 'inptu'"), ('input = "cheap"', "not a number"), ("output = -1", "is negative")],
-)  # fmt: skip
+    [
+        ("inptu = 1.0", "unknown 'inptu'"),
+        ('input = "cheap"', "not a number"),
+        ("output = -1", "is negative"),
+    ],
+)
 def test_a_wrong_price_is_named(tmp_path, line, reason):
     toml = tmp_path / "llmers.toml"
     toml.write_text(f"[prices.m]\n{line}\n")
