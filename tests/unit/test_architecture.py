@@ -129,18 +129,38 @@ def test_names_say_what_is_inside_and_nothing_is_left_open() -> None:
     assert [inside(m) for m in MODULES if marks.search(m.read_text(encoding="utf-8"))] == []
 
 
-def test_a_component_that_changed_has_a_new_revision() -> None:
+def test_what_changed_has_a_new_revision() -> None:
     stored = json.loads(update_revisions.TABLE.read_text())
     now = update_revisions.current()
-    mend = "then run `python tests/unit/update_revisions.py`"
-    for name in update_revisions.stale(stored, now):
-        pytest.fail(f"{name}: the source changed; raise `revision` of {name}, {mend}")
-    assert stored == now, f"revisions.json is behind: {mend.removeprefix('then ')}"
+    for file, names in update_revisions.stale(stored["revisions"], stored["sources"], now).items():
+        pytest.fail(
+            f"{file} changed: raise `revision` of {', '.join(names)}, then run `python "
+            f"tests/unit/update_revisions.py`; or, where results stay, with --unchanged {file}"
+        )
+    behind = "revisions.json is behind: run `python tests/unit/update_revisions.py`"
+    assert now.to_json() == update_revisions.TABLE.read_text(), behind
+
+
+def test_shared_modules_count_for_whoever_uses_them() -> None:
+    uses = update_revisions.current().uses
+    assert "models/graph_net.py" in uses["LightGCN"]
+    assert "models/graph_net.py" not in uses["SASRec"]
+    assert {"models/losses_net.py", "train/sequence_loader.py"} <= set(uses["SASRec"])
+    assert "prompts/fields.py" in uses["ItemSummary"]
+    assert {"train/loop.py", "train/arms.py", "evaluate/predict.py"} <= set(uses["Train"])
+    assert "llm/runner.py" in uses["Generate"]
+    assert "data/splits.py" in uses["Table"]
+    assert not [file for used in uses.values() for file in used if file.startswith("cli/")]
 
 
 def test_comments_docstrings_and_layout_are_no_change_of_source() -> None:
     one = 'def f(x):\n    """Doc."""\n    return [x, 1]  # why\n'
     assert update_revisions.normal(one) == update_revisions.normal("def f(x): return [\n x, 1]")
     assert update_revisions.normal(one) != update_revisions.normal("def f(x): return [x, 2]")
-    stored = {"A": [1, "aa"], "B": [1, "bb"]}
-    assert update_revisions.stale(stored, {"A": [1, "xx"], "B": [2, "yy"], "C": [1, "cc"]}) == ["A"]
+    now = update_revisions.Revisions(
+        {"A": 1, "B": 2, "C": 1}, {"A": ("x.py",), "B": ("x.py", "y.py"), "C": ("y.py",)},
+        {"x.py": "new", "y.py": "same"},
+    )  # fmt: skip
+    before = {"x.py": "old", "y.py": "same"}
+    assert update_revisions.stale({"A": 1, "B": 1}, before, now) == {"x.py": ["A"]}
+    assert update_revisions.stale({"A": 0, "B": 1}, before, now) == {}

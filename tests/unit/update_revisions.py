@@ -1,11 +1,11 @@
-"""Record the source that each component's ``revision`` stands for, in ``revisions.json``.
+"""Record the source that each ``revision`` stands for, in ``revisions.json``.
 
-    python tests/unit/update_revisions.py                       after raising revisions
-    python tests/unit/update_revisions.py --unchanged SASRec    other source, the same results
+    python tests/unit/update_revisions.py                              after raising revisions
+    python tests/unit/update_revisions.py --unchanged models/sasrec_net.py    the same results
     python tests/unit/update_revisions.py --unchanged all
 
-The source is that of the component's module and of its sibling ``<name>_net.py``, without comments,
-docstrings and layout.
+A component stands for its module, its sibling ``<name>_net.py`` and the shared modules that they
+import; a verb for the modules that its step runs. Comments, docstrings and layout do not count.
 """
 
 from __future__ import annotations
@@ -16,30 +16,68 @@ import importlib
 import json
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import llmers_pipelines
-from llmers_pipelines.plan import Component
+from llmers_pipelines import plan
+from llmers_pipelines.plan import Component, Node
 
 TABLE = Path(__file__).with_name("revisions.json")
-PACKAGES = ("data", "derive", "encode", "enhance", "models", "prompts")
-Revisions = dict[str, list[Any]]  # component -> [revision, hash of its source]
+ROOT = Path(llmers_pipelines.__file__).parent
+PACKAGES = ("data", "derive", "encode", "enhance", "models", "prompts")  # hold components
+# What decides a verb's result, beside its step and the components in it. How results are stored,
+# published and shown is not part of it.
+VERBS = {
+    "Table": ("data",),
+    "Generate": ("data", "prompts", "llm"),
+    "Embed": ("data", "encode"),
+    "Derive": ("data", "derive"),
+    "Train": ("data", "models", "enhance", "train", "evaluate"),
+    "Evaluate": ("data", "evaluate"),
+}
+STEPS = {"Train": ("orchestrate/steps/train.py", "orchestrate/cells.py")}
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """``numbers``: revision by name; ``uses``: name -> its files; ``sources``: file -> hash."""
+
+    numbers: dict[str, int]
+    uses: dict[str, tuple[str, ...]]
+    sources: dict[str, str]
+
+    def to_json(self) -> str:
+        both = {"revisions": self.numbers, "sources": self.sources}
+        return json.dumps(both, indent=0, sort_keys=True) + "\n"
 
 
 def current() -> Revisions:
-    """Return what the components are now."""
+    """Return what components and verbs are now."""
     for name in PACKAGES:
         package = importlib.import_module(f"{llmers_pipelines.__name__}.{name}")
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.endswith("_net"):
                 importlib.import_module(f"{package.__name__}.{module.name}")
-    return {
-        kind.__qualname__: [kind.revision, source_hash(sys.modules[kind.__module__].__file__ or "")]
-        for kind in sorted(_below(Component), key=lambda k: k.__qualname__)
-        if kind.__module__.startswith(f"{llmers_pipelines.__name__}.")
+    kinds = [k for k in _below(Component) if k.__module__.startswith(llmers_pipelines.__name__)]
+    home = {k.__qualname__: _file(sys.modules[k.__module__].__file__ or "") for k in kinds}
+    own = {name: {file, file.replace(".py", "_net.py")} for name, file in home.items()}
+    owned = set().union(*own.values())
+    loaders = {k.__qualname__: f"train/{getattr(k, 'loader', '')}_loader.py" for k in kinds}
+    uses = {
+        name: closure(_there(files | {loaders[name]}), PACKAGES, stop=owned - files)
+        for name, files in own.items()
     }
+    numbers = {k.__qualname__: k.revision for k in kinds}
+    for verb, packages in VERBS.items():
+        kind: type[Node] = getattr(plan, verb)
+        steps = STEPS.get(verb, (f"orchestrate/steps/{kind.verb}.py",))
+        numbers[verb], uses[verb] = kind.revision, closure(steps, packages, stop=owned)
+    files = sorted({file for used in uses.values() for file in used})
+    return Revisions(numbers, uses, {file: source_hash(ROOT / file) for file in files})
 
 
 def _below(kind: type) -> Iterator[type]:
@@ -48,12 +86,44 @@ def _below(kind: type) -> Iterator[type]:
         yield from _below(child)
 
 
-def source_hash(file: str) -> str:
-    """Return the hash of a module and of its network, where there is one."""
-    module = Path(file)
-    both = [module, module.with_name(f"{module.stem}_net.py")]
-    text = "\n".join(normal(path.read_text(encoding="utf-8")) for path in both if path.is_file())
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _file(path: str) -> str:
+    return Path(path).relative_to(ROOT).as_posix()
+
+
+def _there(files: Iterable[str]) -> list[str]:
+    return [file for file in files if (ROOT / file).is_file()]
+
+
+def closure(files: Iterable[str], packages: tuple[str, ...], *, stop: set[str]) -> tuple[str, ...]:
+    """Return ``files`` and what they import from ``packages``, but not beyond ``stop``."""
+    found: set[str] = set()
+    todo = list(files)
+    while todo:
+        file = todo.pop()
+        if file in found:
+            continue
+        found.add(file)
+        todo += [f for f in imported(file) if f.split("/")[0] in packages and f not in stop]
+    return tuple(sorted(found))
+
+
+@cache
+def imported(file: str) -> tuple[str, ...]:
+    """Return the package's own modules that ``file`` imports, at the top or inside of functions."""
+    folder = Path(file).parent.parts
+    found: list[str] = []
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        above = folder[: len(folder) + 1 - node.level]
+        base = "/".join([*above, *(node.module or "").split(".")]).strip("/")
+        names = [base, *(f"{base}/{alias.name}" for alias in node.names)]
+        found += [f"{name}.py" for name in names if (ROOT / f"{name}.py").is_file()]
+    return tuple(found)
+
+
+def source_hash(module: Path) -> str:
+    return hashlib.sha256(normal(module.read_text(encoding="utf-8")).encode()).hexdigest()[:16]
 
 
 def normal(source: str) -> str:
@@ -87,21 +157,23 @@ def _dump(node: Any) -> str:
     return repr(node)
 
 
-def stale(stored: Revisions, now: Revisions) -> list[str]:
-    """Return the components whose source changed under the same revision."""
-    both = [(name, stored[name], new) for name, new in now.items() if name in stored]
-    return [name for name, old, new in both if old[0] == new[0] and old[1] != new[1]]
+def stale(numbers: dict[str, int], sources: dict[str, str], now: Revisions) -> dict[str, list[str]]:
+    """Return changed file -> names that use it under the same revision as before."""
+    changed = [f for f, h in sources.items() if f in now.sources and now.sources[f] != h]
+    same = {name: used for name, used in now.uses.items() if numbers.get(name) == now.numbers[name]}
+    found = {file: [name for name, used in same.items() if file in used] for file in changed}
+    return {file: names for file, names in found.items() if names}
 
 
 def main(unchanged: list[str]) -> int:
     now = current()
-    stored = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
-    refused = [n for n in stale(stored, now) if not {n, "all"} & set(unchanged)]
-    for name in refused:
-        print(f"{name}: the source changed; raise its `revision`, or --unchanged {name}")
-        now[name] = stored[name]
-    rows = [f"{json.dumps(name)}: {json.dumps(now[name])}" for name in sorted(now)]
-    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    stored = json.loads(TABLE.read_text()) if TABLE.is_file() else {"revisions": {}, "sources": {}}
+    refused = stale(stored["revisions"], stored["sources"], now)
+    refused = {f: names for f, names in refused.items() if not {f, "all"} & set(unchanged)}
+    for file, names in refused.items():
+        print(f"{file} changed: raise `revision` of {', '.join(names)}, or --unchanged {file}")
+        now.sources[file] = stored["sources"][file]
+    TABLE.write_text(now.to_json())
     return 1 if refused else 0
 
 
