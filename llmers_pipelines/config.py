@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -142,6 +143,8 @@ _KEYS = {
     "evaluation.seeds": "seeds", "evaluation.controls": "controls",
 }  # fmt: skip
 _ENGINES = ("auto", "template", "recorded", "hf")
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True,
+          "0": False, "false": False, "no": False, "off": False}  # fmt: skip
 _CONTROLS = ("permuted", "gaussian", "template")
 
 
@@ -206,10 +209,10 @@ def _coerce(name: str, value: Any, where: str) -> Any:
         if kind == "float":
             return float(value)
         if kind == "bool":
-            return value if isinstance(value, bool) else str(value).lower() in ("1", "true", "yes")
+            return value if isinstance(value, bool) else _FLAGS[str(value).strip().lower()]
         if name == "controls":
             return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {name} = {value!r} is not a valid {kind}") from error
     return value
 
@@ -260,6 +263,10 @@ def load_settings(**flags: Any) -> Settings:
     if settings.engine == "hf" and not settings.model:
         raise ConfigError(
             'llm.engine = "hf" needs llm.model: a local folder in Hugging Face form or a hub id'
+        )
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", settings.device):
+        raise ConfigError(
+            f"train.device = {settings.device!r}; expected auto, cpu, cuda, cuda:0, ... or mps"
         )
     if settings.seeds < 1:
         raise ConfigError(f"evaluation.seeds = {settings.seeds}; at least 1 is needed")

@@ -68,6 +68,12 @@ def add_dataset(
         raw["default_task"] = next(iter(raw["splits"]), "")
         report = check_dataset(parse_description(raw, target))
         report["warnings"] += [f"left out: {fault}" for fault in why]
+    if not {TIMESTAMP, POSITION} & set(log):
+        report["warnings"].append(
+            "no column of the interactions could be told to be a time or an order, so they are "
+            "split at random and no sequential method can run; name one with "
+            "interactions.timestamp=COLUMN or interactions.position=COLUMN"
+        )
     told = ("title", "columns", "fields")
     guessed = {t: {k: raw[t].get(k) for k in told} for t in given if t in raw}
     if report["ok"]:

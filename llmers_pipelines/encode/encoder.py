@@ -7,6 +7,7 @@ Settings follow as in an address: ``intfloat/e5-small-v2?pooling=mean&max_length
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import re
@@ -93,8 +94,8 @@ def make_encoder(
     if name == "tfidf":
         from .tfidf import TfidfEncoder
 
-        return TfidfEncoder(state_folder=state_folder, **_typed(settings, dim=int, version=int))
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) and not Path(name).exists():
+        return TfidfEncoder(state_folder=state_folder, **_typed(settings, **_TFIDF))
+    if _is_plugin(name):
         return _plugin(name, settings)
     from .transformer import TransformerEncoder
 
@@ -102,14 +103,29 @@ def make_encoder(
     folder: Path | str = name
     if name == "minilm":
         folder, expected = _packaged(), MINILM_SHA256
-    chosen = _typed(
-        settings, pooling=str, normalize=_flag, max_length=int, layer=int, prefix=str, dtype=str,
-        revision=str,
-    )  # fmt: skip
+    chosen = _typed(settings, **_TRANSFORMER)
     return TransformerEncoder.open(
         folder, name=name, device=device, token_budget=token_budget,
         expected_sha256=expected, **chosen,
     )  # fmt: skip
+
+
+def check_encoder(name_or_path: str) -> None:
+    """Raise ``ValueError`` for a misspelt name or setting; nothing is loaded."""
+    name, _, query = name_or_path.partition("?")
+    settings = dict(parse_qsl(query, keep_blank_values=True))
+    if _is_plugin(name):
+        return
+    packaged = ("auto", "minilm", "tfidf")
+    near = difflib.get_close_matches(name, packaged, n=1, cutoff=0.75)
+    if near and name not in packaged and not Path(name).exists():
+        raise ValueError(f"encoder {name!r}: no such folder; did you mean {near[0]!r}?")
+    _typed(settings, **(_TFIDF if name == "tfidf" else _TRANSFORMER))
+
+
+def _is_plugin(name: str) -> bool:
+    plugin = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name)
+    return plugin is not None and not Path(name).exists()
 
 
 def minilm_folder() -> Path | None:
@@ -147,8 +163,21 @@ def _flag(value: str) -> bool:
     return value in ("1", "true")
 
 
+_TFIDF: dict[str, Callable[[str], Any]] = {"dim": int, "version": int}
+_TRANSFORMER: dict[str, Callable[[str], Any]] = {
+    "pooling": str, "normalize": _flag, "max_length": int, "layer": int, "prefix": str,
+    "dtype": str, "revision": str,
+}  # fmt: skip
+
+
 def _typed(settings: dict[str, str], **kinds: Callable[[str], Any]) -> dict[str, Any]:
     unknown = sorted(set(settings) - set(kinds))
     if unknown:
         raise ValueError(f"an encoder has no setting {unknown[0]!r}; it has {', '.join(kinds)}")
-    return {name: kinds[name](value) for name, value in settings.items()}
+    typed = {}
+    for name, value in settings.items():
+        try:
+            typed[name] = kinds[name](value)
+        except ValueError as error:
+            raise ValueError(f"encoder setting {name} = {value!r}: {error}") from error
+    return typed

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from ..config import Method, Settings
+from ..encode.encoder import check_encoder
 from ..models.seams import Backbone, check_seams
 from ..plan import (
     Champion,
@@ -308,7 +309,12 @@ def bind(node: Node, settings: Settings) -> Node:
             engine = "template" if n.llm == "template" else f"{settings.engine_identity}#{sampling}"
             return dataclasses.replace(n, engine=engine)
         if isinstance(n, Embed) and not n.model:
-            return dataclasses.replace(n, model=n.encoder or settings.resolved_encoder)
+            model = n.encoder or settings.resolved_encoder
+            try:
+                check_encoder(model)
+            except ValueError as error:
+                raise PlanError(f"{n.name}: {error}") from error
+            return dataclasses.replace(n, model=model)
         return n
 
     return rewrite(node, fill)

@@ -79,3 +79,22 @@ def test_every_process_resolves_the_same_state(toml, tmp_path: Path, monkeypatch
     second = load_settings()
     assert (second.home, second.mlflow_uri) == (first.home, first.mlflow_uri)
     assert second.mlflow_uri.startswith("sqlite:////")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[train]\ndevice = "gpu0"\n', "train.device = 'gpu0'; expected auto, cpu, cuda"),
+        ('[llmers]\noffline = "maybe"\n', "offline = 'maybe' is not a valid bool"),
+    ],
+)
+def test_a_value_outside_of_its_range_is_refused_when_it_is_read(toml, text, fault) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        load_settings(config=toml(text))
+
+
+def test_flags_of_the_environment_may_be_written_as_people_do(toml, monkeypatch) -> None:
+    path = toml("")
+    monkeypatch.setenv("LLMERS_OFFLINE", "off")
+    assert not load_settings(config=path).offline
+    assert load_settings(config=toml('[train]\ndevice = "cuda:1"\n')).device == "cuda:1"

@@ -167,6 +167,16 @@ def test_add_leaves_out_splits_that_the_log_cannot_give(tmp_path):
     assert any("left out" in w and "'sequential'" in w for w in made["report"]["warnings"])
 
 
+def test_add_says_what_a_log_without_time_costs(tmp_path):
+    rows = "".join(f"u{n % 9},{n % 7}\n" for n in range(60))
+    (tmp_path / "i.csv").write_text("id,title\n" + "".join(f"{n},T{n}\n" for n in range(7)))
+    (tmp_path / "l.csv").write_text("user,item\n" + rows)
+    made = add_dataset("flat", tmp_path, items=tmp_path / "i.csv", interactions=tmp_path / "l.csv")
+    told = [w for w in made["report"]["warnings"] if "split at random" in w]
+    assert told
+    assert "interactions.timestamp=COLUMN" in told[0]
+
+
 def test_guessing_columns():
     found = guess_columns(["ID", "Movie Title", "movieId"], ["item_id", "title"])
     assert found == {"item_id": "movieId", "title": "Movie Title"}
@@ -198,6 +208,14 @@ def test_guessing_kinds():
         "price": {"kind": "number"},
         "level": {"kind": "category"},
     }
+
+
+def test_a_slip_leaves_a_column_of_numbers_one():
+    prices = [str(n / 4) for n in range(99)]
+    field = guess_fields(pa.table({"price": [*prices, "12,5o"]}), [])
+    assert field == {"price": {"kind": "number"}}
+    half = guess_fields(pa.table({"price": prices[:50] + ["n/a"] * 49 + ["12,5o"]}), [])
+    assert half["price"] != {"kind": "number"}
 
 
 def test_toml_round_trip(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from llmers_pipelines.encode import encoder
-from llmers_pipelines.encode.encoder import EncoderInfo, make_encoder
+from llmers_pipelines.encode.encoder import EncoderInfo, check_encoder, make_encoder
 from llmers_pipelines.encode.tfidf import TfidfEncoder
 from llmers_pipelines.testing.encoders import HashingEncoder
 
@@ -86,3 +86,24 @@ def test_the_hashing_encoder_finds_shared_words():
     cos = vectors @ vectors.T
     assert cos[0, 1] > 0.3 > abs(cos[0, 2]) and (vectors[0] == vectors[4]).all()
     assert (HashingEncoder(128).encode(texts[1:2])[0] == vectors[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("minlm", "did you mean 'minilm'"),
+        ("minilm?poolin=cls", "no setting 'poolin'; it has pooling"),
+        ("minilm?max_length=long", "max_length = 'long'"),
+        ("tfidf?pooling=cls", "no setting 'pooling'; it has dim, version"),
+    ],
+)
+def test_a_misspelt_encoder_is_told_without_loading_it(name, fault):
+    with pytest.raises(ValueError, match=fault):
+        check_encoder(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["auto", "tfidf?dim=32", "intfloat/e5-small-v2?pooling=mean", "my.module:make?size=3"]
+)
+def test_a_possible_encoder_passes(name):
+    check_encoder(name)

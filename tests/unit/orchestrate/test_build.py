@@ -106,6 +106,11 @@ def test_the_gates_reference_is_there_also_where_nobody_chose_it() -> None:
     assert names(plan_of("knnblend", "sasrec")).count("registry/knnblend") == 1
 
 
+def test_a_misspelt_encoder_stops_before_anything_runs() -> None:
+    with pytest.raises(PlanError, match=r"llm_embeddings/.*no setting 'poolin'"):
+        build_plan(Settings(methods=(Method("llm_init"),), encoder="minilm?poolin=cls"))
+
+
 def test_engine_and_encoder_are_part_of_the_identity_of_what_they_make() -> None:
     method = Method("llm2x", "sasrec", SUMMARY)
     one, two = plan_of(method, llm_seed=1), plan_of(method, llm_seed=2)
