@@ -18,6 +18,7 @@ REFUSED_MARKS = {
     "contaminated": "its inputs may contain held-out interactions",
     "labels_seen": "its inputs have seen the labels it is evaluated on",
 }
+NO_CHAMPION = "there is no champion yet"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def decide(
     sign = -1 if metric in ctr.LOWER_IS_BETTER else 1
     reasons, promote = [], True
     if champion is None:
-        reasons.append("there is no champion yet")
+        reasons.append(NO_CHAMPION)
     else:
         promote = gains["champion"].better
         verb = "is better than" if promote else "is not shown to be better than"

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from shop import Shop
 
 from llmers_pipelines.orchestrate.publish import stale_because
-from llmers_pipelines.orchestrate.steps.champion import _champion_table
+from llmers_pipelines.orchestrate.steps.champion import _champion_table, run
 from llmers_pipelines.registry.mlflow_store import MlflowStore, model_name
 
 
@@ -40,3 +40,29 @@ def test_a_refresh_on_equal_rows_is_held_against_the_version_that_serves(own: Sh
     changed = {"asset": asset, "table": table.slice(1)}
     against, note = _champion_table(version, changed, store, name, ctx)
     assert against is None and "the data changed" in note
+
+
+def test_a_champion_whose_result_is_marked_later_is_followed_by_one_that_passes(own: Shop) -> None:
+    ctx = own.context()
+    store = MlflowStore.from_settings(own.settings())
+    name = model_name(ctx.dataset, "sequential")
+    before = store.champion_version(name)
+    assert before is not None
+    champion = next(n for n in own.plan().champions if n.task == "sequential")
+    weaker = next(v for v in run(champion, ctx).info["verdicts"] if v["version"] != before)
+    key = weaker["asset"].replace("recommenders/", "evaluations/")
+    evaluation = ctx.manifests.current(ctx.dataset, key)
+    assert evaluation is not None
+    ctx.manifests.write(dataclasses.replace(evaluation, flags=("contaminated",)))
+    store.set_champion(name, weaker["version"])
+    try:
+        verdicts = run(champion, own.context()).info["verdicts"]
+        marked = next(v for v in verdicts if v["version"] == weaker["version"])
+        assert not marked["promoted"]
+        promoted = next(v for v in verdicts if v["promoted"])
+        assert promoted["version"] == before == store.champion_version(name)
+        assert promoted["reasons"][-1].endswith("is marked contaminated and no measure")
+        assert "there is no champion yet" not in promoted["reasons"]
+    finally:
+        ctx.manifests.write(evaluation)
+        store.set_champion(name, before)

@@ -18,6 +18,7 @@ from ..context import Outcome, StepContext
 
 def run(node: Champion, ctx: StepContext) -> Outcome:
     """Put the candidates to the gate, best validation first, until one passes."""
+    from ...evaluate.gate import REFUSED_MARKS
     from ...registry.mlflow_store import MlflowStore, model_name
 
     store = MlflowStore.from_settings(ctx.settings)
@@ -29,6 +30,9 @@ def run(node: Champion, ctx: StepContext) -> Outcome:
     wanted = FIXED_REFERENCE.get(task_of(node.task), "")
     fixed = f"recommenders/{wanted}"
     reference = next((e["table"] for e in entries if e["asset"].startswith(fixed)), None)
+    before = store.champion_version(name)
+    of_champion = [f for e in entries if e["version"] == before for f in e["flags"]]
+    marks = [f for f in of_champion if f in REFUSED_MARKS]
     verdicts: list[dict[str, Any]] = []
     done = ""
     for entry in entries:
@@ -36,7 +40,7 @@ def run(node: Champion, ctx: StepContext) -> Outcome:
             verdicts.append({**_row(entry), "promoted": False,
                              "reasons": [f"{done} has the higher validation metric"]})  # fmt: skip
             continue
-        verdict = _judge(entry, reference, store, name, ctx)
+        verdict = _judge(entry, reference, marks, store, name, ctx)
         verdicts.append({**_row(entry), **verdict})
         if verdict["promoted"] or verdict.get("stands"):
             done = entry["asset"]
@@ -78,18 +82,31 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _judge(
-    entry: dict[str, Any], reference: pa.Table | None, store: Any, name: str, ctx: StepContext
+    entry: dict[str, Any],
+    reference: pa.Table | None,
+    marks: list[str],
+    store: Any,
+    name: str,
+    ctx: StepContext,
 ) -> dict[str, Any]:
-    from ...evaluate.gate import decide
+    """Put one candidate to the gate; ``marks`` are those of the champion that refuse a result."""
+    from ...evaluate.gate import NO_CHAMPION, decide
     from ...registry.champion import decide_and_move
 
     current = store.champion_version(name)
     if current == entry["version"]:
-        return {"promoted": False, "stands": True, "reasons": ["it is the champion"]}
-    table, note = _champion_table(current, entry, store, name, ctx)
+        if not marks:
+            return {"promoted": False, "stands": True, "reasons": ["it is the champion"]}
+        why = f"it is the champion, and now marked {', '.join(marks)}: the next that passes follows"
+        return {"promoted": False, "reasons": [why]}
+    if marks:  # nothing has to be better than figures that do not count
+        table, note = None, f"version {current} is marked {', '.join(marks)} and no measure"
+    else:
+        table, note = _champion_table(current, entry, store, name, ctx)
     decision = decide(entry["table"], table, reference, marks=entry["flags"])
     if note:
-        decision = replace(decision, reasons=(*decision.reasons, note))
+        kept = tuple(r for r in decision.reasons if current is None or r != NO_CHAMPION)
+        decision = replace(decision, reasons=(*kept, note))
     return decide_and_move(store, name, entry["version"], decision)
 
 
