@@ -87,16 +87,24 @@ def _show(report: dict) -> None:
 @dataset_option
 @click.option("--task", help="Only this task.")
 @click.option("--out", type=click.Path(), help="Write the report as Markdown here.")
+@click.option("--all", "every", is_flag=True, help="Also methods that llmers.toml left out since.")
 @json_option
 @settings_options
-def compare(dataset: str | None, task: str | None, out: str | None, as_json: bool, **flags) -> None:
+def compare(
+    dataset: str | None, task: str | None, out: str | None, every: bool, as_json: bool, **flags
+) -> None:
     """Compare enhanced recommenders with their backbones and controls, with intervals."""
+    from ..orchestrate.build import build_plan
     from ..orchestrate.compare import collect, leaderboard
 
     settings = open_settings(**flags)
     dataset = dataset or settings.dataset
     known_dataset(dataset, settings)
-    rows = collect(settings, dataset, task)
+    chosen = None if every else {m.evaluate.name for m in build_plan(settings).methods}
+    stored = {row["method"] for row in collect(settings, dataset, task)}
+    rows = collect(settings, dataset, task, only=chosen)
+    if others := len(stored - {row["method"] for row in rows}):
+        note(f"{others} evaluated before are not in llmers.toml; --all shows them", fg="yellow")
     if not rows:
         raise click.ClickException(
             f"no evaluation of data set {dataset!r} is materialized; "

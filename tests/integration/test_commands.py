@@ -40,6 +40,17 @@ def test_compare_has_a_row_per_metric_and_slice_with_controls(shop: Shop) -> Non
     assert {r["task"] for r in only} == {"ctr"}
 
 
+def test_compare_leaves_out_what_is_no_longer_chosen(own: Shop) -> None:
+    every = {row["method"] for row in own.ask("compare")["rows"]}
+    toml = own.home / "llmers.toml"
+    toml.write_text(toml.read_text().rpartition("[[methods]]")[0])
+    chosen = {row["method"] for row in own.ask("compare")["rows"]}
+    assert chosen < every
+    told = f"{len(every - chosen)} evaluated before are not in llmers.toml"
+    assert told in own.invoke("compare").stderr
+    assert {row["method"] for row in own.ask("compare", "--all")["rows"]} == every
+
+
 def test_compare_writes_the_report_where_it_is_told(shop: Shop, tmp_path: Path) -> None:
     result = shop.invoke("compare", "--out", str(tmp_path / "report.md"))
     assert result.exit_code == 0
