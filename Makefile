@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-data test-slow lint results up clean-demo
+.PHONY: help setup setup-dvc demo repro test test-data test-dvc test-slow lint results up clean-demo
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,18 +23,36 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "setup failed: pip could not install the pinned packages; check the network or your package index, then run make setup again"; exit 1; }
 	@touch $(STAMP)
 
+# DVC has an environment of its own: a pin of one of its dependencies breaks Dagster's selections.
+DVC_VENV := .venv-dvc
+DVC := $(DVC_VENV)/bin/dvc
+
+setup-dvc: $(DVC)  ## make the environment of DVC (.venv-dvc), pinned by constraints-dvc.txt
+
+$(DVC): constraints-dvc.txt
+	@test -x $(DVC_VENV)/bin/python || $(PYTHON) -m venv $(DVC_VENV)
+	@$(DVC_VENV)/bin/python -m pip install -q -c constraints-dvc.txt dvc || \
+	  { echo "setup-dvc failed: pip could not install dvc; check the network or your package index"; exit 1; }
+	@touch $(DVC)
+
+repro: $(STAMP) $(DVC)  ## run the stages of dvc.yaml that something changed for
+	$(DVC) repro
+
 demo: $(STAMP)  ## materialize the bundled sample, print a leaderboard
 	@$(BIN)/python -m llmers_pipelines.demo
 
 test: $(STAMP)  ## the default test suite (no network, no GPU, no external data)
-	$(BIN)/python -m pytest -m "not data and not slow and not gpu and not browser" \
+	$(BIN)/python -m pytest -m "not data and not slow and not gpu and not browser and not dvc" \
 	  --record-proofs="$${LLMERS_HOME:-.}/data/llmers/records/tests.json"
 
 test-data: $(STAMP)  ## tests on the public data sets; fails where LLMERS_DATA_ROOT lacks them
 	$(BIN)/python -m pytest -m "data" --need-data
 
+test-dvc: $(STAMP) $(DVC)  ## tests with the real DVC
+	LLMERS_DVC=$(CURDIR)/$(DVC) $(BIN)/python -m pytest -m "dvc" --need-dvc
+
 test-slow: $(STAMP)  ## the long tests
-	$(BIN)/python -m pytest -m "slow and not data"
+	$(BIN)/python -m pytest -m "slow and not data and not dvc"
 
 lint: $(STAMP)  ## ruff and pyright
 	$(BIN)/ruff check llmers_pipelines tests benchmarks

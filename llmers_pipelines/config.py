@@ -59,6 +59,7 @@ class Settings:
     methods: tuple[Method, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
     offline: bool = True
+    dvc: str = ""  # the program; "" = the project's own environment for it, or PATH
 
     @cached_property
     def dagster_home(self) -> Path:
@@ -133,7 +134,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # toml section.key -> field of Settings
 _KEYS = {
     "llmers.dataset": "dataset", "llmers.home": "home", "llmers.data_root": "data_root",
-    "llmers.offline": "offline",
+    "llmers.offline": "offline", "llmers.dvc": "dvc",
     "llm.engine": "engine", "llm.model": "model", "llm.revision": "model_revision",
     "llm.max_tokens": "max_tokens", "llm.temperature": "temperature", "llm.seed": "llm_seed",
     "llm.batch_tokens": "batch_tokens", "llm.accept_contaminated": "accept_contaminated",

@@ -19,6 +19,7 @@ _OUTCOMES: dict[tuple[str, str], list[bool]] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--need-data", action="store_true", help="missing public data fails a test")
+    parser.addoption("--need-dvc", action="store_true", help="a missing dvc fails a test")
     parser.addoption("--record-proofs", default="", help="write the record of proofs to this file")
 
 
@@ -34,6 +35,20 @@ def data_root(request: pytest.FixtureRequest) -> Path:
     if request.config.getoption("--need-data"):
         pytest.fail(why)
     pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def dvc(request: pytest.FixtureRequest) -> str:
+    """The program ``dvc``; a test that needs it fails or is skipped with the reason."""
+    from llmers_pipelines.data.dvc import program
+    from llmers_pipelines.data.schema import DataError
+
+    try:
+        return program(os.environ.get("LLMERS_DVC", ""))
+    except DataError as why:
+        if request.config.getoption("--need-dvc"):
+            pytest.fail(str(why))
+        pytest.skip(str(why))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -59,16 +59,21 @@ def datasets(ctx: click.Context, as_json: bool, **flags) -> None:
 )
 @click.option("--into", type=click.Path(path_type=Path), help="Default: HOME/data/datasets.")
 @click.option("--overwrite", is_flag=True)
+@click.option("--dvc", "with_dvc", is_flag=True, help="Also put the files under DVC.")
 @json_option
 @settings_options
 def add(
     name: str, items: Path, interactions: Path, users: Path | None, mapping: tuple[str, ...],
-    options: tuple[str, ...], into: Path | None, overwrite: bool, as_json: bool, **flags,
+    options: tuple[str, ...], into: Path | None, overwrite: bool, with_dvc: bool, as_json: bool,
+    **flags,
 ) -> None:  # fmt: skip
     """Describe your own catalog: guess the columns, validate every row, write one toml."""
+    from ..data.dvc import program, track
     from ..data.registry import add_dataset, description_files
 
     settings = open_settings(**flags)
+    if with_dvc:
+        program(settings.dvc)  # a missing program is told before anything is written
     taken = description_files(settings.home).get(name)
     if taken and not overwrite:
         raise click.ClickException(
@@ -81,6 +86,9 @@ def add(
         users=users.resolve() if users else None, mapping=_pairs(mapping, "--map"),
         options=_pairs(options, "--set"), overwrite=overwrite,
     )  # fmt: skip
+    if made["file"] and with_dvc:
+        files = dict.fromkeys(p.resolve() for p in (items, interactions, users) if p)
+        made["dvc"] = [str(p) for p in track(list(files), settings.dvc)]
     if as_json:
         emit(made)
     else:
@@ -88,7 +96,8 @@ def add(
     if not made["file"]:
         note(f"nothing was written: mend the errors of {name} and add it again", fg="red")
         sys.exit(1)
-    note(f"written: {made['file']}")
+    for path in [made["file"], *made.get("dvc", [])]:
+        note(f"written: {path}")
     note(f"next: llmers run all --dataset {name}")
 
 

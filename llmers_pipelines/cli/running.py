@@ -32,14 +32,17 @@ from .common import (
 @click.option("--budget-calls", type=int, help="Stop cleanly after this many LLM calls.")
 @click.option("--budget-tokens", type=int, help="Stop cleanly after this many tokens.")
 @click.option("--seeds", type=int, help="Seeds per arm of the evaluation.")
+@click.option("--versions", type=click.Path(), help="Write each asset's versions as JSON here.")
 @json_option
 @settings_options
 def run(
     what: tuple[str, ...], dataset: str | None, force: bool, device: str | None,
-    budget_calls: int | None, budget_tokens: int | None, seeds: int | None, as_json: bool, **flags,
+    budget_calls: int | None, budget_tokens: int | None, seeds: int | None, versions: str | None,
+    as_json: bool, **flags,
 ) -> None:  # fmt: skip
     """Materialize WHAT (methods, families, groups, asset keys or 'all') with its inputs."""
     from ..orchestrate.build import build_plan
+    from ..orchestrate.figures import write_versions
     from ..orchestrate.launch import launch
 
     settings = open_settings(seeds=seeds, **flags)
@@ -60,6 +63,8 @@ def run(
         limits={k: v for k, v in limits.items() if v},
         on_step=on_step,
     )  # fmt: skip
+    if versions and report["success"]:
+        write_versions(report, dataset, versions)
     if as_json:
         emit(report)
     else:
@@ -87,15 +92,19 @@ def _show(report: dict) -> None:
 @dataset_option
 @click.option("--task", help="Only this task.")
 @click.option("--out", type=click.Path(), help="Write the report as Markdown here.")
+@click.option("--metrics", type=click.Path(), help="Write task, method, figures as JSON here.")
+@click.option("--plots", type=click.Path(), help="Write leaderboard.csv and epochs.csv here.")
 @click.option("--all", "every", is_flag=True, help="Also methods that llmers.toml left out since.")
 @json_option
 @settings_options
 def compare(
-    dataset: str | None, task: str | None, out: str | None, every: bool, as_json: bool, **flags
+    dataset: str | None, task: str | None, out: str | None, metrics: str | None,
+    plots: str | None, every: bool, as_json: bool, **flags,
 ) -> None:
     """Compare enhanced recommenders with their backbones and controls, with intervals."""
     from ..orchestrate.build import build_plan
     from ..orchestrate.compare import collect, leaderboard
+    from ..orchestrate.figures import write_metrics, write_plots
 
     settings = open_settings(**flags)
     dataset = dataset or settings.dataset
@@ -116,6 +125,10 @@ def compare(
     for target in {str(path), out or str(path)}:
         with open(target, "w", encoding="utf-8") as file:
             file.write(report)
+    if metrics:
+        write_metrics(rows, metrics)
+    if plots:
+        write_plots(settings, dataset, rows, plots)
     if as_json:
         return emit({"dataset": dataset, "rows": rows, "report": str(path)})
     click.echo(report)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .description import DATA_ROOT, Description, Source
+from .dvc import md5_of, pointer, recorded_md5
 from .quarantine import count_reasons
 from .schema import ITEM_ID, USER_ID, DataError
 from .sources import Known, RawTable, content_hash, read_source, source_files
@@ -98,6 +99,18 @@ def source_version(
     return hashlib.sha256(both.encode()).hexdigest()[:16]
 
 
+def tracked_files(
+    description: Description, data_root: Path | str | None = None
+) -> dict[str, str]:
+    """Return file -> md5 that DVC records, or "changed", for the source files that it tracks."""
+    folder = require_files(description, data_root)
+    found = {}
+    for path in (p for s in description.sources.values() for p in source_files(s, folder)):
+        if md5 := recorded_md5(path):
+            found[path.name] = md5 if md5_of(path) == md5 else "changed"
+    return found
+
+
 def require_files(description: Description, data_root: Path | str | None = None) -> Path:
     """Return the folder of the data set, or raise ``DataError`` saying what is missing and where.
 
@@ -119,6 +132,12 @@ def require_files(description: Description, data_root: Path | str | None = None)
     missing = [path for path in wanted if not (folder / path).exists()]
     if missing:
         where = " below LLMERS_DATA_ROOT" if shared else ""
+        tracked = [path for path in missing if pointer(folder / path).is_file()]
+        if tracked:
+            raise DataError(
+                f"data set {description.name!r}: {folder}{where} lacks {', '.join(tracked)}, which "
+                "DVC tracks; get them with `dvc pull` or `dvc checkout` in that folder"
+            )
         raise DataError(
             f"data set {description.name!r}: {folder}{where} lacks {', '.join(missing)}; put the "
             f"files there or correct the paths in {description.file}{obtain}"

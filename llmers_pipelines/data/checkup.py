@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .catalog import load_catalog
+from .catalog import load_catalog, tracked_files
 from .description import Description
 from .quarantine import fault_lines
 from .recorded import load_recorded
@@ -32,6 +32,12 @@ def check_dataset(
         errors.append(str(fault))
         return report
     report["source_version"] = catalog.source_version
+    report["dvc"] = tracked_files(description, data_root)
+    warnings += [
+        f"{name} is not the version that {name}.dvc records; `dvc add {name}` keeps the new one, "
+        f"`dvc checkout {name}` brings the old one back"
+        for name, state in report["dvc"].items() if state == "changed"
+    ]
     report["counts"] = {
         "items": len(catalog.items), "users": len(catalog.users),
         "interactions": len(catalog.interactions),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from .csv_source import read_csv
 from .description import Recorded, Source
+from .dvc import md5_of, recorded_md5
 from .schema import DataError
 
 _FALSE_GUESSES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME", "UUID", "JSON")
@@ -219,16 +220,28 @@ Known = dict[str, tuple[int, int, str]]
 def content_hash(paths: Iterable[Path], known: Known | None = None) -> str:
     """Hash of the contents of ``paths`` in order; independent of where they lie.
 
-    ``known`` (path -> size, mtime in ns, sha256) is read and updated, so that a caller that asks
-    every few seconds hashes only what changed.
+    A file that DVC tracks counts by its recorded md5, as long as it is that version. ``known``
+    (path -> size, mtime in ns, hash) is read and updated, so that a caller that asks every few
+    seconds hashes only what changed.
     """
     total = hashlib.sha256()
     for path in paths:
-        stat = path.stat()
-        entry = (known or {}).get(str(path))
-        if entry is None or entry[:2] != (stat.st_size, stat.st_mtime_ns):
-            entry = (stat.st_size, stat.st_mtime_ns, file_hash(path))
-            if known is not None:
-                known[str(path)] = entry
-        total.update(entry[2].encode())
+        md5 = recorded_md5(path)
+        if md5 and _remembered(path, "md5", md5_of, known) == md5:
+            total.update(f"md5:{md5}".encode())
+        else:
+            total.update(_remembered(path, "", file_hash, known).encode())
     return total.hexdigest()[:16]
+
+
+def _remembered(
+    path: Path, kind: str, measure: Callable[[Path], str], known: Known | None
+) -> str:
+    stat = path.stat()
+    key = f"{kind}:{path}" if kind else str(path)
+    entry = (known or {}).get(key)
+    if entry is None or tuple(entry[:2]) != (stat.st_size, stat.st_mtime_ns):
+        entry = (stat.st_size, stat.st_mtime_ns, measure(path))
+        if known is not None:
+            known[key] = entry
+    return entry[2]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,7 +82,16 @@ class StepContext:
         """Content hash of the data set's files and of how its description reads them."""
         from ..data.catalog import source_version
 
-        return source_version(self.description, self.settings.data_root)
+        cache = self.settings.data / "sources" / f"{self.dataset}.json"  # size, time, hash
+        known = json.loads(cache.read_text()) if cache.is_file() else {}
+        before = dict(known)
+        version = source_version(self.description, self.settings.data_root, known=known)
+        if known != before:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as file:
+                json.dump(known, file)
+            os.replace(file.name, cache)
+        return version
 
     @property
     def time_column(self) -> str:
