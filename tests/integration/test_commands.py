@@ -150,6 +150,14 @@ def test_sql_asks_over_every_table_and_the_store(shop: Shop) -> None:
         {"kind": k, "n": BOOKS // 3} for k in ("crime", "sea", "space")
     ]
     assert shop.ask("sql", "select count(*) as n from store.responses")[0]["n"] > 0
+    table = VECTORS.replace("/", ".")
+    own = shop.ask(
+        "sql", "select item_id, known, len(vector) as dim, array_cosine_similarity(vector, vector) "
+        f"as own from {table} order by item_id",
+    )  # fmt: skip
+    assert [row["item_id"] for row in own] == [f"b{i:02}" for i in range(1, BOOKS + 1)]
+    assert {row["dim"] for row in own} == {24} and all(row["known"] for row in own)
+    assert own[0]["own"] == pytest.approx(1.0, abs=1e-5)
     assert "sasrec" in shop.invoke("sql", "select distinct method from evaluations.knnblend union "
                                    "select 'sasrec'").stdout  # fmt: skip
 
