@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .batching import batches, chat_text
 from .identity import model_folder, tokenizer_sha256, weights_sha256
+from .neutral import neutral_message, neutralize, tokenizer_marks
 from .protocol import (
     ChoiceRequest,
     ChoiceResult,
@@ -61,6 +63,7 @@ def describe(settings: HfSettings) -> EngineInfo:
         dtype=settings.dtype,
         libraries={name: version(name) for name in names},
         capabilities=_ABILITIES,
+        marks=tokenizer_marks(folder),
     )
 
 
@@ -172,9 +175,41 @@ class HfEngine:
         if any(not isinstance(m["content"], str) for m in messages):
             raise ValueError("this engine reads text only; the request holds an image")
         text = chat_text(self.tokenizer, messages)
+        ids = self._encode(text)
+        roles = tuple(m["role"] for m in messages)
+        if roles not in self._frames:
+            blank = [{"role": role, "content": "x"} for role in roles]
+            self._frames[roles] = self._controls(self._encode(chat_text(self.tokenizer, blank)))
+        if extra := self._controls(ids) - self._frames[roles]:
+            named = ", ".join(map(repr, self.tokenizer.convert_ids_to_tokens(sorted(extra))))
+            raise ValueError(
+                f"the texts of the prompt spell special tokens ({named}) that would be read as "
+                "commands; take them out of the row"
+            )
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
         # A chat template writes its own special tokens; without one the tokenizer adds them.
         plain = not self.tokenizer.chat_template
         return self.tokenizer(text, add_special_tokens=plain)["input_ids"]
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of a prompt with its template; loads the tokenizer alone."""
+        return len(self._prompt(messages))
+
+    @cached_property
+    def _frames(self) -> dict[tuple[str, ...], Counter[int]]:
+        """Special tokens that the template itself writes, by the roles of a chat."""
+        return {}
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        vocabulary = self.tokenizer.get_added_vocab()
+        ids = {vocabulary[text] for text in self.info.marks.texts if text in vocabulary}
+        return frozenset(ids | set(self.tokenizer.all_special_ids))
+
+    def _controls(self, ids: Sequence[int]) -> Counter[int]:
+        return Counter(i for i in ids if i in self._special_ids)
 
     @property
     def _batch_tokens(self) -> int:
@@ -209,12 +244,13 @@ class HfEngine:
         from .hf_score import score_candidates
 
         for request in requests:
+            marks = self.info.marks
             try:
-                prefix = self._prompt(request.messages)
+                prefix = self._prompt([neutral_message(m, marks) for m in request.messages])
             except ValueError as error:
                 yield ChoiceResult(request.row_id, error=str(error))
                 continue
-            tokens = [self.tokenizer(c, add_special_tokens=False)["input_ids"]
+            tokens = [self.tokenizer(neutralize(c, marks), add_special_tokens=False)["input_ids"]
                       for c in request.choices]  # fmt: skip
             if reason := self._unscorable(prefix, tokens):
                 yield ChoiceResult(request.row_id, error=reason)
@@ -239,7 +275,8 @@ class HfEngine:
         from .hf_states import hidden_states
 
         pad = self.tokenizer.pad_token_id
-        rows = [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in texts]
+        told = [neutralize(text, self.info.marks) for text in texts]
+        rows = [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in told]
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         out = np.zeros((len(rows), self.model.config.get_text_config().hidden_size), np.float32)
         sized = [(len(rows[i]), i) for i in order]
