@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .batching import batches, chat_text
+from .batching import batches
+from .hf_guard import ControlGuard
+from .hf_tokens import load_tokenizer, prompt_ids
 from .identity import model_folder, tokenizer_sha256, weights_sha256
 from .neutral import neutral_message, neutralize, tokenizer_marks
 from .protocol import (
@@ -76,13 +77,7 @@ class HfEngine:
 
     @cached_property
     def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        folder = model_folder(self.settings.model, self.settings.revision)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
+        return load_tokenizer(model_folder(self.settings.model, self.settings.revision))
 
     @cached_property
     def model(self) -> Any:
@@ -171,45 +166,14 @@ class HfEngine:
         return Work(place, request, prompt)
 
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a chat; ``ValueError`` where it is more than text."""
-        if any(not isinstance(m["content"], str) for m in messages):
-            raise ValueError("this engine reads text only; the request holds an image")
-        text = chat_text(self.tokenizer, messages)
-        ids = self._encode(text)
-        roles = tuple(m["role"] for m in messages)
-        if roles not in self._frames:
-            blank = [{"role": role, "content": "x"} for role in roles]
-            self._frames[roles] = self._controls(self._encode(chat_text(self.tokenizer, blank)))
-        if extra := self._controls(ids) - self._frames[roles]:
-            named = ", ".join(map(repr, self.tokenizer.convert_ids_to_tokens(sorted(extra))))
-            raise ValueError(
-                f"the texts of the prompt spell special tokens ({named}) that would be read as "
-                "commands; take them out of the row"
-            )
+        """Return the token ids of a chat; ``ValueError`` where it is more, or less, than text."""
+        ids = prompt_ids(self.tokenizer, messages)
+        self._guard.check(messages, ids)
         return ids
 
-    def _encode(self, text: str) -> list[int]:
-        # A chat template writes its own special tokens; without one the tokenizer adds them.
-        plain = not self.tokenizer.chat_template
-        return self.tokenizer(text, add_special_tokens=plain)["input_ids"]
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Return the tokens of a prompt with its template; loads the tokenizer alone."""
-        return len(self._prompt(messages))
-
     @cached_property
-    def _frames(self) -> dict[tuple[str, ...], Counter[int]]:
-        """Special tokens that the template itself writes, by the roles of a chat."""
-        return {}
-
-    @cached_property
-    def _special_ids(self) -> frozenset[int]:
-        vocabulary = self.tokenizer.get_added_vocab()
-        ids = {vocabulary[text] for text in self.info.marks.texts if text in vocabulary}
-        return frozenset(ids | set(self.tokenizer.all_special_ids))
-
-    def _controls(self, ids: Sequence[int]) -> Counter[int]:
-        return Counter(i for i in ids if i in self._special_ids)
+    def _guard(self) -> ControlGuard:
+        return ControlGuard(self.tokenizer, self.info.marks)
 
     @property
     def _batch_tokens(self) -> int:

@@ -95,8 +95,9 @@ def wild(rng: random.Random, marks: Marks) -> str:
     pieces = list(marks.texts)
     pieces += [m[: rng.randint(1, len(m))] for m in marks.texts]
     pieces += [m[rng.randint(0, len(m) - 1) :] for m in marks.texts]
-    pieces += ["\uff1c\uff0f\uff53\uff1e", "<\u200b/s>", "[I\u0301NST]", "[\u24be\u24c3\u24c8\u24c9]",
-               "\ufe64s\ufe65", " ", "  ", "the keeper", "<", "|", ">", "[", "]", "\u2603", "x" ]  # fmt: skip
+    pieces += ["\uff1c\uff0f\uff53\uff1e", "<\u200b/s>", "[I\u0301NST]"]
+    pieces += ["[\u24be\u24c3\u24c8\u24c9]", "\ufe64s\ufe65", " ", "  ", "the keeper", "\u2603"]
+    pieces += list("<|>[]x")
     return "".join(rng.choice(pieces) for _ in range(rng.randint(1, 12)))
 
 
