@@ -26,7 +26,7 @@ from .progress import Progress, Report
 from .protocol import Engine, GenRequest, GenResult, Sampling
 
 COUNTS = ("rows", "llm_calls", "cache_hits", "recorded", "templated", "deduped", "repaired",
-          "quarantined", "no_answer", "fallback", "tokens_in", "tokens_out")  # fmt: skip
+          "quarantined", "no_answer", "fallback", "truncated", "tokens_in", "tokens_out")  # fmt: skip
 Rows = pa.Table | Iterable[Row]
 
 
@@ -74,6 +74,7 @@ def run_task(
     if fallback:
         outcomes = [_fallback(task, outcome, context) for outcome in outcomes]
     counts = asker.counts + Counter(o.status for o in outcomes)
+    counts["truncated"] = sum(bool(o.left_out) for o in outcomes)
     done: dict[str, float] = {name: counts[name] for name in COUNTS}
     done |= {"rows": len(outcomes), "seconds": round(time.perf_counter() - began, 3)}
     return RunResult(to_table(task, outcomes, engine.info.label), done, asker.stopped)
@@ -140,6 +141,10 @@ def _answer(
         outcomes[ask.row_id] = judge(task, ask, results[ask.key], grounded=grounded)
     if asker.reads_prompts:
         _repair(task, asks, results, outcomes, asker)
+    if asker.kind != "recorded":  # nobody knows what those prompts told
+        for ask in asks:
+            left_out = "; ".join(task.left_out(ask.row, context))
+            outcomes[ask.row_id] = dataclasses.replace(outcomes[ask.row_id], left_out=left_out)
     return [outcomes[row_id] for row_id in given]
 
 

@@ -68,7 +68,8 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
         )
     table = result.rows
     # Identity of the answers, not of the call: raw texts and keys may differ while rows agree.
-    told = [c for c in table.column_names if c not in ("raw", "request_key", "reason")]
+    beside = ("raw", "request_key", "reason", "truncated")
+    told = [c for c in table.column_names if c not in beside]
     told_from = columns_read(node.inputs, ctx)
     return Outcome(
         save_rows(table),
@@ -263,5 +264,6 @@ def _columns(table: pa.Table) -> tuple[tuple[str, str, str], ...]:
         "request_key": "key in the response store",
         "prompt_revision": "task, revision and settings of the prompt",
         "model": "who answered",
+        "truncated": "what the prompt left out of the row's data; null where it told all of it",
     }
     return tuple((f.name, str(f.type), notes.get(f.name, "")) for f in table.schema)
