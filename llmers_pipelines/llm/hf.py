@@ -171,6 +171,14 @@ class HfEngine:
         self._guard.check(messages, ids)
         return ids
 
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of a prompt with its template; loads the tokenizer alone."""
+        return len(prompt_ids(self.tokenizer, messages))
+
+    def text_tokens(self, text: str) -> int:
+        """Return the tokens of a text alone."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     @cached_property
     def _guard(self) -> ControlGuard:
         return ControlGuard(self.tokenizer, self.info.marks)

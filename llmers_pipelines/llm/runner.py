@@ -26,7 +26,8 @@ from .progress import Progress, Report
 from .protocol import Engine, GenRequest, GenResult, Sampling
 
 COUNTS = ("rows", "llm_calls", "cache_hits", "recorded", "templated", "deduped", "repaired",
-          "quarantined", "no_answer", "fallback", "truncated", "tokens_in", "tokens_out")  # fmt: skip
+          "quarantined", "no_answer", "fallback", "truncated", "tokens_in",
+          "tokens_out")  # fmt: skip
 Rows = pa.Table | Iterable[Row]
 
 

@@ -57,7 +57,7 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
     try:
         result = run_task(
             node.task, rows, engine, ResponseStore(ctx.settings.data / "responses"),
-            sampling=_sampling(ctx), budget=budget, context=prompt_context(ctx),
+            sampling=sampling_of(ctx), budget=budget, context=prompt_context(ctx),
         )  # fmt: skip
     finally:
         engine.close()
@@ -100,7 +100,7 @@ def count_requests(node: Generate, ctx: StepContext) -> dict[str, Any]:
     except StepError:
         return {"llm_calls": None, "stored": None}
     store = ResponseStore(ctx.settings.data / "responses")
-    seen = preview_task(node.task, rows, engine, store, sampling=_sampling(ctx),
+    seen = preview_task(node.task, rows, engine, store, sampling=sampling_of(ctx),
                         context=prompt_context(ctx))  # fmt: skip
     return {"rows": seen["rows"], "llm_calls": seen["llm_calls"], "stored": seen["stored"]}
 
@@ -216,7 +216,13 @@ def _engine(
     return make_engine(settings, recorded=recorded, scope=str(scope)), flags, note
 
 
-def _sampling(ctx: StepContext) -> Any:
+def engine_for(node: Generate, ctx: StepContext) -> tuple[Any, tuple[str, ...], str]:
+    """Return (engine, flags of its answers, a note where recorded answers could not be used)."""
+    return _engine(node, ctx, _log(node, ctx))
+
+
+def sampling_of(ctx: StepContext) -> Any:
+    """Return how answers are drawn, as configured."""
     from ...llm.protocol import Sampling
 
     s = ctx.settings
