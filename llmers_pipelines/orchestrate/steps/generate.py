@@ -11,10 +11,12 @@ import pyarrow as pa
 from ...data.training import HISTORY, TRAIN, TrainingData
 from ...plan import Generate
 from ...store.manifests import CheckOutcome
+from ..checks import safety_checks
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
 from .derive import preview
 from .embed import _is_items, _is_splits
+from .safety import check_texts
 
 ACCEPTED = ("ok", "repaired", "fallback")
 
@@ -36,6 +38,8 @@ def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
         found["their authors saw"] = f"{spec.data_cutoff}{labels}"
         if ctx.settings.accept_contaminated:
             found["contaminated"] = "accepted"
+    if safety_checks(node, ctx.settings.safety):
+        found["safety checks"] = ctx.settings.safety.version(node.prefix)
     return found
 
 
@@ -66,7 +70,7 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
             f"{node.name}: {result.stopped}; {int(result.counts['llm_calls'])} answers are stored "
             "and will not be asked for again; raise the budget and run it once more"
         )
-    table = result.rows
+    table, judged = check_texts(result.rows, safety_checks(node, ctx.settings.safety))
     # Identity of the answers, not of the call: raw texts and keys may differ while rows agree.
     beside = ("raw", "request_key", "reason", "truncated")
     told = [c for c in table.column_names if c not in beside]
@@ -75,13 +79,13 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
         save_rows(table),
         hash_table(table.select(told)),
         rows=table.num_rows,
-        counts={**{k: v for k, v in result.counts.items() if k != "rows"},
+        counts={**{k: v for k, v in result.counts.items() if k != "rows"}, **judged.counts,
                 "model": engine.info.label, **({"note": note} if note else {})},
-        checks=_checks(node, table, rows, log, flags),
+        checks=_checks(node, table, rows, log, flags) + judged.checks,
         flags=flags,
         columns=_columns(table),
         lineage={c: told_from for c in table.column_names
-                 if c not in ("status", "reason", "prompt_revision", "model")},
+                 if c not in ("status", "reason", "prompt_revision", "model", "safety")},
         info={"preview": preview(table.select([c for c in table.column_names if c != "raw"]), 3),
               "prompt_revision": node.task.prompt_revision, "model": engine.info.label,
               "data_cutoff": engine.info.data_cutoff},
@@ -264,7 +268,8 @@ def _checks(
 def _columns(table: pa.Table) -> tuple[tuple[str, str, str], ...]:
     notes = {
         "text": "the accepted answer as one text; null where none was accepted",
-        "status": "ok, repaired, fallback, no_answer, quarantined",
+        "status": "ok, repaired, fallback, no_answer, quarantined, held",
+        "safety": "what the configured checks found in the text: check, kind, place, evidence",
         "reason": "why an answer was refused or is missing",
         "raw": "the answer as it came, also where it was refused",
         "request_key": "key in the response store",
