@@ -26,16 +26,31 @@ _IS = (
 )
 # Words after which a term belongs to a taste and no longer to the person.
 _TASTE = frozenset(
-    ["interested", "fan", "fans", "fond", "drawn", "attracted", "inclined", "into", "enjoying", "watching", "reading", "about", "of", "in", "with", "open", "seeking", "looking", "known", "keen", "likes", "like", "loves", "enjoys", "prefers", "prefer", "appreciates", "appreciate", "to", "for", "from", "by", "on", "that", "which", "not", "no", "film", "films", "movie", "movies", "lover", "lovers", "enthusiast", "between"]
-)  # fmt: skip
+    re.findall(
+        r"\S+",
+        "interested fan fans fond drawn attracted inclined into enjoying watching reading "
+        "about of in with open seeking looking known keen likes like loves enjoys prefers "
+        "prefer appreciates appreciate to for from by on that which not no film films movie "
+        "movies lover lovers enthusiast between",
+    )
+)
 _HAS = (
     r"(?:has|have|had|having|suffers? from|suffering from|struggles? with|struggling with|lives? "
     r"with|living with|diagnosed with|recovering from|deals? with|dealing with)"
 )
 # Nouns that turn a term into a kind of work: "a Christian film", "adult themes".
 _WORK = frozenset(
-    ["film", "films", "movie", "movie's", "movies", "cinema", "cinematic", "fiction", "literature", "novel", "novels", "book", "books", "music", "song", "songs", "genre", "genres", "story", "stories", "drama", "dramas", "comedy", "comedies", "humor", "humour", "theme", "themes", "series", "titles", "content", "culture", "cultural", "history", "historical", "figure", "figures", "character", "characters", "protagonist", "protagonists", "lead", "directors", "actors", "actresses", "authors", "artists", "productions", "classics", "romance", "thriller", "thrillers", "horror", "western", "westerns", "epic", "epics", "narrative", "narratives", "animation", "art", "products", "audience", "audiences", "market"]
-)  # fmt: skip
+    re.findall(
+        r"\S+",
+        "film films movie movie's movies cinema cinematic fiction literature novel novels "
+        "book books music song songs genre genres story stories drama dramas comedy comedies "
+        "humor humour theme themes series titles content culture cultural history historical "
+        "figure figures character characters protagonist protagonists lead directors actors "
+        "actresses authors artists productions classics romance thriller thrillers horror "
+        "western westerns epic epics narrative narratives animation art products audience "
+        "audiences market",
+    )
+)
 _DETERMINED = {"a", "an", "likely", "probably", "possibly", "perhaps"}
 _UNKNOWN = re.compile(
     r"(?:[ ,]+(?:and|or|age|group|gender|the)\b)*(?: (?:is|are|was|were|remains?))? "
