@@ -114,6 +114,7 @@ def _show(found: dict[str, Any], *, asked: bool) -> None:
     if not found["answers"]:
         head("answer")
         why = "the engine gave none" if asked else "none stored; --ask asks the engine"
+        why = "no recorded answer" if found["engine"] == "recorded" else why
         click.echo(why)
     for number, answer in enumerate(found["answers"]):
         head("answer" if number == 0 else "answer to the repair")
@@ -195,3 +196,33 @@ def _range(low: float | None, high: float | None) -> str:
 
 def _numbers(quantiles: dict[str, float]) -> str:
     return "/".join(f"{v:g}" for v in quantiles.values()) or "-"
+
+
+@prompts.command()
+@click.argument("task")
+@dataset_option
+@click.option("--check", "names", multiple=True, help="Only this check; may be repeated.")
+@click.option("--examples", default=3, show_default=True, help="Findings shown per check.")
+@json_option
+@settings_options
+def safety(
+    task: str, dataset: str | None, names: tuple[str, ...], examples: int, as_json: bool, **flags
+) -> None:
+    """Check the published texts of TASK: protected attributes, personal data, refusals and more.
+
+    Settings come from [safety] in llmers.toml; nothing is asked and nothing is changed.
+    """
+    from ..orchestrate.prompts import check_stored
+
+    _, node, ctx = _open(task, dataset, "configured", flags)
+    rows = check_stored(node, ctx, names=names, examples=examples)
+    if as_json:
+        return emit(rows)
+    table(
+        ("check", "texts", "with findings", "share", "limit", "within", "kinds"),
+        [(r["check"], r["texts"], r["texts with findings"], r["share"], r["limit"], r["passed"],
+          r["kinds"]) for r in rows],
+    )  # fmt: skip
+    for row in rows:
+        for told in row["examples"]:
+            click.echo(f"{row['check']} in {told['id']}: {told['kind']}: {told['evidence']}")

@@ -143,7 +143,7 @@ def _side(
     if own is not None:
         table, model, source = _now(own, rows, ctx, ask)
         answered = sum(raw is not None for raw in table["raw"].to_pylist())
-        if answered or kept is None:
+        if answered or kept is None or kept.model != model:  # another model answered then
             by_id = {str(r[own.task.id_column]): r for r in table.to_pylist()}
             return ([_answered(own, i, by_id[i], rows[i]) for i in rows],
                     {"source": source, "model": model, "answered": answered})  # fmt: skip

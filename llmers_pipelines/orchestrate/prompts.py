@@ -115,3 +115,35 @@ def no_row(node: Node, row_id: str, ids: Sequence[str], ctx: StepContext) -> str
 def token_counter(engine: Any) -> Any:
     """Return a function that counts a prompt's tokens with the engine's own tokenizer, or None."""
     return getattr(engine, "count_tokens", None)
+
+
+def check_stored(
+    node: Generate, ctx: StepContext, *, names: Sequence[str] = (), examples: int = 3
+) -> list[dict[str, Any]]:
+    """Return what the safety checks find in the published texts of ``node``; nothing is changed.
+
+    The checks are those of ``[safety]``, or every check that needs no word list; ``names`` chooses.
+    """
+    from ..prompts.safety import examine
+    from ..safety import CHECKS, default_safety
+    from .steps.safety import verdict
+
+    if unknown := sorted(set(names) - set(CHECKS)):
+        raise PlanError(f"no safety check {unknown[0]!r}; known: {', '.join(CHECKS)}")
+    safety = ctx.settings.safety or default_safety()
+    checks = [c for c in safety.of(node.prefix) if not names or c.name in names]
+    table = ctx.load(node)
+    ids = [str(v) for v in table[node.task.id_column].to_pylist()]
+    texts = table["text"].to_pylist()
+    found = examine(texts, checks)
+    out = []
+    for check in checks:
+        told = verdict(check, ids, found, sum(text is not None for text in texts))
+        own = [(i, f) for i, findings in zip(ids, found, strict=True) for f in findings
+               if f.check == check.name]  # fmt: skip
+        out.append({
+            "check": check.name, "passed": told.passed, **told.details,
+            "examples": [{"id": i, "kind": f.kind, "evidence": f.evidence}
+                         for i, f in own[:examples]],
+        })  # fmt: skip
+    return out

@@ -48,7 +48,7 @@ def check_texts(table: pa.Table, checks: Sequence[SafetyCheck]) -> tuple[pa.Tabl
     out = [_acted(row, findings, checks) for row, findings in zip(rows, found, strict=True)]
     schema = table.schema.append(pa.field("safety", pa.list_(FINDING)))
     for row, findings in zip(out, found, strict=True):
-        row["safety"] = [vars(f) for f in findings]
+        row["safety"] = [_told(f) for f in findings]
     id_column = table.column_names[0]
     present = sum(text is not None for text in texts)
     ids = [str(row[id_column]) for row in rows]
@@ -81,6 +81,14 @@ def verdict(
             f"([safety.{check.name}] max_share)"
         )
     return CheckOutcome(f"safety_{check.name}", not failed, check.blocking, details)
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    """Return a finding as a cell; what is masked is not repeated in it."""
+    told = dict(vars(finding))
+    if finding.action == "mask":
+        told["evidence"] = f"{finding.kind} of {finding.end - finding.start} characters"
+    return told
 
 
 def _acted(

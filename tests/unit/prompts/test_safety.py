@@ -195,6 +195,14 @@ def test_wrong_settings_are_named(body: dict[str, Any], message: str) -> None:
     assert message in str(error.value) and "llmers.toml: [safety" in str(error.value)
 
 
+def test_a_masked_attribute_is_not_repeated_in_its_finding() -> None:
+    table = answers().set_column(1, "text", [["The user is a diabetic.", "Calm.", None]])
+    body = {"checks": [], "protected_attributes": {"action": "mask"}}
+    rows = check_texts(table, read_safety("t", body, HERE).checks)[0].to_pylist()
+    assert rows[0]["text"] == "The user is a [health]." and "diabetic" not in str(rows[0])
+    assert rows[0]["safety"][0]["evidence"] == "health of 8 characters"
+
+
 def test_which_checks_read_which_assets() -> None:
     names = [c.name for c in default_safety().of("user_profiles")]
     assert names == ["protected_attributes", "pii", "refusal", "boilerplate", "language"]
