@@ -101,8 +101,7 @@ def _result(
         found = GenResult(ask.row_id, row["text"], row["finish_reason"], cache_hit=True)
         return found, {"from": "store", **{k: row[k] for k in known}}
     recording = getattr(engine, "recording", None)
-    entry = recording.entries.get(ask.row_id) if recording is not None else None
-    if entry is None or entry.text is None:
+    if recording is None or (entry := recording.entries.get(ask.row_id)) is None or not entry.text:
         return None, {}
     # Read past the engine: it would note this version of the row as the one of the import.
     return GenResult(ask.row_id, entry.text, entry.finish_reason or "stop"), {
@@ -146,7 +145,8 @@ def _cells(row: Row) -> list[dict[str, Any]]:
     """Return cells that spell control tokens; prompts tell them with round brackets instead."""
     found = []
     cells = [(name, value) for name, value in row.items() if name != "history"]
-    for number, entry in enumerate(row.get("history") or (), start=1):
+    history: Sequence[Mapping[str, Any]] = row.get("history") or []
+    for number, entry in enumerate(history, start=1):
         cells += [(f"history {number}: {name}", value) for name, value in entry.items()]
     for name, value in cells:
         marks = found_marks(value, _FENCES) if isinstance(value, str) else []

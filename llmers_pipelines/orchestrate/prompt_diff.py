@@ -162,6 +162,7 @@ def _now(node: Generate, rows: Rows, ctx: StepContext, ask: bool) -> tuple[pa.Ta
     from ..store.responses import ResponseStore
     from .steps.generate import engine_for, prompt_context, sampling_of
 
+    engine: Any
     engine, _, _ = engine_for(node, ctx)
     source = "the response store" + (" and new answers" if ask else "")
     if engine.info.kind == "template":

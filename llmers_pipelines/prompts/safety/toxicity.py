@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from . import Finding, Texts, per_text
 from .words import word_list
@@ -41,9 +41,9 @@ def load(name: str) -> Callable[[list[str]], Sequence[float]]:
     """Return the function ``module:function``; ``ValueError`` says what is missing."""
     module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
+        found: Any = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f'[safety.toxicity] classifier = "{name}": {error}') from error
-    if not callable(found):
-        raise ValueError(f'[safety.toxicity] classifier = "{name}": not a function')
-    return found
+    if callable(found):
+        return cast(Callable[[list[str]], Sequence[float]], found)
+    raise ValueError(f'[safety.toxicity] classifier = "{name}": not a function')

@@ -53,7 +53,8 @@ class WordList:
 
 def packaged(name: str) -> str:
     """Return the text of a list that comes with the package."""
-    return (files(__package__) / "lists" / f"{name}.txt").read_text(encoding="utf-8")
+    folder = files(__name__.rpartition(".")[0]) / "lists"
+    return (folder / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def word_list(*sources: str) -> WordList:
