@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .prices import Price, read_prices
+from .safety import Safety, read_safety
 
 
 class ConfigError(ValueError):
@@ -58,6 +59,7 @@ class Settings:
     controls: tuple[str, ...] = ("permuted", "gaussian", "template")
     methods: tuple[Method, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
+    safety: Safety | None = None  # checks of generated texts; None = none
     offline: bool = True
     dvc: str = ""  # the program; "" = the project's own environment for it, or PATH
 
@@ -186,6 +188,12 @@ def _from_toml(path: Path) -> dict[str, Any]:
             except ValueError as error:
                 raise ConfigError(str(error)) from error
             continue
+        if section == "safety" and isinstance(body, dict):
+            try:
+                values["safety"] = read_safety(str(path), body, path.parent)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            continue
         if not isinstance(body, dict):
             raise ConfigError(f"{path}: {section!r} must be a [section]")
         for name, value in body.items():
@@ -222,7 +230,8 @@ def _from_environment() -> dict[str, Any]:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Settings):
         variable = f"LLMERS_{f.name.upper()}"
-        if f.name not in ("methods", "prices", "config_file") and os.environ.get(variable):
+        tables = ("methods", "prices", "safety", "config_file")
+        if f.name not in tables and os.environ.get(variable):
             values[f.name] = os.environ[variable]
     return values
 

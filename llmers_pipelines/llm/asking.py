@@ -11,25 +11,31 @@ from typing import Any
 from ..store.responses import Answer, ResponseStore, Writer, response_key
 from .budget import Budget, Spent
 from .keys import request_json
+from .neutral import neutral_request
 from .progress import Progress
 from .protocol import Engine, EngineInfo, GenRequest, GenResult
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A row's request with its canonical JSON and the key under which the answer is stored."""
+    """A row's request with its canonical JSON and the key under which the answer is stored.
+
+    ``sent`` is what the engine reads: ``request`` with the tokenizer's special tokens neutralized.
+    """
 
     row_id: str
     row: Mapping[str, Any]
     request: GenRequest
     content: str
     key: str
+    sent: GenRequest
 
 
 def keyed(row: Mapping[str, Any], request: GenRequest, info: EngineInfo) -> Ask:
     """Return ``request`` with its key for the engine of ``info``."""
-    content = request_json(request, info)
-    return Ask(request.row_id, row, request, content, response_key(info.identity, content))
+    sent = neutral_request(request, info.marks)
+    content = request_json(sent, info)
+    return Ask(request.row_id, row, request, content, response_key(info.identity, content), sent)
 
 
 @dataclass
@@ -95,7 +101,7 @@ class Asker:
             return results
         self.bar.more(len(asks))
         kept = frozenset() if self.reads_prompts else self._kept(asks)
-        for result in self.engine.generate([ask.request for ask in asks], halt=self._halt):
+        for result in self.engine.generate([ask.sent for ask in asks], halt=self._halt):
             ask = by_row[result.row_id]
             results[ask.key] = result
             self._count(result)

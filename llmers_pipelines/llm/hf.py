@@ -10,8 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .batching import batches, chat_text
+from .batching import batches
+from .hf_guard import ControlGuard
+from .hf_tokens import load_tokenizer, prompt_ids
 from .identity import model_folder, tokenizer_sha256, weights_sha256
+from .neutral import neutral_message, neutralize, tokenizer_marks
 from .protocol import (
     ChoiceRequest,
     ChoiceResult,
@@ -61,6 +64,7 @@ def describe(settings: HfSettings) -> EngineInfo:
         dtype=settings.dtype,
         libraries={name: version(name) for name in names},
         capabilities=_ABILITIES,
+        marks=tokenizer_marks(folder),
     )
 
 
@@ -73,13 +77,7 @@ class HfEngine:
 
     @cached_property
     def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        folder = model_folder(self.settings.model, self.settings.revision)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
+        return load_tokenizer(model_folder(self.settings.model, self.settings.revision))
 
     @cached_property
     def model(self) -> Any:
@@ -168,13 +166,22 @@ class HfEngine:
         return Work(place, request, prompt)
 
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a chat; ``ValueError`` where it is more than text."""
-        if any(not isinstance(m["content"], str) for m in messages):
-            raise ValueError("this engine reads text only; the request holds an image")
-        text = chat_text(self.tokenizer, messages)
-        # A chat template writes its own special tokens; without one the tokenizer adds them.
-        plain = not self.tokenizer.chat_template
-        return self.tokenizer(text, add_special_tokens=plain)["input_ids"]
+        """Return the token ids of a chat; ``ValueError`` where it is more, or less, than text."""
+        ids = prompt_ids(self.tokenizer, messages)
+        self._guard.check(messages, ids)
+        return ids
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of a prompt with its template; loads the tokenizer alone."""
+        return len(prompt_ids(self.tokenizer, messages))
+
+    def text_tokens(self, text: str) -> int:
+        """Return the tokens of a text alone."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _guard(self) -> ControlGuard:
+        return ControlGuard(self.tokenizer, self.info.marks)
 
     @property
     def _batch_tokens(self) -> int:
@@ -209,12 +216,13 @@ class HfEngine:
         from .hf_score import score_candidates
 
         for request in requests:
+            marks = self.info.marks
             try:
-                prefix = self._prompt(request.messages)
+                prefix = self._prompt([neutral_message(m, marks) for m in request.messages])
             except ValueError as error:
                 yield ChoiceResult(request.row_id, error=str(error))
                 continue
-            tokens = [self.tokenizer(c, add_special_tokens=False)["input_ids"]
+            tokens = [self.tokenizer(neutralize(c, marks), add_special_tokens=False)["input_ids"]
                       for c in request.choices]  # fmt: skip
             if reason := self._unscorable(prefix, tokens):
                 yield ChoiceResult(request.row_id, error=reason)
@@ -239,7 +247,8 @@ class HfEngine:
         from .hf_states import hidden_states
 
         pad = self.tokenizer.pad_token_id
-        rows = [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in texts]
+        told = [neutralize(text, self.info.marks) for text in texts]
+        rows = [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in told]
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         out = np.zeros((len(rows), self.model.config.get_text_config().hidden_size), np.float32)
         sized = [(len(rows[i]), i) for i in order]

@@ -14,7 +14,8 @@ import pyarrow as pa
 from ..prompts.task import PromptTask
 
 _ACCEPTED = ("ok", "repaired", "fallback")
-_OWN = ("text", "status", "reason", "raw", "request_key", "prompt_revision", "model")
+_OWN = ("text", "status", "reason", "raw", "request_key", "prompt_revision", "model",
+        "truncated")  # fmt: skip
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -29,6 +30,7 @@ class Outcome:
     reason: str = ""
     raw: str | None = None
     key: str = ""
+    left_out: str = ""  # what the prompt did not tell of the row's data
 
     def refused(self, reason: str) -> Outcome:
         return dataclasses.replace(self, status="quarantined", reason=reason)
@@ -56,6 +58,7 @@ def to_table(task: PromptTask, outcomes: Sequence[Outcome], model: str) -> pa.Ta
             ["no LLM (template)" if o.status == "fallback" else model for o in outcomes],
             pa.string(),
         ),
+        "truncated": pa.array([o.left_out or None for o in outcomes], pa.string()),
     }
     return pa.table(columns)
 

@@ -27,6 +27,17 @@ class EngineError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Marks:
+    """Spellings that a tokenizer or its chat template reads as control tokens.
+
+    ``folds``: the tokenizer normalizes texts, so that other characters may become a mark as well.
+    """
+
+    texts: tuple[str, ...] = ()
+    folds: bool = False
+
+
+@dataclass(frozen=True)
 class EngineInfo:
     """Identity and abilities of an engine.
 
@@ -43,6 +54,7 @@ class EngineInfo:
     libraries: Mapping[str, str] = field(default_factory=dict)
     capabilities: frozenset[str] = frozenset()
     data_cutoff: str = ""  # data that recorded prompts saw; "unknown" when nobody wrote it down
+    marks: Marks = Marks()  # what texts must not spell; requests are neutralized before they go
 
     @property
     def identity(self) -> str:

@@ -26,7 +26,8 @@ from .progress import Progress, Report
 from .protocol import Engine, GenRequest, GenResult, Sampling
 
 COUNTS = ("rows", "llm_calls", "cache_hits", "recorded", "templated", "deduped", "repaired",
-          "quarantined", "no_answer", "fallback", "tokens_in", "tokens_out")  # fmt: skip
+          "quarantined", "no_answer", "fallback", "truncated", "tokens_in",
+          "tokens_out")  # fmt: skip
 Rows = pa.Table | Iterable[Row]
 
 
@@ -61,7 +62,7 @@ def run_task(
     ``ValueError`` where rows have no id or share one; a row's own failure is a status.
     """
     began = time.perf_counter()
-    given = _by_id(rows, task)
+    given = by_id(rows, task)
     about = {"task": task.produces, "prompt_revision": task.prompt_revision}
     template = engine.info.kind == "template"
     writer = None
@@ -74,6 +75,7 @@ def run_task(
     if fallback:
         outcomes = [_fallback(task, outcome, context) for outcome in outcomes]
     counts = asker.counts + Counter(o.status for o in outcomes)
+    counts["truncated"] = sum(bool(o.left_out) for o in outcomes)
     done: dict[str, float] = {name: counts[name] for name in COUNTS}
     done |= {"rows": len(outcomes), "seconds": round(time.perf_counter() - began, 3)}
     return RunResult(to_table(task, outcomes, engine.info.label), done, asker.stopped)
@@ -92,7 +94,7 @@ def preview_task(
 
     The engine is asked for its identity alone: nothing is loaded or generated.
     """
-    given = _by_id(rows, task)
+    given = by_id(rows, task)
     askable = {i: row for i, row in given.items() if not task.unaskable(row, context)}
     asks = [keyed(row, render(task, i, row, sampling, context), engine.info)
             for i, row in askable.items()]  # fmt: skip
@@ -137,13 +139,17 @@ def _answer(
     results = asker.results(asks)
     grounded = asker.kind != "template"
     for ask in asks:
-        outcomes[ask.row_id] = _judge(task, ask, results[ask.key], grounded=grounded)
+        outcomes[ask.row_id] = judge(task, ask, results[ask.key], grounded=grounded)
     if asker.reads_prompts:
         _repair(task, asks, results, outcomes, asker)
+    if asker.kind != "recorded":  # nobody knows what those prompts told
+        for ask in asks:
+            left_out = "; ".join(task.left_out(ask.row, context))
+            outcomes[ask.row_id] = dataclasses.replace(outcomes[ask.row_id], left_out=left_out)
     return [outcomes[row_id] for row_id in given]
 
 
-def _judge(task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True) -> Outcome:
+def judge(task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True) -> Outcome:
     """Return the outcome of one result: ok, no_answer, or quarantined with the reason.
 
     The template speaks from the row itself, so rules against invention are not for it.
@@ -176,11 +182,11 @@ def _repair(
     for ask in asks:
         refused = outcomes[ask.row_id]
         if refused.status == "quarantined":
-            request = _repair_request(task, ask.request, first[ask.key], refused.reason)
+            request = repair_request(task, ask.request, first[ask.key], refused.reason)
             again.append(keyed(ask.row, request, asker.engine.info))
     second = asker.results(again)
     for ask in again:
-        before, after = outcomes[ask.row_id], _judge(task, ask, second[ask.key])
+        before, after = outcomes[ask.row_id], judge(task, ask, second[ask.key])
         if after.status == "ok":
             now = dataclasses.replace(after, status="repaired", reason=before.reason)
         else:
@@ -189,9 +195,10 @@ def _repair(
         outcomes[ask.row_id] = now
 
 
-def _repair_request(
+def repair_request(
     task: PromptTask, request: GenRequest, result: GenResult, reason: str
 ) -> GenRequest:
+    """Return the second question: with the reason, or with twice the room for a cut answer."""
     if result.finish_reason == "length":
         return dataclasses.replace(request, max_tokens=2 * request.max_tokens)
     more = (
@@ -212,7 +219,7 @@ def _fallback(task: PromptTask, outcome: Outcome, context: Context) -> Outcome:
     return dataclasses.replace(outcome, value=value, status="fallback")
 
 
-def _by_id(rows: Rows, task: PromptTask) -> dict[str, Row]:
+def by_id(rows: Rows, task: PromptTask) -> dict[str, Row]:
     """Return row by id; ``ValueError`` for a row without an id and for an id that occurs twice."""
     given: dict[str, Row] = {}
     for number, row in enumerate(rows.to_pylist() if isinstance(rows, pa.Table) else rows):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..plan import Derive, Node, Pin, Table
+from ..plan import Derive, Generate, Node, Pin, Table
+from ..safety import Safety, SafetyCheck
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,34 @@ _REGISTER = (
 _CHAMPION = (CheckKind("alias_consistent", True, "The alias points at the version that won."),)
 
 
-def checks_of(node: Node) -> tuple[CheckKind, ...]:
-    """Return the checks of ``node`` by its verb."""
+_SAFETY = {
+    "protected_attributes": "say protected attributes of a person",
+    "toxicity": "are toxic by the user's words or classifier",
+    "pii": "hold personal data",
+    "refusal": "decline to answer or talk like a chat",
+    "boilerplate": "share their sentences with many rows or repeat themselves",
+    "language": "are in another language than expected",
+}
+
+
+def safety_checks(node: Node, safety: Safety | None) -> tuple[SafetyCheck, ...]:
+    """Return the configured checks of what ``node`` generates; the template control has none."""
+    if safety is None or not isinstance(node, Generate) or node.llm == "template":
+        return ()
+    return safety.of(node.prefix)
+
+
+def checks_of(node: Node, safety: Safety | None = None) -> tuple[CheckKind, ...]:
+    """Return the checks of ``node`` by its verb, and those of generated texts."""
+    return _by_verb(node) + tuple(
+        CheckKind(f"safety_{check.name}", check.blocking,
+                  f"At most {check.max_share:.1%} of the texts {_SAFETY[check.name]}; "
+                  f"action: {check.action}.")
+        for check in safety_checks(node, safety)
+    )  # fmt: skip
+
+
+def _by_verb(node: Node) -> tuple[CheckKind, ...]:
     if isinstance(node, Pin):
         return ()
     if isinstance(node, Table):

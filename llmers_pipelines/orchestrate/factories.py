@@ -153,7 +153,7 @@ def asset_for(
 
 def checks_for(node: Node, settings: Settings) -> dg.AssetChecksDefinition | None:
     """Return the checks of ``node``; the step computes them, these report what it found."""
-    kinds = checks_of(node)
+    kinds = checks_of(node, settings.safety)
     if not kinds:
         return None
     key = key_of(node)

@@ -153,6 +153,22 @@ def item_lines(part: Mapping[str, Any], *, limit: int = 1500) -> list[str]:
     return [f"{k}: {v}" for n, (k, v) in enumerate(cut) if v and (n == 0 or v != title)]
 
 
+def cut_lines(part: Mapping[str, Any], *, limit: int = 1500) -> list[str]:
+    """Return what ``item_lines`` leaves out of long values, one note per value ("" for none).
+
+    Such a value ends with an ellipsis in the prompt; its start is kept.
+    """
+    pairs = [(role.label, ", ".join(of_role(part, role))) for role in ROLES]
+    whole = [as_data(v) for column in TITLE.columns for v in [part.get(column)] if as_data(v)]
+    bounds = [("title", whole[0], 200)] if whole else []
+    bounds += [(label, text, limit) for label, text in (*pairs, *leftover(part))]
+    return [
+        f"{label}: the first {bound} of {len(text)} characters"
+        for label, text, bound in bounds
+        if len(text) > bound
+    ]
+
+
 def leftover(part: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (label, text) of the columns that have no known role."""
     known = {name for role in (TITLE, *ROLES) for name in role.columns}

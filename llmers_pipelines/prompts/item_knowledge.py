@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from .checks import about_item, refusal, repetition, thin
 from .describe import item_sentences
 from .domains import domain_of
-from .fields import DATA_RULE, as_data, fenced, item_lines, title_of, told
+from .fields import DATA_RULE, as_data, cut_lines, fenced, item_lines, title_of, told
 from .task import Context, Message, PromptTask, Row
 
 _NOUNS = "movie film book novel product item game track song article story"
@@ -54,6 +54,9 @@ class ItemKnowledge(PromptTask):
             {"role": "system", "content": system},
             {"role": "user", "content": fenced("item", lines)},
         ]
+
+    def left_out(self, row: Row, context: Context = None) -> list[str]:
+        return cut_lines(self._told(row, context))
 
     def ground(self, value: Mapping[str, Any], row: Row) -> list[str]:
         text = value["text"]

@@ -18,6 +18,7 @@ from .fields import (
     SIZE,
     TAGLINE,
     as_data,
+    cut_lines,
     fenced,
     item_lines,
     of_role,
@@ -105,6 +106,9 @@ class ItemSummary(PromptTask):
             {"role": "system", "content": system},
             {"role": "user", "content": fenced("item", lines)},
         ]
+
+    def left_out(self, row: Row, context: Context = None) -> list[str]:
+        return cut_lines(self._told(row, context))
 
     def row_schema(self, row: Row) -> dict[str, Any]:
         """Return the answer's schema; an item that says little of itself may not be spun out."""

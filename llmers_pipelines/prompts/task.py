@@ -70,6 +70,10 @@ class PromptTask(Component):
         """Return the messages: constant instructions first, the row's own data last."""
         raise NotImplementedError
 
+    def left_out(self, row: Row, context: Context = None) -> list[str]:
+        """Return what ``render`` cuts off this row's data, a note each; none tells all of it."""
+        return []
+
     def row_schema(self, row: Row) -> dict[str, Any] | None:
         """Return the JSON schema of this row's answer; None for free text."""
         return None if self.free_text else answer_schema(self.answer)

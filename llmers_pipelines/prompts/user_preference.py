@@ -92,6 +92,10 @@ class UserPreference(PromptTask):
             newest.append(entry)
         return newest[::-1]
 
+    def left_out(self, row: Row, context: Context = None) -> list[str]:
+        told, total = len(self.shown(row)), sum(1 for e in _history(row) if title_of(e))
+        return [f"history: the newest {told} of {total} entries"] if told < total else []
+
     def ground(self, value: Mapping[str, Any], row: Row) -> list[str]:
         text = value["text"]
         titles = [title_of(entry) for entry in _history(row)]

@@ -79,6 +79,12 @@ class ManifestStore:
         for path in sorted((self.root / dataset).glob("*/*/current.json")):
             yield self._read(path)
 
+    def versions(self, dataset: str, name: str) -> list[Manifest]:
+        """Return every version of an asset, newest first; ``name`` may be a pattern."""
+        paths = [p for p in (self.root / dataset).glob(f"{name}/*.json")
+                 if p.name != "current.json"]  # fmt: skip
+        return sorted(map(self._read, paths), key=lambda m: m.created, reverse=True)
+
     def datasets(self) -> list[str]:
         return sorted(p.name for p in self.root.glob("*") if p.is_dir())
 

@@ -18,7 +18,7 @@ PACKAGE = Path(llmers_pipelines.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_GROUND = {"plan", "config", "prices"}
+_GROUND = {"plan", "config", "prices", "safety"}
 _TEXTS = _GROUND | {"data", "prompts", "store"}
 _MODELS = _GROUND | {"data", "models"}
 _ENHANCE = _MODELS | {"enhance"}
@@ -27,7 +27,8 @@ _EVALUATE = _TRAIN | {"evaluate"}
 _LIBRARY = _EVALUATE | _TEXTS | {"registry", "llm", "encode", "derive"}
 _METHODS = {"recipe", "recipes", "api"}
 MAY_IMPORT = {
-    "naming": set(), "plan": {"naming"}, "prices": set(), "config": {"prices"},
+    "naming": set(), "plan": {"naming"}, "prices": set(), "safety": set(),
+    "config": {"prices", "safety"},
     "data": _GROUND, "store": _GROUND,
     "prompts": _GROUND | {"data"}, "llm": _TEXTS, "encode": _TEXTS, "derive": _TEXTS,
     "models": _MODELS, "enhance": _ENHANCE, "train": _TRAIN, "evaluate": _EVALUATE,

@@ -11,10 +11,12 @@ import pyarrow as pa
 from ...data.training import HISTORY, TRAIN, TrainingData
 from ...plan import Generate
 from ...store.manifests import CheckOutcome
+from ..checks import safety_checks
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
 from .derive import preview
 from .embed import _is_items, _is_splits
+from .safety import check_texts
 
 ACCEPTED = ("ok", "repaired", "fallback")
 
@@ -36,6 +38,8 @@ def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
         found["their authors saw"] = f"{spec.data_cutoff}{labels}"
         if ctx.settings.accept_contaminated:
             found["contaminated"] = "accepted"
+    if safety_checks(node, ctx.settings.safety):
+        found["safety checks"] = ctx.settings.safety.version(node.prefix)
     return found
 
 
@@ -57,7 +61,7 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
     try:
         result = run_task(
             node.task, rows, engine, ResponseStore(ctx.settings.data / "responses"),
-            sampling=_sampling(ctx), budget=budget, context=prompt_context(ctx),
+            sampling=sampling_of(ctx), budget=budget, context=prompt_context(ctx),
         )  # fmt: skip
     finally:
         engine.close()
@@ -66,21 +70,22 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
             f"{node.name}: {result.stopped}; {int(result.counts['llm_calls'])} answers are stored "
             "and will not be asked for again; raise the budget and run it once more"
         )
-    table = result.rows
+    table, judged = check_texts(result.rows, safety_checks(node, ctx.settings.safety))
     # Identity of the answers, not of the call: raw texts and keys may differ while rows agree.
-    told = [c for c in table.column_names if c not in ("raw", "request_key", "reason")]
+    beside = ("raw", "request_key", "reason", "truncated")
+    told = [c for c in table.column_names if c not in beside]
     told_from = columns_read(node.inputs, ctx)
     return Outcome(
         save_rows(table),
         hash_table(table.select(told)),
         rows=table.num_rows,
-        counts={**{k: v for k, v in result.counts.items() if k != "rows"},
+        counts={**{k: v for k, v in result.counts.items() if k != "rows"}, **judged.counts,
                 "model": engine.info.label, **({"note": note} if note else {})},
-        checks=_checks(node, table, rows, log, flags),
+        checks=_checks(node, table, rows, log, flags) + judged.checks,
         flags=flags,
         columns=_columns(table),
         lineage={c: told_from for c in table.column_names
-                 if c not in ("status", "reason", "prompt_revision", "model")},
+                 if c not in ("status", "reason", "prompt_revision", "model", "safety")},
         info={"preview": preview(table.select([c for c in table.column_names if c != "raw"]), 3),
               "prompt_revision": node.task.prompt_revision, "model": engine.info.label,
               "data_cutoff": engine.info.data_cutoff},
@@ -99,7 +104,7 @@ def count_requests(node: Generate, ctx: StepContext) -> dict[str, Any]:
     except StepError:
         return {"llm_calls": None, "stored": None}
     store = ResponseStore(ctx.settings.data / "responses")
-    seen = preview_task(node.task, rows, engine, store, sampling=_sampling(ctx),
+    seen = preview_task(node.task, rows, engine, store, sampling=sampling_of(ctx),
                         context=prompt_context(ctx))  # fmt: skip
     return {"rows": seen["rows"], "llm_calls": seen["llm_calls"], "stored": seen["stored"]}
 
@@ -215,7 +220,13 @@ def _engine(
     return make_engine(settings, recorded=recorded, scope=str(scope)), flags, note
 
 
-def _sampling(ctx: StepContext) -> Any:
+def engine_for(node: Generate, ctx: StepContext) -> tuple[Any, tuple[str, ...], str]:
+    """Return (engine, flags of its answers, a note where recorded answers could not be used)."""
+    return _engine(node, ctx, _log(node, ctx))
+
+
+def sampling_of(ctx: StepContext) -> Any:
+    """Return how answers are drawn, as configured."""
     from ...llm.protocol import Sampling
 
     s = ctx.settings
@@ -257,11 +268,13 @@ def _checks(
 def _columns(table: pa.Table) -> tuple[tuple[str, str, str], ...]:
     notes = {
         "text": "the accepted answer as one text; null where none was accepted",
-        "status": "ok, repaired, fallback, no_answer, quarantined",
+        "status": "ok, repaired, fallback, no_answer, quarantined, held",
+        "safety": "what the configured checks found in the text: check, kind, place, evidence",
         "reason": "why an answer was refused or is missing",
         "raw": "the answer as it came, also where it was refused",
         "request_key": "key in the response store",
         "prompt_revision": "task, revision and settings of the prompt",
         "model": "who answered",
+        "truncated": "what the prompt left out of the row's data; null where it told all of it",
     }
     return tuple((f.name, str(f.type), notes.get(f.name, "")) for f in table.schema)

@@ -47,6 +47,7 @@ def test_rows_come_back_in_order_with_all_columns(store: ResponseStore, books: l
     result = run_task(TASK, books, FakeEngine(good(books)), store, progress=False)
     assert result.rows.column_names == [
         "item_id", "text", "status", "reason", "raw", "request_key", "prompt_revision", "model",
+        "truncated",
     ]  # fmt: skip
     assert result.rows["item_id"].to_pylist() == [b["item_id"] for b in books]
     assert result.rows["text"].to_pylist() == list(good(books).values())
