@@ -21,22 +21,31 @@ from ..prompts.task import Context, PromptTask, Row
 from ..store.responses import ResponseStore
 from .asking import Ask, Asker, keyed
 from .budget import Budget
+from .meter import Meter
 from .outcome import Outcome, to_table
 from .progress import Progress, Report
 from .protocol import Engine, GenRequest, GenResult, Sampling
 
 COUNTS = ("rows", "llm_calls", "cache_hits", "recorded", "templated", "deduped", "repaired",
-          "quarantined", "no_answer", "fallback", "tokens_in", "tokens_out")  # fmt: skip
+          "quarantined", "no_answer", "fallback", "attempts", "throttled", "tokens_in",
+          "tokens_out", "tokens_cached", "money")  # fmt: skip
+FINAL = ("refusal", "content_filter")  # ends of an answer that asking again does not change
 Rows = pa.Table | Iterable[Row]
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """``rows``: one row per input row, in its order. ``stopped``: why a budget ended the run."""
+    """``rows``: one row per input row, in its order.
+
+    ``stopped``: why the run ended early (a budget, a dead endpoint); ``missing``: ids of the rows
+    that it left without an answer. ``notes``: what a person should know of the engine.
+    """
 
     rows: pa.Table
     counts: dict[str, float]
     stopped: str = ""
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def run_task(
@@ -47,6 +56,7 @@ def run_task(
     *,
     sampling: Sampling = Sampling(),
     budget: Budget | None = None,
+    meter: Meter | None = None,
     progress: Report | bool | None = None,
     context: Context = None,
     fallback: bool = False,
@@ -55,6 +65,7 @@ def run_task(
 ) -> RunResult:
     """Return the accepted answers of ``task`` for ``rows`` and what they cost.
 
+    ``budget`` bounds this call alone; a ``meter`` also the run and the day that it belongs to.
     ``store`` may be None only for the template engine. ``progress``: None shows it on stderr,
     False is silent, a function is called with (done, total, tokens). With ``fallback`` a row
     without an accepted answer gets the template's text, status "fallback" and the reason. Raises
@@ -69,14 +80,17 @@ def run_task(
         writer = store.writer(flush_rows=flush_rows, flush_seconds=flush_seconds)
     title = f"{task.produces} ({engine.info.kind})"
     with Progress(title, progress) as bar, writer or nullcontext():
-        asker = Asker(engine, store, budget or Budget(), bar, about, writer)
+        asker = Asker(engine, store, budget or Budget(), bar, about, writer, meter)
         outcomes = _answer(task, given, asker, sampling, context)
     if fallback:
         outcomes = [_fallback(task, outcome, context) for outcome in outcomes]
     counts = asker.counts + Counter(o.status for o in outcomes)
     done: dict[str, float] = {name: counts[name] for name in COUNTS}
     done |= {"rows": len(outcomes), "seconds": round(time.perf_counter() - began, 3)}
-    return RunResult(to_table(task, outcomes, engine.info.label), done, asker.stopped)
+    done["money"] = round(asker.money, 9)
+    rows_out = to_table(task, outcomes, engine.info.label)
+    notes = tuple(getattr(engine, "notes", ()))
+    return RunResult(rows_out, done, asker.stopped, tuple(asker.missing), notes)
 
 
 def preview_task(
@@ -153,6 +167,9 @@ def _judge(task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = Tr
     out = Outcome(ask.row_id, ask.row, raw=result.text, key=ask.key)
     if result.finish_reason == "length":
         return out.refused(f"the answer was cut at {ask.request.max_tokens} tokens")
+    if result.finish_reason in FINAL:
+        who = "the model" if result.finish_reason == "refusal" else "the provider's filter"
+        return out.refused(f"{who} refused to answer")
     try:
         parsed = task.parse(result.text)
         if parsed.value is None:
@@ -175,7 +192,8 @@ def _repair(
     again = []
     for ask in asks:
         refused = outcomes[ask.row_id]
-        if refused.status == "quarantined":
+        final = first[ask.key].finish_reason in FINAL
+        if refused.status == "quarantined" and not final:
             request = _repair_request(task, ask.request, first[ask.key], refused.reason)
             again.append(keyed(ask.row, request, asker.engine.info))
     second = asker.results(again)
