@@ -72,7 +72,7 @@ def run_task(
     ``ValueError`` where rows have no id or share one; a row's own failure is a status.
     """
     began = time.perf_counter()
-    given = _by_id(rows, task)
+    given = by_id(rows, task)
     about = {"task": task.produces, "prompt_revision": task.prompt_revision}
     template = engine.info.kind == "template"
     writer = None
@@ -106,7 +106,7 @@ def preview_task(
 
     The engine is asked for its identity alone: nothing is loaded or generated.
     """
-    given = _by_id(rows, task)
+    given = by_id(rows, task)
     askable = {i: row for i, row in given.items() if not task.unaskable(row, context)}
     asks = [keyed(row, render(task, i, row, sampling, context), engine.info)
             for i, row in askable.items()]  # fmt: skip
@@ -151,13 +151,15 @@ def _answer(
     results = asker.results(asks)
     grounded = asker.kind != "template"
     for ask in asks:
-        outcomes[ask.row_id] = _judge(task, ask, results[ask.key], grounded=grounded)
+        outcomes[ask.row_id] = judge_result(task, ask, results[ask.key], grounded=grounded)
     if asker.reads_prompts:
         _repair(task, asks, results, outcomes, asker)
     return [outcomes[row_id] for row_id in given]
 
 
-def _judge(task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True) -> Outcome:
+def judge_result(
+    task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True
+) -> Outcome:
     """Return the outcome of one result: ok, no_answer, or quarantined with the reason.
 
     The template speaks from the row itself, so rules against invention are not for it.
@@ -191,14 +193,12 @@ def _repair(
     """Ask refused rows once more: with the reason, or with twice the room where one was cut."""
     again = []
     for ask in asks:
-        refused = outcomes[ask.row_id]
-        final = first[ask.key].finish_reason in FINAL
-        if refused.status == "quarantined" and not final:
-            request = _repair_request(task, ask.request, first[ask.key], refused.reason)
+        request = repair_request(task, ask, first[ask.key], outcomes[ask.row_id])
+        if request is not None:
             again.append(keyed(ask.row, request, asker.engine.info))
     second = asker.results(again)
     for ask in again:
-        before, after = outcomes[ask.row_id], _judge(task, ask, second[ask.key])
+        before, after = outcomes[ask.row_id], judge_result(task, ask, second[ask.key])
         if after.status == "ok":
             now = dataclasses.replace(after, status="repaired", reason=before.reason)
         else:
@@ -207,9 +207,13 @@ def _repair(
         outcomes[ask.row_id] = now
 
 
-def _repair_request(
-    task: PromptTask, request: GenRequest, result: GenResult, reason: str
-) -> GenRequest:
+def repair_request(
+    task: PromptTask, ask: Ask, result: GenResult, refused: Outcome
+) -> GenRequest | None:
+    """Return the request that asks once more after a refused answer; None where there is none."""
+    request, reason = ask.request, refused.reason
+    if refused.status != "quarantined" or result.finish_reason in FINAL:
+        return None
     if result.finish_reason == "length":
         return dataclasses.replace(request, max_tokens=2 * request.max_tokens)
     more = (
@@ -230,7 +234,7 @@ def _fallback(task: PromptTask, outcome: Outcome, context: Context) -> Outcome:
     return dataclasses.replace(outcome, value=value, status="fallback")
 
 
-def _by_id(rows: Rows, task: PromptTask) -> dict[str, Row]:
+def by_id(rows: Rows, task: PromptTask) -> dict[str, Row]:
     """Return row by id; ``ValueError`` for a row without an id and for an id that occurs twice."""
     given: dict[str, Row] = {}
     for number, row in enumerate(rows.to_pylist() if isinstance(rows, pa.Table) else rows):

@@ -136,6 +136,19 @@ def count_requests(node: Generate, ctx: StepContext) -> dict[str, Any]:
     return {"rows": seen["rows"], "llm_calls": seen["llm_calls"], "stored": seen["stored"]}
 
 
+def pending_asks(node: Generate, ctx: StepContext) -> list[Any] | None:
+    """Return the requests of ``node`` that no stored answer serves; None without a model."""
+    from ...llm.factory import engine_info
+    from ...llm.pending import pending
+    from ...store.responses import ResponseStore
+
+    if _choice(node, ctx)[0] in ("template", "recorded"):
+        return None
+    store = ResponseStore(ctx.settings.data / "responses")
+    return pending(node.task, entity_rows(node, ctx), engine_info(ctx.settings), store,
+                   sampling=_sampling(ctx), context=prompt_context(ctx))  # fmt: skip
+
+
 def rendered_prompt(node: Generate, row_id: str, ctx: StepContext) -> list[dict[str, Any]]:
     """Return the messages that are rendered for one row now."""
     row = next((r for r in entity_rows(node, ctx) if str(r[node.task.id_column]) == row_id), None)

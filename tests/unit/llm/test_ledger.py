@@ -54,20 +54,24 @@ def test_a_refusal_says_whether_waiting_may_help() -> None:
     assert isinstance(other, Refusal) and (other.scope, other.part) == ("day", "calls")
 
 
-def _spend(path: Path, seed: int, result: Any) -> None:
+def _spend(path: Path, seed: int, result: Any, together: Any) -> None:
     """Make up to 60 calls under the shared bounds, some unmade, one process killed in a call."""
     draw = random.Random(seed)
     ledger = Ledger(path)
-    used = Use()
-    for number in range(60):
+    used, calls = Use(), 0
+    if seed != 3:
+        together.wait(60)
+    for _ in range(60):
         most = Use(1, draw.randint(10, 60), draw.randint(10, 60))
         found = ledger.hold(DAY, f"run{seed % 2}", "m", most, of_run=Use(tokens=2500),
                             of_day=Use(90, 4000, 4200))  # fmt: skip
         if isinstance(found, Refusal):
             continue
         real = Use(1, draw.randint(0, most.tokens), draw.randint(0, most.nanos))
-        if seed == 3 and number == 7:
-            result.put((used + real).__dict__)  # spent, and not yet booked
+        calls += 1
+        if seed == 3 and calls == 7:
+            together.wait(60)  # dies in its seventh call, while the others make theirs
+            result.put((used + real).__dict__)  # spent, and not booked
             result.close()
             result.join_thread()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -81,9 +85,12 @@ def _spend(path: Path, seed: int, result: Any) -> None:
 
 def test_processes_together_never_count_too_little_nor_exceed_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "spending.sqlite"
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(5)
     results = [context.Queue() for _ in range(5)]
-    workers = [context.Process(target=_spend, args=(path, n, q)) for n, q in enumerate(results)]
+    workers = [
+        context.Process(target=_spend, args=(path, n, q, together)) for n, q in enumerate(results)
+    ]
     for worker in workers:
         worker.start()
     reported = [Use(**q.get(timeout=60)) for q in results]
