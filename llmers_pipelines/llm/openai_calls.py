@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .chat_form import Completion, Form, chat_body, most_tokens, read_completion, sent_schema
@@ -49,6 +49,7 @@ class Calls:
     def __init__(self, engine: OpenAIEngine, stop: Stop) -> None:
         self.engine = engine
         self.stop = stop
+        self.http = engine.http  # one for all threads; a wrong address or key ends it here
         self._room = threading.Condition()
         self._held = 0
         self._answered_at = engine.clock.now()  # when the endpoint last did not ask to wait
@@ -65,12 +66,13 @@ class Calls:
             return None
         if done.verdict is None or done.verdict.completion is None:
             return GenResult.failed(request.row_id, done.error, **done.tally.counts())
-        found = done.verdict.completion
+        found, scrub = done.verdict.completion, self.http.scrub
+        served = scrub(found.served, always=True)
+        found = replace(found, text=scrub(found.text), served=served)
         schema = sent_schema(request, done.form)
         self.engine.seen.answered(self.engine.settings.model, schema, found)
-        scrub = self.engine.http.scrub
         return GenResult(
-            request.row_id, scrub(found.text), found.finish_reason, served=scrub(found.served),
+            request.row_id, found.text, found.finish_reason, served=found.served,
             **done.tally.counts(),
         )  # fmt: skip
 
@@ -158,8 +160,8 @@ class Calls:
         engine = self.engine
         verdict = None
         try:
-            reply = engine.http.post(path, body)
-            verdict = judge(reply, request, form, engine.http, engine.clock.wall(), read)
+            reply = self.http.post(path, body)
+            verdict = judge(reply, request, form, self.http, engine.clock.wall(), read)
             return verdict
         finally:
             self._settle(hold, verdict, most, guess, tally)

@@ -11,6 +11,9 @@ import pytest
 from loopback import BROKEN, Loopback, Say, completion, slow_down
 from shop import BOOKS, Shop
 
+from llmers_pipelines.orchestrate.context import StepError
+from llmers_pipelines.store.responses import ResponseStore
+
 SUMMARY = "item_summaries/item_summary"
 KEY = "sk-shop-0123456789abcdef0123"
 CHOICE = """
@@ -70,13 +73,12 @@ def test_a_run_a_free_second_run_and_what_it_cost(
         assert first["money"] == pytest.approx(used / 1e6) and used > 0
         assert len(server.asked) == BOOKS + 2
         server.asked.clear()
-        assert asked.run()["status"] == "reused"
         forced = asked.run("--force")
         assert (forced["llm_calls"], forced["cache_hits"], server.asked) == (0, BOOKS, [])
     assert fresh.ask("store", "verify") == {"responses": [], "vectors": []}
     moved = (fresh.home / "llmers.toml").read_text().replace(server.url, "http://127.0.0.1:9/v1")
     (fresh.home / "llmers.toml").write_text(moved)
-    assert asked.run()["status"] == "reused", "the endpoint is no part of the identity"
+    assert fresh.work(SUMMARY)[SUMMARY] == "reused", "the endpoint is no part of the identity"
 
 
 def test_a_budget_ends_the_run_and_a_later_one_goes_on(
@@ -90,8 +92,8 @@ def test_a_budget_ends_the_run_and_a_later_one_goes_on(
         assert stopped["tokens_in"] > 0 and stopped["money"] > 0
         assert "9 answers are stored" in stopped["error"]
         assert f"{BOOKS - 9} of {BOOKS} rows are missing (b" in stopped["error"]
-        money = asked.run("--budget-money", "0.0000001", code=1)
-        assert money["status"] == "budget reached" and "USD" in money["error"]
+        with pytest.raises(StepError, match=r"budget reached: 0 of 1e-07 USD; the next call"):
+            fresh.work(SUMMARY, budget_money=0.0000001)
         assert len(server.asked) == 9, "not even one call fits"
         rest = asked.run()
         assert (rest["llm_calls"], rest["cache_hits"]) == (BOOKS - 9, 9)
@@ -119,8 +121,8 @@ def test_a_dead_endpoint_fails_once_and_a_missing_price_is_named(
         assert row["llm_calls"] == 3 and len(server.asked) <= 3 + 4, "no retry of the step"
         toml = (fresh.home / "llmers.toml").read_text().replace('prices."shop/model"', "prices.m")
         (fresh.home / "llmers.toml").write_text(toml)
-        row = asked.run("--budget-money", "1", code=1)
-        assert '[prices."shop/model"] with input =' in row["error"]
+        with pytest.raises(StepError, match=r'\[prices\."shop/model"\] with input ='):
+            fresh.work(SUMMARY, budget_money=1.0)
 
 
 def test_the_key_is_nowhere(
@@ -149,8 +151,11 @@ def test_the_key_is_nowhere(
     assert "[key]" in second["error"]
     files = [f for f in fresh.home.rglob("*") if f.is_file()]
     assert len(files) > 20 and not [f for f in files if KEY.encode() in f.read_bytes()]
-    texts = fresh.ask("sql", "select raw from item_summaries.item_summary")
-    assert KEY not in str(texts)
+    store = ResponseStore(fresh.settings().data / "responses")  # its files are compressed
+    stored = str([table.to_pylist() for _, table in store.segments.read_all()])
+    assert "[key]" in stored and KEY not in stored
+    texts = fresh.ask("sql", "select raw, reason from item_summaries.item_summary")
+    assert "[key]" in str(texts) and KEY not in str(texts)
 
 
 def summary_of(text: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmers_pipelines.config import ConfigError, load_settings
+from llmers_pipelines.config import ConfigError, load_settings, secret
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def test_an_unknown_setting_names_the_file_and_the_near_one(toml) -> None:
     [
         ('[llm]\nengine = "magic"\n', "expected one of"),
         ('[llm]\nengine = "hf"\n', "needs llm.model"),
+        ('[llm]\nengine = "openai"\n', "needs llm.model"),
         ('[evaluation]\nseeds = "many"\n', "not a valid int"),
         ("[evaluation]\nseeds = 0\n", "at least 1"),
         ('[evaluation]\ncontrols = ["permutd"]\n', "permuted"),
@@ -79,3 +80,14 @@ def test_every_process_resolves_the_same_state(toml, tmp_path: Path, monkeypatch
     second = load_settings()
     assert (second.home, second.mlflow_uri) == (first.home, first.mlflow_uri)
     assert second.mlflow_uri.startswith("sqlite:////")
+
+
+def test_a_key_in_the_file_is_refused_without_showing_it(toml, monkeypatch) -> None:
+    path = toml('[llm]\napi_key = "sk-in-the-wrong-place"\n')
+    with pytest.raises(ConfigError, match=r"llm\.api_key.*llm\.api_key_env") as error:
+        load_settings(config=path)
+    assert "sk-in-the-wrong-place" not in str(error.value)
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-secret\n")
+    settings = load_settings(config=toml('[llm]\nengine = "openai"\nmodel = "m"\n'))
+    assert secret("OPENAI_API_KEY") == "sk-secret" and "sk-secret" not in repr(settings)
+    assert settings.engine_identity == "openai:m@", "the endpoint is no part of it"

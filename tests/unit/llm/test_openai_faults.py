@@ -9,6 +9,8 @@ from endpoint_kit import KEY, collect, engine_at, one, requests_of, run
 from loopback import BROKEN, RESET, Loopback, Say, slow_down, words
 
 from llmers_pipelines.llm.ledger import Use
+from llmers_pipelines.llm.openai import OpenAIEngine, OpenAISettings, address
+from llmers_pipelines.llm.protocol import EngineError
 from llmers_pipelines.prices import Price
 
 
@@ -144,3 +146,37 @@ def test_nobody_listens() -> None:
     found, why = collect(engine.generate(requests_of(3)))
     assert "Connection refused" in why and all(r.error for r in found)
     assert engine.meter.ledger.total(run="run").tokens == 0, "nothing was reached"
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"endpoint": "http://user:pass-word@a/v1"}, "llm.endpoint holds a user"),
+    ({"endpoint": "http://a/v1?key=pass-word"}, "llm.endpoint holds a user"),
+    ({"endpoint": "a.example/v1"}, "not an address"),
+    ({"api_key_env": "sk-pass-word"}, "the name of an environment variable"),
+    ({"api_key_env": "ODD_KEY"}, "does not hold a key"),
+])  # fmt: skip
+def test_settings_that_may_hold_a_secret_are_refused_unseen(
+    settings: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODD_KEY", "pass-word\nInjected: header")
+    engine = OpenAIEngine(OpenAISettings("m", **({"endpoint": "http://a/v1"} | settings)))
+    with pytest.raises(EngineError, match=says) as error:
+        list(engine.generate(requests_of(1)))
+    assert "pass-word" not in str(error.value)
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"model": ""}, "needs llm.model"), ({"schema": "strict"}, "full, lean, none"),
+    ({"token_limit": "tokens"}, "max_completion_tokens"), ({"concurrency": 0}, "at least 1"),
+    ({"timeout_seconds": 0}, "must be positive"),
+])  # fmt: skip
+def test_wrong_settings_say_the_mend(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(EngineError, match=says):
+        OpenAIEngine(OpenAISettings(**({"model": "m"} | settings)))
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://a/v1", "http://a/v1/", "http://a/v1/chat/completions"]
+)
+def test_the_base_address_is_found(endpoint: str) -> None:
+    assert address(endpoint) == "http://a/v1"
