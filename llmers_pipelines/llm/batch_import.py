@@ -161,7 +161,7 @@ def _answer(
     body, status = response.get("body"), response.get("status_code", 200)
     error = error_of(line.document) or error_of(body)
     if line.document.get("error") or status != 200 or (error and not _has_choices(body)):
-        code = error.get("code") or error.get("type") or ""
+        code = error.get("type") or error.get("code") or ""
         said = " ".join(str(error.get("message") or "").split())[:_SHOWN]
         done.failed[" ".join(filter(None, (f"HTTP {status}", str(code), said)))] += 1
         return None

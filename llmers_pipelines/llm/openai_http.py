@@ -137,7 +137,8 @@ def error_of(document: Any) -> Mapping[str, Any]:
         return {}
     error = document.get("error")
     if isinstance(error, Mapping):
-        return error
+        inner = error.get("error")  # batch outputs of vLLM wrap it twice
+        return inner if isinstance(inner, Mapping) else error
     if isinstance(error, str):
         return {"message": error}
     if document.get("object") == "error" or ("message" in document and "choices" not in document):

@@ -122,9 +122,9 @@ def test_what_failed_stays_missing_and_is_exported_again(desk: Desk) -> None:
                "error": {"code": "batch_expired", "message": "not done in time"}}  # fmt: skip
     refused = {"custom_id": lines[1]["custom_id"], "error": None, "response": {
         "status_code": 400, "body": {"error": {"message": "too long", "code": "bad"}}}}  # fmt: skip
-    vllm = {"id": "vllm-1", "custom_id": lines[2]["custom_id"], "response": {
-        "status_code": 400, "request_id": "x", "body": None}, "error": {
-        "object": "error", "message": "bad row", "type": "BadRequestError"}}  # fmt: skip
+    told = {"message": "bad row", "type": "BadRequestError", "param": None, "code": 400}
+    vllm = {"id": "vllm-1", "custom_id": lines[2]["custom_id"], "error": {"error": told},
+            "response": {"status_code": 400, "request_id": "x", "body": None}}  # fmt: skip
     back = desk.take([expired, refused, vllm, *map(answer, lines[3:])])
     assert back.stored == 2 and back.faults == []
     assert sorted(back.failed) == [
