@@ -291,6 +291,10 @@ def load_settings(**flags: Any) -> Settings:
         raise ConfigError(
             'llm.engine = "hf" needs llm.model: a local folder in Hugging Face form or a hub id'
         )
+    for f in dataclasses.fields(Settings):
+        if f.name.startswith("budget_") and getattr(settings, f.name) < 0:
+            name = f.name.removeprefix("budget_")
+            raise ConfigError(f"budget.{name} = {getattr(settings, f.name)}; 0 means no bound")
     if settings.engine == "openai" and not settings.model:
         raise ConfigError(
             'llm.engine = "openai" needs llm.model: the name by which the endpoint knows the model'

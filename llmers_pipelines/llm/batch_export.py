@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ def export_batch(
     Each key is written once, whichever assets ask it. Raises ``EngineError`` where such files are
     there already: an old part sent once more would be paid for once more.
     """
-    if there := sorted(out.parent.glob(f"{out.stem}*{out.suffix}")):
+    own = re.compile(rf"{re.escape(out.stem)}(-\d{{4}})?{re.escape(out.suffix)}")
+    if there := sorted(f for f in out.parent.glob("*") if own.fullmatch(f.name)):
         raise EngineError(f"{there[0]} is there already; give another --out, or move it away")
     out.parent.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()

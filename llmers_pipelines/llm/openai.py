@@ -165,14 +165,14 @@ class OpenAIEngine:
 
 def address(endpoint: str) -> str:
     """Return the base address without a trailing path; ``EngineError`` where it cannot be one."""
+    # The value is not shown: what stands there by mistake may be a key.
     mend = "write the base address, such as https://api.example.com/v1"
     parts = urlsplit(endpoint)
     if parts.username or parts.password or parts.query or parts.fragment:
-        # The value is not shown: what stands there may be a key.
         raise EngineError(f"llm.endpoint holds a user, a query or a fragment; {mend}, and give the "
                           "key in the variable that llm.api_key_env names")  # fmt: skip
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise EngineError(f"llm.endpoint = {endpoint!r}: not an address; {mend}")
+        raise EngineError(f"llm.endpoint is not an address of the web; {mend}")
     return re.sub(r"/(chat/completions|completions|embeddings)?/*$", "", endpoint)
 
 
@@ -199,6 +199,9 @@ def _checked(settings: OpenAISettings) -> OpenAISettings:
         if (value := getattr(settings, name)) not in allowed:
             toml = {"schema": "schema_form"}.get(name, name)
             raise EngineError(f"llm.{toml} = {value!r}; expected one of {', '.join(allowed)}")
+    for name in ("requests_per_minute", "tokens_per_minute"):
+        if (value := getattr(settings, name)) < 0:
+            raise EngineError(f"llm.{name} = {value}; 0 means no bound")
     for name in ("concurrency", "attempts"):
         if (value := getattr(settings, name)) < 1:
             raise EngineError(f"llm.{name} = {value}; at least 1 is needed")

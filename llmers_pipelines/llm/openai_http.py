@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -54,6 +55,7 @@ class Http:
 
     def __init__(self, endpoint: str, key: str, *, timeout: float, connections: int) -> None:
         self.endpoint = endpoint
+        self.host = host_of(endpoint)
         self._key = key
         self._timeout = timeout
         self._session = requests.Session()
@@ -127,6 +129,11 @@ class Http:
 
     def close(self) -> None:
         self._session.close()
+
+
+def host_of(endpoint: str) -> str:
+    """Return how messages name an endpoint: a path may hold what nobody should read."""
+    return urlsplit(endpoint).netloc
 
 
 def error_of(document: Any) -> Mapping[str, Any]:

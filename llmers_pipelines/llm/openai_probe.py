@@ -46,7 +46,7 @@ def choose(engine: OpenAIEngine, requests: Sequence[ChoiceRequest]) -> Iterator[
         likeliest = first_tokens(done.verdict.document)
         if likeliest is None:
             stop.now(
-                f"{engine.settings.endpoint} tells no log-probabilities (logprobs), so choices "
+                f"{engine.http.host} tells no log-probabilities (logprobs), so choices "
                 'cannot be ranked; use one that does, or llm.engine = "hf"'
             )
             return None

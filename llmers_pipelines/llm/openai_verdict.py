@@ -67,7 +67,7 @@ def judge(
         return _refused(reply, request, form, said, told)
     if status == 413:
         return Verdict("row", told)
-    return Verdict("stop", _final(status, told, http.endpoint))
+    return Verdict("stop", _final(status, told, http.host))
 
 
 def _status(reply: Reply) -> int:
@@ -114,19 +114,19 @@ def _refused(reply: Reply, request: GenRequest, form: Form, said: str, told: str
     return Verdict("row", told)
 
 
-def _final(status: int, told: str, endpoint: str) -> str:
+def _final(status: int, told: str, host: str) -> str:
     if status in (401, 403):
         return (
-            f"{endpoint} refuses the key ({told}); set the variable that llm.api_key_env names, "
+            f"{host} refuses the key ({told}); set the variable that llm.api_key_env names, "
             "and check what the key may use"
         )
     if status == 402:
-        return f"{endpoint} wants to be paid first ({told})"
+        return f"{host} wants to be paid first ({told})"
     if status in (404, 405):
         return (
-            f"{endpoint} knows no such path or model ({told}); check llm.endpoint (it usually ends "
+            f"{host} knows no such path or model ({told}); check llm.endpoint (it usually ends "
             "in /v1) and llm.model"
         )
     if 300 <= status < 400:
-        return f"{endpoint} redirects ({told}); set llm.endpoint to where it leads"
-    return f"{endpoint} refuses the request ({told})"
+        return f"{host} redirects ({told}); set llm.endpoint to where it leads"
+    return f"{host} refuses the request ({told})"

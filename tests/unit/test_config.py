@@ -46,6 +46,7 @@ def test_an_unknown_setting_names_the_file_and_the_near_one(toml) -> None:
         ('[llm]\nengine = "magic"\n', "expected one of"),
         ('[llm]\nengine = "hf"\n', "needs llm.model"),
         ('[llm]\nengine = "openai"\n', "needs llm.model"),
+        ("[budget]\nmoney_per_day = -1\n", "budget.money_per_day = -1.0; 0 means no bound"),
         ('[evaluation]\nseeds = "many"\n', "not a valid int"),
         ("[evaluation]\nseeds = 0\n", "at least 1"),
         ('[evaluation]\ncontrols = ["permutd"]\n', "permuted"),
