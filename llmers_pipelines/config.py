@@ -42,7 +42,7 @@ class Settings:
     data_root: Path | None = None
     config_file: Path | None = None
     dataset: str = "sample"
-    engine: str = "auto"  # (identity) auto | template | recorded | hf
+    engine: str = "auto"  # (identity) auto | template | recorded | hf | openai
     model: str = ""  # (identity) local folder or hub id of the language model
     model_revision: str = ""  # (identity)
     max_tokens: int = 512  # (identity) per answer
@@ -50,8 +50,24 @@ class Settings:
     llm_seed: int = 0  # (identity)
     accept_contaminated: bool = False  # use recorded answers that may have seen test rows, marked
     encoder: str = "auto"  # (identity) auto | minilm | tfidf | local folder or hub id
+    endpoint: str = ""  # base address of an OpenAI-compatible interface
+    api_key_env: str = "OPENAI_API_KEY"  # the variable that holds its key
+    concurrency: int = 8  # requests at once
+    requests_per_minute: int = 0  # 0 = no bound
+    tokens_per_minute: int = 0
+    timeout_seconds: float = 120.0  # of one request
+    attempts: int = 4  # of one request; waits that the endpoint asks for are none
+    throttle_seconds: float = 600.0  # how long it may ask to wait
+    schema_form: str = "full"  # full | lean (without limits of length and range) | none
+    token_limit: str = "max_tokens"  # or max_completion_tokens
     budget_calls: int = 0  # 0 = no bound
     budget_tokens: int = 0
+    budget_money: float = 0.0
+    budget_calls_per_day: int = 0  # days are UTC; over all processes
+    budget_tokens_per_day: int = 0
+    budget_money_per_day: float = 0.0
+    batch_requests: int = 50_000  # most of one batch file
+    batch_megabytes: int = 200
     batch_tokens: int = 0  # 0 = the engine's own choice
     device: str = "auto"
     threads: int = 1
@@ -140,12 +156,21 @@ _KEYS = {
     "llm.engine": "engine", "llm.model": "model", "llm.revision": "model_revision",
     "llm.max_tokens": "max_tokens", "llm.temperature": "temperature", "llm.seed": "llm_seed",
     "llm.batch_tokens": "batch_tokens", "llm.accept_contaminated": "accept_contaminated",
+    "llm.endpoint": "endpoint", "llm.api_key_env": "api_key_env",
+    "llm.concurrency": "concurrency", "llm.requests_per_minute": "requests_per_minute",
+    "llm.tokens_per_minute": "tokens_per_minute", "llm.timeout_seconds": "timeout_seconds",
+    "llm.attempts": "attempts", "llm.throttle_seconds": "throttle_seconds",
+    "llm.schema_form": "schema_form", "llm.token_limit": "token_limit",
     "encoder.name": "encoder",
     "budget.calls": "budget_calls", "budget.tokens": "budget_tokens",
+    "budget.money": "budget_money", "budget.calls_per_day": "budget_calls_per_day",
+    "budget.tokens_per_day": "budget_tokens_per_day",
+    "budget.money_per_day": "budget_money_per_day",
+    "batch.requests": "batch_requests", "batch.megabytes": "batch_megabytes",
     "train.device": "device", "train.threads": "threads",
     "evaluation.seeds": "seeds", "evaluation.controls": "controls",
 }  # fmt: skip
-_ENGINES = ("auto", "template", "recorded", "hf")
+_ENGINES = ("auto", "template", "recorded", "hf", "openai")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True,
           "0": False, "false": False, "no": False, "off": False}  # fmt: skip
 _CONTROLS = ("permuted", "gaussian", "template")
@@ -226,6 +251,11 @@ def _coerce(name: str, value: Any, where: str) -> Any:
     return value
 
 
+def secret(variable: str) -> str:
+    """Return the secret that an environment variable holds, or ""; no setting ever holds one."""
+    return os.environ.get(variable, "").strip()
+
+
 def _from_environment() -> dict[str, Any]:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Settings):
@@ -277,6 +307,14 @@ def load_settings(**flags: Any) -> Settings:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", settings.device):
         raise ConfigError(
             f"train.device = {settings.device!r}; expected auto, cpu, cuda, cuda:0, ... or mps"
+        )
+    for f in dataclasses.fields(Settings):
+        if f.name.startswith("budget_") and getattr(settings, f.name) < 0:
+            name = f.name.removeprefix("budget_")
+            raise ConfigError(f"budget.{name} = {getattr(settings, f.name)}; 0 means no bound")
+    if settings.engine == "openai" and not settings.model:
+        raise ConfigError(
+            'llm.engine = "openai" needs llm.model: the name by which the endpoint knows the model'
         )
     if settings.seeds < 1:
         raise ConfigError(f"evaluation.seeds = {settings.seeds}; at least 1 is needed")

@@ -31,14 +31,15 @@ from .common import (
 @click.option("--device", help="cpu, cuda or auto.")
 @click.option("--budget-calls", type=int, help="Stop cleanly after this many LLM calls.")
 @click.option("--budget-tokens", type=int, help="Stop cleanly after this many tokens.")
+@click.option("--budget-money", type=float, help="Stop cleanly after this much money.")
 @click.option("--seeds", type=int, help="Seeds per arm of the evaluation.")
 @click.option("--versions", type=click.Path(), help="Write each asset's versions as JSON here.")
 @json_option
 @settings_options
 def run(
     what: tuple[str, ...], dataset: str | None, force: bool, device: str | None,
-    budget_calls: int | None, budget_tokens: int | None, seeds: int | None, versions: str | None,
-    as_json: bool, **flags,
+    budget_calls: int | None, budget_tokens: int | None, budget_money: float | None,
+    seeds: int | None, versions: str | None, as_json: bool, **flags,
 ) -> None:  # fmt: skip
     """Materialize WHAT (methods, families, groups, asset keys or 'all') with its inputs."""
     from ..orchestrate.build import build_plan
@@ -57,7 +58,8 @@ def run(
         if sys.stderr.isatty():
             note(f"  {next(done):3}/{len(nodes)}  {status:12}  {name:56} {seconds:7.1f} s")
 
-    limits = {"device": device, "budget_calls": budget_calls, "budget_tokens": budget_tokens}
+    limits = {"device": device, "budget_calls": budget_calls, "budget_tokens": budget_tokens,
+              "budget_money": budget_money}  # fmt: skip
     report = launch(
         plan, nodes, dataset, settings, force=force,
         limits={k: v for k, v in limits.items() if v},
@@ -80,12 +82,31 @@ def _show(report: dict) -> None:
     reused = sum(r["status"] == "reused" for r in rows)
     calls = sum(r["llm_calls"] for r in rows)
     click.echo(
-        f"\n{done} materialized, {reused} reused, {calls} LLM calls, {report['seconds']} s, "
-        f"run {report['run_id'] or 'not needed'}"
+        f"\n{done} materialized, {reused} reused, {calls} LLM calls{_cost(rows)}, "
+        f"{report['seconds']} s, run {report['run_id'] or 'not needed'}"
     )
     for row in rows:
+        if row.get("notes"):
+            note(f"note: {row['key']}: {row['notes']}", fg="yellow")
         if row.get("error"):
-            note(f"failed: {row['key']}: {row['error']}", fg="red")
+            state = "failed" if row["status"] != "budget reached" else row["status"]
+            note(f"{state}: {row['key']}: {row['error']}", fg="red")
+
+
+def _cost(rows: list[dict]) -> str:
+    """Return tokens, money, failed attempts and waits of a run, where there were any."""
+    total = {name: sum(r[name] for r in rows) for name in (
+        "tokens_in", "tokens_out", "money", "attempts", "llm_calls", "throttled")}  # fmt: skip
+    parts = []
+    if tokens := total["tokens_in"] + total["tokens_out"]:
+        parts.append(f"{tokens:,} tokens")
+    if total["money"]:
+        parts.append(f"money {total['money']:.6g}")
+    if (failed := total["attempts"] - total["llm_calls"]) > 0:
+        parts.append(f"{failed} attempts more")
+    if total["throttled"]:
+        parts.append(f"{total['throttled']} times asked to wait")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 @click.command(epilog="Example: llmers compare --dataset sample --out report.md")

@@ -11,9 +11,10 @@ from typing import Any
 from ..store.responses import Answer, ResponseStore, Writer, response_key
 from .budget import Budget, Spent
 from .keys import request_json
+from .meter import Meter
 from .neutral import neutral_request
 from .progress import Progress
-from .protocol import Engine, EngineInfo, GenRequest, GenResult
+from .protocol import Engine, EngineInfo, EngineStopped, GenRequest, GenResult
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def keyed(row: Mapping[str, Any], request: GenRequest, info: EngineInfo) -> Ask:
 class Asker:
     """Asks one engine on behalf of one run. ``about``: task and prompt revision of the answers.
 
-    ``counts``: llm_calls, cache_hits, recorded, templated, deduped, tokens_in, tokens_out. Every
-    ask is one of: a call, a hit, recorded, templated, deduped, or without a result.
+    ``counts``: llm_calls, cache_hits, recorded, templated, deduped, tokens_in, tokens_out, ...
+    Every ask is one of: a call, a hit, recorded, templated, deduped, or without a result.
+    ``stopped``: why nothing more is asked; ``missing``: rows that it left without an answer.
     """
 
     engine: Engine
@@ -52,11 +54,18 @@ class Asker:
     bar: Progress
     about: Mapping[str, str]
     writer: Writer | None = None
+    meter: Meter | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    money: float = 0.0
     stopped: str = ""
+    missing: dict[str, None] = field(default_factory=dict)  # row ids, in order
 
     def __post_init__(self) -> None:
-        self.spent = Spent(self.budget)
+        self.spent = self.meter or Spent(self.budget)
+        if self.metered and self.budget != Budget():
+            raise ValueError(
+                f"the {self.kind} engine keeps to the budget of its own meter; give it there"
+            )
         if self.store is None and self.kind != "template":
             raise ValueError(
                 f"the {self.kind} engine needs a response store: its answers are paid for"
@@ -71,6 +80,11 @@ class Asker:
         """True for language models. What answers by row has nothing to look up or to repair."""
         return "prompts" in self.engine.info.capabilities
 
+    @property
+    def metered(self) -> bool:
+        """True for engines that book each attempt themselves, before it is made."""
+        return "metered" in self.engine.info.capabilities
+
     def results(self, asks: Sequence[Ask]) -> dict[str, GenResult]:
         """Return a result for every key of ``asks``; what was not asked is an error with a why."""
         wanted: dict[str, Ask] = {}
@@ -79,7 +93,7 @@ class Asker:
         results: dict[str, GenResult] = {}
         if self.reads_prompts and self.store is not None:
             found = self.store.lookup(wanted)
-            results = {key: _from_store(answer) for key, answer in found.items()}
+            results = {key: from_store(answer) for key, answer in found.items()}
             self.counts["cache_hits"] += len(results)
         self.counts["deduped"] += len(asks) - len(wanted)
         missing = [ask for key, ask in wanted.items() if key not in results]
@@ -87,28 +101,41 @@ class Asker:
         for ask in missing:
             reason = self.stopped or "the engine gave no result for this row"
             results.setdefault(ask.key, GenResult.failed(ask.row_id, reason))
+        if self.stopped:
+            left = (a.row_id for a in asks if results[a.key].error == self.stopped)
+            self.missing |= dict.fromkeys(left)
         return results
 
     def _generate(self, asks: Sequence[Ask]) -> dict[str, GenResult]:
         """Ask the engine and store each answer as it arrives. A budget ends list or stream."""
-        left = self.spent.calls_left if self.reads_prompts else None
-        if left is not None and len(asks) > left:
-            self.stopped = f"budget reached: {self.budget.calls} calls"
-            asks = asks[:left]
+        asks = self._affordable(asks)
         by_row = {ask.row_id: ask for ask in asks}
         results: dict[str, GenResult] = {}
         if not asks:
             return results
         self.bar.more(len(asks))
         kept = frozenset() if self.reads_prompts else self._kept(asks)
-        for result in self.engine.generate([ask.sent for ask in asks], halt=self._halt):
-            ask = by_row[result.row_id]
-            results[ask.key] = result
-            self._count(result)
-            self.bar.advance(result.tokens_in + result.tokens_out)
-            if self.writer is not None and not result.error and ask.key not in kept:
-                self._put(self.writer, ask, result)
+        try:
+            for result in self.engine.generate([ask.sent for ask in asks], halt=self._halt):
+                ask = by_row[result.row_id]
+                results[ask.key] = result
+                self._count(result)
+                self.bar.advance(result.tokens_in + result.tokens_out)
+                if self.writer is not None and not result.error and ask.key not in kept:
+                    self._put(self.writer, ask, result)
+        except EngineStopped as reason:
+            self.stopped = self.stopped or str(reason)
         return results
+
+    def _affordable(self, asks: Sequence[Ask]) -> Sequence[Ask]:
+        """Return the asks for which calls are left; a metered engine sees to that itself."""
+        if self.metered:
+            return () if self.stopped else asks
+        left = self.spent.calls_left if self.reads_prompts else None
+        if left is not None and len(asks) > left:
+            self.stopped = self.spent.no_calls
+            asks = asks[:left]
+        return asks
 
     def _kept(self, asks: Sequence[Ask]) -> frozenset[str]:
         """Return the keys that an earlier run stored: recorded answers are read again each time."""
@@ -117,6 +144,8 @@ class Asker:
         return frozenset(self.store.known(ask.key for ask in asks))
 
     def _halt(self) -> bool:
+        if self.metered:
+            return bool(self.stopped)
         if self.reads_prompts:
             self.stopped = self.stopped or self.spent.stopped
         return bool(self.stopped and self.spent.stopped)
@@ -126,15 +155,25 @@ class Asker:
             name = "templated" if self.kind == "template" else "recorded"
             self.counts[name] += not result.error
             return
-        if result.error and not result.tokens_in:
-            return  # refused before the model ran: nothing was paid
+        paid = not result.error or result.tokens_in > 0
+        if paid or self.metered:
+            self.counts["attempts"] += result.attempts
+            self.counts["throttled"] += result.throttled
+        if not paid:
+            return  # refused before the model ran
         self.counts["llm_calls"] += 1
         self.counts["tokens_in"] += result.tokens_in
         self.counts["tokens_out"] += result.tokens_out
-        self.spent.add(result.tokens_in + result.tokens_out)
+        self.counts["tokens_cached"] += result.cached
+        self.money += result.money
+        if not self.metered:
+            self.spent.add(result.tokens_in, result.tokens_out)
+            if self.meter is not None:
+                self.money += self.meter.money(result.tokens_in, result.tokens_out)
 
     def _put(self, writer: Writer, ask: Ask, result: GenResult) -> None:
         info = self.engine.info
+        libraries = dict(info.libraries) | ({"served": result.served} if result.served else {})
         writer.put(
             text=result.text,
             finish_reason=result.finish_reason,
@@ -144,13 +183,14 @@ class Asker:
             tokens_out=result.tokens_out,
             engine=info.kind,
             model=info.label,
-            libraries=json.dumps(dict(info.libraries), sort_keys=True),
+            libraries=json.dumps(libraries, sort_keys=True),
             row_id=ask.row_id,
             **self.about,
         )
 
 
-def _from_store(answer: Answer) -> GenResult:
+def from_store(answer: Answer) -> GenResult:
+    """Return a stored answer as a result."""
     return GenResult(
         "", answer.text, answer.finish_reason, answer.tokens_in, answer.tokens_out,
         key=answer.key, cache_hit=True,

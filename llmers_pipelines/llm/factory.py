@@ -7,19 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from ..data.recorded import RecordedFile, Recording, read_recording
+from .meter import Meter
 from .protocol import Engine, EngineError, EngineInfo
 
-ENGINES = ("template", "recorded", "hf")
+ENGINES = ("template", "recorded", "hf", "openai")
 
 
 def make_engine(
-    settings: Any, *, recorded: RecordedFile | Recording | None = None, scope: str = "default"
+    settings: Any,
+    *,
+    recorded: RecordedFile | Recording | None = None,
+    scope: str = "default",
+    meter: Meter | None = None,
 ) -> Engine:
     """Return the engine that ``settings`` (``config.Settings``) names.
 
     ``recorded`` are the data set's recorded answers to the task at hand; ``auto`` uses them where
     they exist and the template elsewhere. ``scope`` (data set and kind of row) keeps the row
-    versions of different imports of one file apart.
+    versions of different imports of one file apart. ``meter``: the bounds of the run, for engines
+    that book their calls beforehand.
     """
     kind = resolve_kind(settings, recorded)
     match kind:
@@ -35,6 +41,10 @@ def make_engine(
             place = re.sub(r"[^A-Za-z0-9_.-]+", "_", scope)
             folder = Path(settings.data) / "imports" / place / recording.sha256[:16]
             return RecordedEngine(recording, ImportManifest(folder))
+        case "openai":
+            from .openai import OpenAIEngine, settings_of
+
+            return OpenAIEngine(settings_of(settings), meter)
         case _:
             from .hf import HfEngine
 
@@ -45,7 +55,12 @@ def engine_info(
     settings: Any, *, recorded: RecordedFile | Recording | None = None
 ) -> EngineInfo:
     """Return what ``make_engine`` would say of itself, without loading a model."""
-    if resolve_kind(settings, recorded) == "hf":
+    kind = resolve_kind(settings, recorded)
+    if kind == "openai":
+        from . import openai
+
+        return openai.describe(openai.settings_of(settings))
+    if kind == "hf":
         from .hf import describe
 
         return describe(_hf_settings(settings))

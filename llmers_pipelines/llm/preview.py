@@ -15,7 +15,7 @@ from .asking import Ask, keyed
 from .budget import Budget
 from .neutral import COMMON, found_marks
 from .protocol import Engine, GenResult, Message, Sampling
-from .runner import judge, render, repair_request, run_task
+from .runner import judge_result, render, repair_request, run_task
 
 CHARACTERS_PER_TOKEN = 4
 Count = Callable[[Sequence[Message]], int]
@@ -75,9 +75,10 @@ def _answers(
     if result is None:
         return []
     answers = [_told(task, first, result, source, engine)]
-    if answers[0]["refused"] and "prompts" in engine.info.capabilities:
-        refused = answers[0]["refused"]
-        again = keyed(first.row, repair_request(task, first.request, result, refused), engine.info)
+    outcome = judge_result(task, first, result, grounded=engine.info.kind != "template")
+    repair = repair_request(task, first, result, outcome)
+    if repair is not None and "prompts" in engine.info.capabilities:
+        again = keyed(first.row, repair, engine.info)
         answers[0]["repair"] = [dict(m) for m in again.sent.messages[len(first.sent.messages) :]]
         answers[0]["repair"] = answers[0]["repair"] or (
             f"the same question with room for {again.request.max_tokens} tokens"
@@ -113,7 +114,7 @@ def _told(
     task: PromptTask, ask: Ask, result: GenResult, source: Mapping[str, Any], engine: Engine
 ) -> dict[str, Any]:
     """Return one answer as people read it: raw, parsed, accepted or why not."""
-    outcome = judge(task, ask, result, grounded=engine.info.kind != "template")
+    outcome = judge_result(task, ask, result, grounded=engine.info.kind != "template")
     parsed = task.parse(result.text)
     return {
         **source, "raw": result.text, "finish_reason": result.finish_reason,

@@ -17,6 +17,7 @@ CAPABILITIES = {
     "prefix_score": "candidates of one request share the computation of its prompt",
     "hidden_layers": "embed() reads any layer",
     "lora": "loads an adapter",
+    "metered": "books every attempt by itself, before it is made",
 }
 Message = Mapping[str, Any]  # {"role": ..., "content": str | list of parts}
 Halt = Callable[[], bool]  # True: begin no further batch
@@ -24,6 +25,10 @@ Halt = Callable[[], bool]  # True: begin no further batch
 
 class EngineError(RuntimeError):
     """An engine cannot be used at all; a single row's failure is a value, never this."""
+
+
+class EngineStopped(EngineError):
+    """An engine begins nothing more (budget, quota, dead endpoint). What it yielded stands."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class EngineInfo:
     adapter, tokenizer with its chat template), not what computes it (kind, dtype, libraries).
     """
 
-    kind: str  # template | recorded | hf | fake | ...
+    kind: str  # template | recorded | hf | openai | fake | ...
     model: str  # name for people
     weights_sha256: str = ""
     tokenizer_sha256: str = ""
@@ -101,17 +106,24 @@ class GenRequest:
 
 @dataclass(frozen=True)
 class GenResult:
-    """One answer, or the reason why there is none (``error``; then ``text`` is empty)."""
+    """One answer, or the reason why there is none (``error``; then ``text`` is empty).
+
+    Tokens and money are those of all attempts together, failed ones included.
+    """
 
     row_id: str
     text: str = ""
-    finish_reason: str = "stop"  # stop | length | error
+    finish_reason: str = "stop"  # stop | length | refusal | content_filter | error
     tokens_in: int = 0
     tokens_out: int = 0
     error: str = ""
     key: str = ""
     cache_hit: bool = False
     attempts: int = 1
+    cached: int = 0  # of tokens_in: those that the endpoint had cached
+    money: float = 0.0
+    throttled: int = 0  # times that the endpoint asked to wait; these are no attempts
+    served: str = ""  # what the endpoint says which model answered
 
     @classmethod
     def failed(cls, row_id: str, error: str, **counts: Any) -> GenResult:

@@ -21,23 +21,31 @@ from ..prompts.task import Context, PromptTask, Row
 from ..store.responses import ResponseStore
 from .asking import Ask, Asker, keyed
 from .budget import Budget
+from .meter import Meter
 from .outcome import Outcome, to_table
 from .progress import Progress, Report
 from .protocol import Engine, GenRequest, GenResult, Sampling
 
 COUNTS = ("rows", "llm_calls", "cache_hits", "recorded", "templated", "deduped", "repaired",
-          "quarantined", "no_answer", "fallback", "truncated", "tokens_in",
-          "tokens_out")  # fmt: skip
+          "quarantined", "no_answer", "fallback", "truncated", "attempts", "throttled",
+          "tokens_in", "tokens_out", "tokens_cached", "money")  # fmt: skip
+FINAL = ("refusal", "content_filter")  # ends of an answer that asking again does not change
 Rows = pa.Table | Iterable[Row]
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """``rows``: one row per input row, in its order. ``stopped``: why a budget ended the run."""
+    """``rows``: one row per input row, in its order.
+
+    ``stopped``: why the run ended early (a budget, a dead endpoint); ``missing``: ids of the rows
+    that it left without an answer. ``notes``: what a person should know of the engine.
+    """
 
     rows: pa.Table
     counts: dict[str, float]
     stopped: str = ""
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def run_task(
@@ -48,6 +56,7 @@ def run_task(
     *,
     sampling: Sampling = Sampling(),
     budget: Budget | None = None,
+    meter: Meter | None = None,
     progress: Report | bool | None = None,
     context: Context = None,
     fallback: bool = False,
@@ -56,6 +65,7 @@ def run_task(
 ) -> RunResult:
     """Return the accepted answers of ``task`` for ``rows`` and what they cost.
 
+    ``budget`` bounds this call alone; a ``meter`` also the run and the day that it belongs to.
     ``store`` may be None only for the template engine. ``progress``: None shows it on stderr,
     False is silent, a function is called with (done, total, tokens). With ``fallback`` a row
     without an accepted answer gets the template's text, status "fallback" and the reason. Raises
@@ -70,7 +80,7 @@ def run_task(
         writer = store.writer(flush_rows=flush_rows, flush_seconds=flush_seconds)
     title = f"{task.produces} ({engine.info.kind})"
     with Progress(title, progress) as bar, writer or nullcontext():
-        asker = Asker(engine, store, budget or Budget(), bar, about, writer)
+        asker = Asker(engine, store, budget or Budget(), bar, about, writer, meter)
         outcomes = _answer(task, given, asker, sampling, context)
     if fallback:
         outcomes = [_fallback(task, outcome, context) for outcome in outcomes]
@@ -78,7 +88,10 @@ def run_task(
     counts["truncated"] = sum(bool(o.left_out) for o in outcomes)
     done: dict[str, float] = {name: counts[name] for name in COUNTS}
     done |= {"rows": len(outcomes), "seconds": round(time.perf_counter() - began, 3)}
-    return RunResult(to_table(task, outcomes, engine.info.label), done, asker.stopped)
+    done["money"] = round(asker.money, 9)
+    rows_out = to_table(task, outcomes, engine.info.label)
+    notes = tuple(getattr(engine, "notes", ()))
+    return RunResult(rows_out, done, asker.stopped, tuple(asker.missing), notes)
 
 
 def preview_task(
@@ -139,7 +152,7 @@ def _answer(
     results = asker.results(asks)
     grounded = asker.kind != "template"
     for ask in asks:
-        outcomes[ask.row_id] = judge(task, ask, results[ask.key], grounded=grounded)
+        outcomes[ask.row_id] = judge_result(task, ask, results[ask.key], grounded=grounded)
     if asker.reads_prompts:
         _repair(task, asks, results, outcomes, asker)
     if asker.kind != "recorded":  # nobody knows what those prompts told
@@ -149,7 +162,9 @@ def _answer(
     return [outcomes[row_id] for row_id in given]
 
 
-def judge(task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True) -> Outcome:
+def judge_result(
+    task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True
+) -> Outcome:
     """Return the outcome of one result: ok, no_answer, or quarantined with the reason.
 
     The template speaks from the row itself, so rules against invention are not for it.
@@ -159,6 +174,9 @@ def judge(task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = Tru
     out = Outcome(ask.row_id, ask.row, raw=result.text, key=ask.key)
     if result.finish_reason == "length":
         return out.refused(f"the answer was cut at {ask.request.max_tokens} tokens")
+    if result.finish_reason in FINAL:
+        who = "the model" if result.finish_reason == "refusal" else "the provider's filter"
+        return out.refused(f"{who} refused to answer")
     try:
         parsed = task.parse(result.text)
         if parsed.value is None:
@@ -180,13 +198,12 @@ def _repair(
     """Ask refused rows once more: with the reason, or with twice the room where one was cut."""
     again = []
     for ask in asks:
-        refused = outcomes[ask.row_id]
-        if refused.status == "quarantined":
-            request = repair_request(task, ask.request, first[ask.key], refused.reason)
+        request = repair_request(task, ask, first[ask.key], outcomes[ask.row_id])
+        if request is not None:
             again.append(keyed(ask.row, request, asker.engine.info))
     second = asker.results(again)
     for ask in again:
-        before, after = outcomes[ask.row_id], judge(task, ask, second[ask.key])
+        before, after = outcomes[ask.row_id], judge_result(task, ask, second[ask.key])
         if after.status == "ok":
             now = dataclasses.replace(after, status="repaired", reason=before.reason)
         else:
@@ -196,9 +213,12 @@ def _repair(
 
 
 def repair_request(
-    task: PromptTask, request: GenRequest, result: GenResult, reason: str
-) -> GenRequest:
-    """Return the second question: with the reason, or with twice the room for a cut answer."""
+    task: PromptTask, ask: Ask, result: GenResult, refused: Outcome
+) -> GenRequest | None:
+    """Return the request that asks once more after a refused answer; None where there is none."""
+    request, reason = ask.request, refused.reason
+    if refused.status != "quarantined" or result.finish_reason in FINAL:
+        return None
     if result.finish_reason == "length":
         return dataclasses.replace(request, max_tokens=2 * request.max_tokens)
     more = (

@@ -22,7 +22,14 @@ from ..store.manifests import CheckOutcome, Manifest, ManifestStore
 
 
 class StepError(RuntimeError):
-    """A step cannot run; the message says what is missing and the mend."""
+    """A step cannot run; the message says what is missing and the mend.
+
+    ``report``: what the run's report tells of the step all the same (counts, a state of its own).
+    """
+
+    def __init__(self, message: str, report: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.report = report or {}
 
 
 class HeldError(StepError):

@@ -46,6 +46,7 @@ STEP_CONFIG = dg.Field(
             "device": dg.Field(str, default_value="", description="cpu, cuda or auto."),
             "budget_calls": dg.Field(int, default_value=0, description="LLM calls; 0 = no bound."),
             "budget_tokens": dg.Field(int, default_value=0, description="Tokens; 0 = no bound."),
+            "budget_money": dg.Field(float, default_value=0.0, description="Money; 0 = no bound."),
         }
     ),
     is_required=False,
@@ -140,7 +141,8 @@ def asset_for(
             done = materialize(node, ctx, force=config.get("force", False))
         except (StepError, ValueError) as error:
             # What they say needs a person: another attempt would wait, or spend a budget again.
-            raise dg.Failure(str(error), allow_retries=False) from error
+            told = getattr(error, "report", {})
+            raise dg.Failure(str(error), metadata=told, allow_retries=False) from error
         if on_step is not None:
             on_step(node.name, done.status, done.seconds)
         yield dg.MaterializeResult(

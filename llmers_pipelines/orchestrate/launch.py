@@ -17,7 +17,8 @@ from .factories import asset_for, checks_for
 from .home import open_instance, process_tags
 from .publish import stale_because
 
-_COUNTS = ("llm_calls", "cache_hits", "repaired", "quarantined", "tokens_in", "tokens_out")
+_COUNTS = ("llm_calls", "cache_hits", "repaired", "quarantined", "attempts", "throttled",
+           "tokens_in", "tokens_out", "tokens_cached")  # fmt: skip
 
 
 def launch(
@@ -38,7 +39,7 @@ def launch(
     started = time.perf_counter()
     ctx = StepContext(settings, dataset)
     if not force and not any(stale_because(n, ctx) for n in nodes):
-        rows = _rows(nodes, ctx, {n.name: "reused" for n in nodes}, {}, {})
+        rows = _rows(nodes, ctx, {n.name: "reused" for n in nodes}, {}, {}, {})
         done = round(time.perf_counter() - started, 2)
         return {"run_id": None, "success": True, **rows, "seconds": done}
     instance = open_instance(settings)
@@ -67,6 +68,7 @@ def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]
     status: dict[str, str] = {}
     seconds: dict[str, float] = {}
     errors: dict[str, str] = {}
+    told: dict[str, dict[str, Any]] = {}
     names = {"__".join(n.key): n for n in nodes}
     for event in result.all_events:
         if event.is_step_materialization:
@@ -79,8 +81,11 @@ def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]
             cause = error.cause or error
             # Our own errors speak for themselves; of any other the class is part of the message.
             text = re.sub(r"^llmers_pipelines\.[\w.]+: ", "", cause.message.strip())
-            errors[names[event.step_key].name] = text
-    return _rows(nodes, ctx, status, seconds, errors)
+            name = names[event.step_key].name
+            errors[name] = text
+            given = event.step_failure_data.user_failure_data
+            told[name] = {k: v.value for k, v in given.metadata.items()} if given else {}
+    return _rows(nodes, ctx, status, seconds, errors, told)
 
 
 def _rows(
@@ -89,17 +94,22 @@ def _rows(
     status: dict[str, str],
     seconds: dict[str, float],
     errors: dict[str, str],
+    told: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
+    """Return one row per asset. ``told``: counts and state of steps that ended early."""
     rows, metrics = [], {}
     for node in nodes:
         manifest = ctx.manifests.current(ctx.dataset, node.name)
-        state = status.get(node.name) or ("failed" if node.name in errors else "skipped")
-        counts = manifest.counts if manifest is not None and state == "materialized" else {}
+        early = told.get(node.name, {})
+        failed = early.get("state", "failed") if node.name in errors else "skipped"
+        state = status.get(node.name) or failed
+        counts = manifest.counts if manifest is not None and state == "materialized" else early
         row = {
             "key": node.name,
             "status": state,
             "rows": manifest.rows if manifest else 0,
             **{c: int(counts.get(c, 0)) for c in _COUNTS},
+            "money": float(counts.get("money", 0.0)),
             "seconds": seconds.get(node.name, 0.0),
             "data_version": manifest.data_version if manifest else None,
         }
@@ -107,6 +117,10 @@ def _rows(
             row["cache_hits"] = manifest.rows
         if node.name in errors:
             row["error"] = errors[node.name]
+        if "missing" in early:
+            row["missing"] = int(early["missing"])
+        if notes := counts.get("notes"):
+            row["notes"] = str(notes)
         if manifest is not None and manifest.held_by and state == "materialized":
             row["held_by"] = manifest.held_by
             row["error"] = f"blocking check {manifest.held_by[0]} failed: {why_held(manifest)}"

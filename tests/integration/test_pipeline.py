@@ -249,7 +249,7 @@ def test_a_budget_stops_cleanly_and_answers_are_paid_for_once(
     (row,) = [r for r in own.ask("plan", SUMMARY)["assets"] if r["key"] == SUMMARY]
     assert (row["llm_calls"], row["stored"]) == (BOOKS, 0)
     stopped = run("--budget-calls", "5", code=1)
-    assert stopped["status"] == "failed" and "5 answers are stored" in stopped["error"]
+    assert stopped["status"] == "budget reached" and "5 answers are stored" in stopped["error"]
     assert len(engine.asked) == 5, "a spent budget is not spent again by a retry"
     rest = run()
     assert (rest["llm_calls"], rest["cache_hits"]) == (BOOKS - 5, 5) and rest["tokens_in"] > 0

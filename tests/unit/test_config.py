@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmers_pipelines.config import ConfigError, load_settings
+from llmers_pipelines.config import ConfigError, load_settings, secret
 
 
 @pytest.fixture
@@ -45,6 +45,8 @@ def test_an_unknown_setting_names_the_file_and_the_near_one(toml) -> None:
     [
         ('[llm]\nengine = "magic"\n', "expected one of"),
         ('[llm]\nengine = "hf"\n', "needs llm.model"),
+        ('[llm]\nengine = "openai"\n', "needs llm.model"),
+        ("[budget]\nmoney_per_day = -1\n", "budget.money_per_day = -1.0; 0 means no bound"),
         ('[evaluation]\nseeds = "many"\n', "not a valid int"),
         ("[evaluation]\nseeds = 0\n", "at least 1"),
         ('[evaluation]\ncontrols = ["permutd"]\n', "permuted"),
@@ -98,3 +100,12 @@ def test_flags_of_the_environment_may_be_written_as_people_do(toml, monkeypatch)
     monkeypatch.setenv("LLMERS_OFFLINE", "off")
     assert not load_settings(config=path).offline
     assert load_settings(config=toml('[train]\ndevice = "cuda:1"\n')).device == "cuda:1"
+def test_a_key_in_the_file_is_refused_without_showing_it(toml, monkeypatch) -> None:
+    path = toml('[llm]\napi_key = "sk-in-the-wrong-place"\n')
+    with pytest.raises(ConfigError, match=r"llm\.api_key.*llm\.api_key_env") as error:
+        load_settings(config=path)
+    assert "sk-in-the-wrong-place" not in str(error.value)
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-secret\n")
+    settings = load_settings(config=toml('[llm]\nengine = "openai"\nmodel = "m"\n'))
+    assert secret("OPENAI_API_KEY") == "sk-secret" and "sk-secret" not in repr(settings)
+    assert settings.engine_identity == "openai:m@", "the endpoint is no part of it"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import uuid
 from typing import Any
 
 import numpy as np
@@ -45,31 +47,35 @@ def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
 
 def run(node: Generate, ctx: StepContext) -> Outcome:
     """Answer the prompt task for every entity of ``node.over``."""
-    from ...llm.budget import Budget
+    from ...llm.meter import open_meter
+    from ...llm.protocol import EngineError
     from ...llm.runner import run_task
     from ...store.responses import ResponseStore
 
     log = _log(node, ctx)
     rows = entity_rows(node, ctx)
-    engine, flags, note = _engine(node, ctx, log)
+    meter = None
+    try:
+        if _choice(node, ctx)[0] not in ("template", "recorded"):
+            meter = open_meter(ctx.settings, ctx.run_id or _process_run(), ctx.limits)
+        engine, flags, note = _engine(node, ctx, log, meter)
+    except EngineError as error:  # another attempt would find the same settings
+        raise StepError(f"{node.name}: {error}") from error
     if note:
         ctx.log(f"{node.name}: {note}")
-    budget = Budget(
-        int(ctx.limits.get("budget_calls") or ctx.settings.budget_calls),
-        int(ctx.limits.get("budget_tokens") or ctx.settings.budget_tokens),
-    )
     try:
         result = run_task(
             node.task, rows, engine, ResponseStore(ctx.settings.data / "responses"),
-            sampling=sampling_of(ctx), budget=budget, context=prompt_context(ctx),
+            sampling=sampling_of(ctx), meter=meter, context=prompt_context(ctx),
         )  # fmt: skip
     finally:
         engine.close()
+        if meter is not None:
+            meter.ledger.close()
+    for text in result.notes:
+        ctx.log(f"{node.name}: {text}")
     if result.stopped:
-        raise StepError(
-            f"{node.name}: {result.stopped}; {int(result.counts['llm_calls'])} answers are stored "
-            "and will not be asked for again; raise the budget and run it once more"
-        )
+        raise _stopped(node, result)
     table, judged = check_texts(result.rows, safety_checks(node, ctx.settings.safety))
     # Identity of the answers, not of the call: raw texts and keys may differ while rows agree.
     beside = ("raw", "request_key", "reason", "truncated")
@@ -80,7 +86,8 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
         hash_table(table.select(told)),
         rows=table.num_rows,
         counts={**{k: v for k, v in result.counts.items() if k != "rows"}, **judged.counts,
-                "model": engine.info.label, **({"note": note} if note else {})},
+                "model": engine.info.label, **({"note": note} if note else {}),
+                **({"notes": "; ".join(result.notes)} if result.notes else {})},
         checks=_checks(node, table, rows, log, flags) + judged.checks,
         flags=flags,
         columns=_columns(table),
@@ -91,6 +98,31 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
               "data_cutoff": engine.info.data_cutoff},
         keep=table,
     )  # fmt: skip
+
+
+def _stopped(node: Generate, result: Any) -> StepError:
+    """Return the error of a run that ended early: what is kept, what is missing, the mend."""
+    kept = int(result.counts["llm_calls"])
+    missing = result.missing
+    shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    budget = result.stopped.startswith("budget reached")
+    mend = "raise the budget" if budget else "mend that"
+    report = {k: v for k, v in result.counts.items() if k not in ("rows", "seconds")}
+    report |= {"state": "budget reached" if budget else "failed", "missing": len(missing)}
+    if result.notes:
+        report["notes"] = "; ".join(result.notes)
+    return StepError(
+        f"{node.name}: {result.stopped}; {kept} answers are stored and will not be asked for "
+        f"again; {len(missing)} of {int(result.counts['rows'])} rows are missing ({shown}); {mend} "
+        "and run it once more",
+        report,
+    )
+
+
+@functools.cache
+def _process_run() -> str:
+    """Return a run's name for work outside of Dagster: its budget is that of this process."""
+    return f"process-{uuid.uuid4().hex[:12]}"
 
 
 def count_requests(node: Generate, ctx: StepContext) -> dict[str, Any]:
@@ -107,6 +139,19 @@ def count_requests(node: Generate, ctx: StepContext) -> dict[str, Any]:
     seen = preview_task(node.task, rows, engine, store, sampling=sampling_of(ctx),
                         context=prompt_context(ctx))  # fmt: skip
     return {"rows": seen["rows"], "llm_calls": seen["llm_calls"], "stored": seen["stored"]}
+
+
+def pending_asks(node: Generate, ctx: StepContext) -> list[Any] | None:
+    """Return the requests of ``node`` that no stored answer serves; None without a model."""
+    from ...llm.factory import engine_info
+    from ...llm.pending import pending
+    from ...store.responses import ResponseStore
+
+    if _choice(node, ctx)[0] in ("template", "recorded"):
+        return None
+    store = ResponseStore(ctx.settings.data / "responses")
+    return pending(node.task, entity_rows(node, ctx), engine_info(ctx.settings), store,
+                   sampling=sampling_of(ctx), context=prompt_context(ctx))  # fmt: skip
 
 
 def rendered_prompt(node: Generate, row_id: str, ctx: StepContext) -> list[dict[str, Any]]:
@@ -179,7 +224,7 @@ def _choice(node: Generate, ctx: StepContext) -> tuple[str, Any]:
     settings = ctx.settings
     if node.llm == "template" or settings.engine == "template":
         return "template", None
-    if settings.engine == "hf":
+    if settings.engine not in ("auto", "recorded"):  # a language model
         return settings.engine_identity, None
     spec = ctx.description.recorded_for(snake(type(node.task).__name__))
     if spec is None:
@@ -194,7 +239,7 @@ def _choice(node: Generate, ctx: StepContext) -> tuple[str, Any]:
 
 
 def _engine(
-    node: Generate, ctx: StepContext, log: TrainingData | None
+    node: Generate, ctx: StepContext, log: TrainingData | None, meter: Any = None
 ) -> tuple[Any, tuple[str, ...], str]:
     """Return (engine, flags of its answers, a note where recorded answers could not be used)."""
     from ...data.leakage import LeakageError, recorded_flags
@@ -217,7 +262,8 @@ def _engine(
     if kind == "template":
         settings = dataclasses.replace(settings, engine="template")
     scope = "/".join([ctx.dataset, node.slug, log.info.get("split", "") if log else ""])
-    return make_engine(settings, recorded=recorded, scope=str(scope)), flags, note
+    engine = make_engine(settings, recorded=recorded, scope=str(scope), meter=meter)
+    return engine, flags, note
 
 
 def engine_for(node: Generate, ctx: StepContext) -> tuple[Any, tuple[str, ...], str]:

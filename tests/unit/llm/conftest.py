@@ -58,3 +58,11 @@ def books() -> list[dict[str, Any]]:
         {"item_id": f"b{n}", "title": name, "subjects": "sea stories|history"}
         for n, name in enumerate(names)
     ]
+
+
+@pytest.fixture(autouse=True)
+def api_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endpoints of these tests are asked with a key that must show up nowhere."""
+    from endpoint_kit import KEY
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)

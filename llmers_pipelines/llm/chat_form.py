@@ -1,0 +1,154 @@
+"""A request in the form of the chat-completions interface, and an answer read back from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .protocol import GenRequest
+
+CHAT = "/v1/chat/completions"  # as batch files name it
+SCHEMAS = ("full", "lean", "none")
+LIMITS = ("max_tokens", "max_completion_tokens")
+_STRUCTURE = ("type", "properties", "required", "additionalProperties", "items", "enum", "const",
+              "anyOf")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Form:
+    """What of a request an endpoint understands. It is no part of the answer's key.
+
+    ``schema``: the whole schema, its structure without limits of length and range (some providers
+    refuse these), or none. ``limit``: the field that bounds an answer's tokens.
+    """
+
+    schema: str = "full"
+    limit: str = "max_tokens"
+    seed: bool = True
+
+
+def chat_body(model: str, request: GenRequest, form: Form) -> dict[str, Any]:
+    """Return the body of a chat completion; ``ValueError`` where a message is more than text."""
+    if any(not isinstance(m["content"], str) for m in request.messages):
+        raise ValueError("this engine sends text only; the request holds an image")
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": m["role"], "content": m["content"]} for m in request.messages],
+        form.limit: request.max_tokens,
+        "temperature": request.temperature,
+    }
+    if request.top_p != 1.0:
+        body["top_p"] = request.top_p
+    if form.seed:
+        body["seed"] = request.seed
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if (schema := sent_schema(request, form)) is not None:
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "strict": True, "schema": schema},
+        }
+    return body
+
+
+def sent_schema(request: GenRequest, form: Form) -> Mapping[str, Any] | None:
+    """Return the schema that is sent with ``request``: what the answer must obey."""
+    if request.schema is None or form.schema == "none":
+        return None
+    return request.schema if form.schema == "full" else lean(request.schema)
+
+
+def lean(schema: Any) -> Any:
+    """Return ``schema`` without limits of length and range."""
+    if not isinstance(schema, Mapping):
+        return schema
+    out = {name: schema[name] for name in _STRUCTURE if name in schema}
+    if "properties" in out:
+        out["properties"] = {name: lean(inner) for name, inner in out["properties"].items()}
+    if "items" in out:
+        out["items"] = lean(out["items"])
+    if "anyOf" in out:
+        out["anyOf"] = [lean(inner) for inner in out["anyOf"]]
+    return out
+
+
+def most_tokens(body: Mapping[str, Any]) -> int:
+    """Return a bound that the prompt's tokens do not exceed: no token is shorter than a byte.
+
+    The JSON around the texts is longer than the marks that a chat template puts there.
+    """
+    seen = [body.get(name) for name in ("messages", "input", "response_format")]
+    return len(json.dumps(seen, ensure_ascii=False).encode("utf-8", "replace")) + 64
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came back. ``known``: the endpoint said how many tokens it used."""
+
+    text: str
+    finish_reason: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cached: int = 0
+    known: bool = False
+    served: str = ""
+
+
+def read_completion(document: Any) -> Completion:
+    """Return the answer in a response body; ``ValueError`` says what such a body lacks."""
+    if not isinstance(document, Mapping):
+        raise ValueError("the body is no JSON object")
+    choices = document.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise ValueError("the body holds no choices")
+    message = choices[0].get("message")
+    if not isinstance(message, Mapping):
+        raise ValueError("the first choice holds no message")
+    text = _text(message.get("content"))
+    reason = choices[0].get("finish_reason") or "stop"
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal.strip():
+        text, reason = refusal, "refusal"
+    elif reason not in ("length", "content_filter", "refusal"):
+        reason = "length" if reason in ("max_tokens", "max_length") else "stop"
+    counted = usage_of(document)
+    served = document.get("model")
+    return Completion(
+        text, reason, *(counted or (0, 0, 0)), known=counted is not None,
+        served=served if isinstance(served, str) else "",
+    )  # fmt: skip
+
+
+def _text(content: Any) -> str:
+    """Return a message's text: a string, null, or a list of parts."""
+    if isinstance(content, list):
+        parts = (p.get("text") for p in content if isinstance(p, Mapping))
+        return "".join(p for p in parts if isinstance(p, str))
+    if content is not None and not isinstance(content, str):
+        raise ValueError(f"the message's content is {type(content).__name__}, not text")
+    return content or ""
+
+
+def usage_of(document: Any) -> tuple[int, int, int] | None:
+    """Return (prompt tokens, answer tokens, of the prompt cached), or None where none are told."""
+    usage = document.get("usage") if isinstance(document, Mapping) else None
+    if not isinstance(usage, Mapping):
+        return None
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+    numbers = (read, written, cached or 0)
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+        return None
+    return read, written, min(cached or 0, read)  # type: ignore[return-value]
+
+
+def same_model(asked: str, served: str) -> bool:
+    """Say whether ``served`` may be the model ``asked`` for: equal, or with a version behind it."""
+    if not served or served.casefold() == asked.casefold():
+        return True
+    name = re.escape(asked.casefold())
+    return re.fullmatch(rf"{name}[-@:.]v?\d[\d.-]*", served.casefold()) is not None
