@@ -73,7 +73,7 @@ class Asker:
         results: dict[str, GenResult] = {}
         if self.reads_prompts and self.store is not None:
             found = self.store.lookup(wanted)
-            results = {key: _from_store(answer) for key, answer in found.items()}
+            results = {key: from_store(answer) for key, answer in found.items()}
             self.counts["cache_hits"] += len(results)
         self.counts["deduped"] += len(asks) - len(wanted)
         missing = [ask for key, ask in wanted.items() if key not in results]
@@ -144,7 +144,8 @@ class Asker:
         )
 
 
-def _from_store(answer: Answer) -> GenResult:
+def from_store(answer: Answer) -> GenResult:
+    """Return a stored answer as the result of a call that cost nothing now."""
     return GenResult(
         "", answer.text, answer.finish_reason, answer.tokens_in, answer.tokens_out,
         key=answer.key, cache_hit=True,

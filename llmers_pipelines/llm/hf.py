@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .batching import batches, chat_text
+from .batching import batches
+from .hf_tokens import load_tokenizer, prompt_ids
 from .identity import model_folder, tokenizer_sha256, weights_sha256
 from .protocol import (
     ChoiceRequest,
@@ -20,7 +21,6 @@ from .protocol import (
     GenRequest,
     GenResult,
     Halt,
-    Message,
 )
 
 if TYPE_CHECKING:
@@ -73,13 +73,7 @@ class HfEngine:
 
     @cached_property
     def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        folder = model_folder(self.settings.model, self.settings.revision)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
+        return load_tokenizer(model_folder(self.settings.model, self.settings.revision))
 
     @cached_property
     def model(self) -> Any:
@@ -156,7 +150,7 @@ class HfEngine:
         from .hf_decode import Work
 
         try:
-            prompt = self._prompt(request.messages)
+            prompt = prompt_ids(self.tokenizer, request.messages)
         except ValueError as error:
             return GenResult.failed(request.row_id, str(error))
         if len(prompt) + request.max_tokens > self.context:
@@ -166,15 +160,6 @@ class HfEngine:
                 f"the model's context of {self.context}",
             )
         return Work(place, request, prompt)
-
-    def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a chat; ``ValueError`` where it is more than text."""
-        if any(not isinstance(m["content"], str) for m in messages):
-            raise ValueError("this engine reads text only; the request holds an image")
-        text = chat_text(self.tokenizer, messages)
-        # A chat template writes its own special tokens; without one the tokenizer adds them.
-        plain = not self.tokenizer.chat_template
-        return self.tokenizer(text, add_special_tokens=plain)["input_ids"]
 
     @property
     def _batch_tokens(self) -> int:
@@ -210,7 +195,7 @@ class HfEngine:
 
         for request in requests:
             try:
-                prefix = self._prompt(request.messages)
+                prefix = prompt_ids(self.tokenizer, request.messages)
             except ValueError as error:
                 yield ChoiceResult(request.row_id, error=str(error))
                 continue

@@ -61,7 +61,7 @@ def run_task(
     ``ValueError`` where rows have no id or share one; a row's own failure is a status.
     """
     began = time.perf_counter()
-    given = _by_id(rows, task)
+    given = by_id(rows, task)
     about = {"task": task.produces, "prompt_revision": task.prompt_revision}
     template = engine.info.kind == "template"
     writer = None
@@ -77,31 +77,6 @@ def run_task(
     done: dict[str, float] = {name: counts[name] for name in COUNTS}
     done |= {"rows": len(outcomes), "seconds": round(time.perf_counter() - began, 3)}
     return RunResult(to_table(task, outcomes, engine.info.label), done, asker.stopped)
-
-
-def preview_task(
-    task: PromptTask,
-    rows: Rows,
-    engine: Engine,
-    store: ResponseStore | None,
-    *,
-    sampling: Sampling = Sampling(),
-    context: Context = None,
-) -> dict[str, int]:
-    """Return what a run would find: rows, askable, stored, llm_calls (without repairs).
-
-    The engine is asked for its identity alone: nothing is loaded or generated.
-    """
-    given = _by_id(rows, task)
-    askable = {i: row for i, row in given.items() if not task.unaskable(row, context)}
-    asks = [keyed(row, render(task, i, row, sampling, context), engine.info)
-            for i, row in askable.items()]  # fmt: skip
-    stored = calls = 0
-    if "prompts" in engine.info.capabilities:
-        keys = {ask.key for ask in asks}
-        stored = len(store.known(keys)) if store is not None else 0
-        calls = len(keys) - stored
-    return {"rows": len(given), "askable": len(askable), "stored": stored, "llm_calls": calls}
 
 
 def render(
@@ -137,13 +112,13 @@ def _answer(
     results = asker.results(asks)
     grounded = asker.kind != "template"
     for ask in asks:
-        outcomes[ask.row_id] = _judge(task, ask, results[ask.key], grounded=grounded)
+        outcomes[ask.row_id] = judge(task, ask, results[ask.key], grounded=grounded)
     if asker.reads_prompts:
         _repair(task, asks, results, outcomes, asker)
     return [outcomes[row_id] for row_id in given]
 
 
-def _judge(task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True) -> Outcome:
+def judge(task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True) -> Outcome:
     """Return the outcome of one result: ok, no_answer, or quarantined with the reason.
 
     The template speaks from the row itself, so rules against invention are not for it.
@@ -176,11 +151,11 @@ def _repair(
     for ask in asks:
         refused = outcomes[ask.row_id]
         if refused.status == "quarantined":
-            request = _repair_request(task, ask.request, first[ask.key], refused.reason)
+            request = repair_request(task, ask.request, first[ask.key], refused.reason)
             again.append(keyed(ask.row, request, asker.engine.info))
     second = asker.results(again)
     for ask in again:
-        before, after = outcomes[ask.row_id], _judge(task, ask, second[ask.key])
+        before, after = outcomes[ask.row_id], judge(task, ask, second[ask.key])
         if after.status == "ok":
             now = dataclasses.replace(after, status="repaired", reason=before.reason)
         else:
@@ -189,9 +164,10 @@ def _repair(
         outcomes[ask.row_id] = now
 
 
-def _repair_request(
+def repair_request(
     task: PromptTask, request: GenRequest, result: GenResult, reason: str
 ) -> GenRequest:
+    """Return the second question: with the reason, or with twice the room for a cut answer."""
     if result.finish_reason == "length":
         return dataclasses.replace(request, max_tokens=2 * request.max_tokens)
     more = (
@@ -212,7 +188,7 @@ def _fallback(task: PromptTask, outcome: Outcome, context: Context) -> Outcome:
     return dataclasses.replace(outcome, value=value, status="fallback")
 
 
-def _by_id(rows: Rows, task: PromptTask) -> dict[str, Row]:
+def by_id(rows: Rows, task: PromptTask) -> dict[str, Row]:
     """Return row by id; ``ValueError`` for a row without an id and for an id that occurs twice."""
     given: dict[str, Row] = {}
     for number, row in enumerate(rows.to_pylist() if isinstance(rows, pa.Table) else rows):

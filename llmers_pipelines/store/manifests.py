@@ -74,6 +74,12 @@ class ManifestStore:
         path = self._folder(dataset, name) / f"{data_version}.json"
         return self._read(path) if path.is_file() else None
 
+    def versions(self, dataset: str, name: str) -> Iterator[Manifest]:
+        """Yield every stored version of one asset; each as it was published last."""
+        for path in sorted(self._folder(dataset, name).glob("*.json")):
+            if path.name != "current.json":
+                yield self._read(path)
+
     def all(self, dataset: str) -> Iterator[Manifest]:
         """Yield the current manifest of every asset of ``dataset``, by name."""
         for path in sorted((self.root / dataset).glob("*/*/current.json")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,28 +40,73 @@ def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
     return found
 
 
-def run(node: Generate, ctx: StepContext) -> Outcome:
-    """Answer the prompt task for every entity of ``node.over``."""
-    from ...llm.budget import Budget
-    from ...llm.runner import run_task
+@dataclass(frozen=True)
+class Question:
+    """Everything that a run of a node asks with: rows, engine, store, sampling, context.
+
+    ``flags`` are those of the answers; ``note`` says why recorded answers could not be used.
+    """
+
+    rows: list[dict[str, Any]]
+    engine: Any
+    store: Any
+    sampling: Any
+    context: dict[str, Any]
+    log: TrainingData | None = None
+    flags: tuple[str, ...] = ()
+    note: str = ""
+
+
+def prepare(node: Generate, ctx: StepContext) -> Question:
+    """Return what a run of ``node`` asks now; ``StepError`` where inputs lack."""
+    from ...llm.protocol import Sampling
     from ...store.responses import ResponseStore
 
     log = _log(node, ctx)
     rows = entity_rows(node, ctx)
     engine, flags, note = _engine(node, ctx, log)
-    if note:
-        ctx.log(f"{node.name}: {note}")
+    s = ctx.settings
+    sampling = Sampling(max_tokens=s.max_tokens, temperature=s.temperature, seed=s.llm_seed)
+    store = ResponseStore(s.data / "responses")
+    return Question(rows, engine, store, sampling, prompt_context(ctx), log, flags, note)
+
+
+def ask(
+    node: Generate, question: Question, ctx: StepContext, *, ids: frozenset[str] | None = None
+) -> Any:
+    """Run the task over the rows (of a pilot: those of ``ids``) and note what it took."""
+    from ...llm.budget import Budget
+    from ...llm.runner import run_task
+    from ..measured import keep
+
+    rows = question.rows
+    if ids is not None:
+        rows = [r for r in rows if str(r.get(node.task.id_column)) in ids]
     budget = Budget(
         int(ctx.limits.get("budget_calls") or ctx.settings.budget_calls),
         int(ctx.limits.get("budget_tokens") or ctx.settings.budget_tokens),
     )
     try:
         result = run_task(
-            node.task, rows, engine, ResponseStore(ctx.settings.data / "responses"),
-            sampling=_sampling(ctx), budget=budget, context=prompt_context(ctx),
+            node.task, rows, question.engine, question.store,
+            sampling=question.sampling, budget=budget, context=question.context,
         )  # fmt: skip
     finally:
-        engine.close()
+        question.engine.close()
+    keep(node, question.engine, result, ctx, pilot=ids is not None)
+    return result
+
+
+def run(node: Generate, ctx: StepContext) -> Outcome:
+    """Answer the prompt task for every entity of ``node.over``."""
+    from ..plans import compared_asset
+
+    question = prepare(node, ctx)
+    rows, engine, log = question.rows, question.engine, question.log
+    flags, note = question.flags, question.note
+    if note:
+        ctx.log(f"{node.name}: {note}")
+    result = ask(node, question, ctx)
     if result.stopped:
         raise StepError(
             f"{node.name}: {result.stopped}; {int(result.counts['llm_calls'])} answers are stored "
@@ -83,25 +129,10 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
                  if c not in ("status", "reason", "prompt_revision", "model")},
         info={"preview": preview(table.select([c for c in table.column_names if c != "raw"]), 3),
               "prompt_revision": node.task.prompt_revision, "model": engine.info.label,
-              "data_cutoff": engine.info.data_cutoff},
+              "data_cutoff": engine.info.data_cutoff,
+              "estimate": compared_asset(node.name, ctx)},
         keep=table,
     )  # fmt: skip
-
-
-def count_requests(node: Generate, ctx: StepContext) -> dict[str, Any]:
-    """Return rows, calls and stored answers of a run of ``node``; unknown where inputs lack."""
-    from ...llm.runner import preview_task
-    from ...store.responses import ResponseStore
-
-    try:
-        rows = entity_rows(node, ctx)
-        engine, _, _ = _engine(node, ctx, _log(node, ctx))
-    except StepError:
-        return {"llm_calls": None, "stored": None}
-    store = ResponseStore(ctx.settings.data / "responses")
-    seen = preview_task(node.task, rows, engine, store, sampling=_sampling(ctx),
-                        context=prompt_context(ctx))  # fmt: skip
-    return {"rows": seen["rows"], "llm_calls": seen["llm_calls"], "stored": seen["stored"]}
 
 
 def rendered_prompt(node: Generate, row_id: str, ctx: StepContext) -> list[dict[str, Any]]:
@@ -213,13 +244,6 @@ def _engine(
         settings = dataclasses.replace(settings, engine="template")
     scope = "/".join([ctx.dataset, node.slug, log.info.get("split", "") if log else ""])
     return make_engine(settings, recorded=recorded, scope=str(scope)), flags, note
-
-
-def _sampling(ctx: StepContext) -> Any:
-    from ...llm.protocol import Sampling
-
-    s = ctx.settings
-    return Sampling(max_tokens=s.max_tokens, temperature=s.temperature, seed=s.llm_seed)
 
 
 def _checks(
