@@ -75,8 +75,6 @@ def _total(total: Mapping[str, Any]) -> None:
         money or "no money", f"time {_time(total['seconds'])}{plus['seconds']}",
         f"GPU-hours {_hours(total['gpu_hours'])}{plus['gpu_hours']}",
     ]  # fmt: skip
-    if "bound" in total["tokens_out"]["source"]:
-        parts.append("repairs of refused answers come on top")
     click.echo(f"\n{total['assets']} assets, at most {total['work']} would do work.")
     click.secho(textwrap.fill("Total: " + "; ".join(parts) + ".", WIDTH), bold=True)
     for name, snippet in total["no_price"].items():
@@ -105,11 +103,14 @@ def pilot_line(pilot: Any) -> str:
     """Return what a pilot would ask and cost, in one line."""
     from ..orchestrate.estimate import plain
 
-    bill = pilot.bill
-    money = _money(plain(bill.money), bill.currency)
-    figures = {n: _cell(plain(getattr(bill, n))) for n in ("calls", "tokens_in", "tokens_out")}
-    return (f"pilot of {pilot.asset}: {len(pilot.keys)} rows, {figures['calls']} calls, "
-            f"{figures['tokens_in']} tokens in, {figures['tokens_out']} out, {money}")  # fmt: skip
+    bill = plain({n: getattr(pilot.bill, n) for n in ("calls", "tokens_in", "tokens_out", "money")})
+    if bill["tokens_out"]["source"] == "bound":  # what is to be agreed to is the worst case
+        for figure in bill.values():
+            figure |= {"value": figure["high"], "source": "bound"}
+    money = _money(bill["money"], pilot.bill.currency)
+    return (f"pilot of {pilot.asset}: {len(pilot.keys)} rows, {_cell(bill['calls'])} calls, "
+            f"{_cell(bill['tokens_in'])} tokens in, {_cell(bill['tokens_out'])} out, {money} "
+            "(repairs included)")  # fmt: skip
 
 
 def _number(value: float | None, name: str) -> str:
@@ -172,10 +173,13 @@ def _time(figure: Mapping[str, Any]) -> str:
 
 
 def _between(figure: Mapping[str, Any]) -> str:
-    """Return the 90 % interval in words, "" where there is none."""
+    """Return the 90 % interval in words, or the worst case of a bound; "" where there is none."""
     low, high = figure["low"], figure["high"]
-    if low is None or high is None or low == high or figure["source"] == "bound":
+    if low is None or high is None or low == high:
         return ""
+    if "bound" in figure["source"]:
+        most = f"{high:,.2f}" if high < 100 else _short(high)
+        return f" (at most {most} if every answer is refused and asked again)"
     if figure["value"] and figure["value"] < 100:
         return f" (90 % interval {low:,.2f} to {high:,.2f})"
     return f" (90 % interval {_short(low)} to {_short(high)})"

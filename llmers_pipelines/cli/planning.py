@@ -68,6 +68,11 @@ def plan(
     return emit(document) if as_json else show_plan(document)
 
 
+def _asks() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty()
+
+
 def _pilots(nodes: list[Any], ctx: Any, rows: int, yes: bool) -> list[dict[str, Any]]:
     """Ask and pay the pilots of ``nodes`` after a confirmation; return what they took."""
     from ..orchestrate.context import StepError
@@ -88,7 +93,7 @@ def _pilots(nodes: list[Any], ctx: Any, rows: int, yes: bool) -> list[dict[str, 
         note("no pilot is needed: nothing is missing, or the pilot's answers are stored")
         return []
     if not yes:
-        if not sys.stdin.isatty():
+        if not _asks():
             raise click.ClickException("a pilot is paid for: confirm it with --yes")
         click.confirm("Ask and pay this now?", abort=True, err=True)
     done = []

@@ -103,7 +103,10 @@ def _t95(degrees: int) -> float:
 
 
 def added(figures: Sequence[Figure]) -> Figure:
-    """Return the sum of independent figures: half-widths add in squares; unknown stays unknown."""
+    """Return the sum of independent figures: half-widths add in squares, those of bounds plainly.
+
+    What is unknown is left out of the value and stays in the source.
+    """
     known = [f for f in figures if f.value is not None]
     if not known:
         return UNKNOWN if figures else NOTHING
@@ -111,7 +114,9 @@ def added(figures: Sequence[Figure]) -> Figure:
     sources = list(dict.fromkeys(f.source for f in figures if f.source != "none")) or ["none"]
     low = high = None
     if all(f.low is not None and f.high is not None for f in known):
-        low = max(0.0, total - math.hypot(*((f.value or 0) - (f.low or 0) for f in known)))
-        high = total + math.hypot(*((f.high or 0) - (f.value or 0) for f in known))
+        below = [(f.value or 0) - (f.low or 0) for f in known]
+        above = [(f.high or 0) - (f.value or 0) for f in known]
+        width = sum if any("bound" in f.source for f in known) else (lambda w: math.hypot(*w))
+        low, high = max(0.0, total - width(below)), total + width(above)
     se = math.hypot(*(f.se for f in known))
     return Figure(total, " + ".join(sources), low, high, se)

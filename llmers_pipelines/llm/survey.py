@@ -101,7 +101,7 @@ def survey(
         return Survey(len(given), len(askable))
     first: dict[str, Missing] = {}
     row_key: dict[str, str] = {}
-    foreign: dict[str, dict[str, str]] = {other.label: {} for other in others}
+    foreign: dict[str, dict[str, str]] = {other.identity: {} for other in others}
     for row_id in askable:
         request = render(task, row_id, given[row_id], sampling, context)
         content = request_json(request, engine.info)
@@ -109,17 +109,18 @@ def survey(
         first.setdefault(key, Missing(row_id, key, characters(request)))
         for other in others:
             asked = content if other.reads_prompts else request_json(request, _BY_ROW)
-            foreign[other.label][row_id] = response_key(other.identity, asked)
+            foreign[other.identity][row_id] = response_key(other.identity, asked)
     known = store.known(first)
     paid, pending = _judged(
         [m for m in first.values() if m.key in known], given, task, engine, store, sampling, context
     )
-    elsewhere = {}
-    for label, keys in foreign.items():
+    elsewhere: dict[str, int] = {}
+    for other in others:
+        keys = foreign[other.identity]
         asked_anew = [key for row, key in keys.items() if row_key[row] not in known]
         theirs = store.known(asked_anew)
         if count := sum(key in theirs for key in asked_anew):
-            elsewhere[label] = count
+            elsewhere[other.label] = elsewhere.get(other.label, 0) + count
     return Survey(
         len(given), len(askable), sum(k in known for k in row_key.values()), len(known),
         tuple(m for m in first.values() if m.key not in known), paid, pending, elsewhere,

@@ -20,6 +20,7 @@ from .measured import measured, speed
 from .steps.generate import Question, prepare
 
 SAMPLE = 2_000  # prompts whose tokens are counted; all of them where there are no more
+REASON = 330  # most tokens of the message that asks again: 300 characters of why, and its frame
 FEW = 20  # answers to an asset's own rows below which those to any rows are asked as well
 
 
@@ -133,7 +134,8 @@ class Forecast:
             most, whole = float(n * self._room), prompts.high or 0.0
             repairs = Figure(None, "unknown", 0.0, float(n), detail=f"at most {n}")
             calls = Figure(first.value, first.source, first.low, 2 * (first.high or 0.0))
-            read = Figure(prompts.value, "", prompts.low, 2 * whole + most)
+            again = whole + most + n * REASON
+            read = Figure(prompts.value, "", prompts.low, whole + again)
             written = Figure(most, "bound", 0.0, 3 * most, detail=whose)
             notes.append("the bound is that of first answers; refused ones are asked once more, "
                          f"which at worst adds {n:,} calls and {2 * most:,.0f} answer tokens")
@@ -220,11 +222,11 @@ class Forecast:
             return []
         mine, revision = self.info.identity, self.node.task.prompt_revision
         asked = {m.row_id for m in self.survey.missing}
-        told = [
-            f"fork: {n:,} rows were already answered by {model}; running with {self.info.label} "
-            "pays again"
-            for model, n in self.survey.elsewhere.items()
-        ]
+        told = []
+        for model, n in self.survey.elsewhere.items():
+            same = " (its tokenizer or adapter was another)" if model == self.info.label else ""
+            told.append(f"fork: {n:,} rows were already answered by {model}{same}; running with "
+                        f"{self.info.label} pays again")  # fmt: skip
         for group in self.groups:
             again = len(group.rows & asked)
             if group.identity != mine or not again:

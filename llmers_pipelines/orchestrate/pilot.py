@@ -64,7 +64,9 @@ def run_pilot(pilot: Pilot) -> dict[str, Any]:
     result = ask(node, forecast.question, ctx, ids=pilot.ids)
     path = _record(node, ctx)
     path.parent.mkdir(parents=True, exist_ok=True)
-    body = {**_terms(forecast), "keys": sorted({*forecast.pilot, *pilot.keys})}
+    # What a budget left unasked stays to be asked by the next pilot.
+    answered = forecast.question.store.known(pilot.keys)
+    body = {**_terms(forecast), "keys": sorted({*forecast.pilot, *answered})}
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(body), encoding="utf-8")
     os.replace(temporary, path)
@@ -72,7 +74,7 @@ def run_pilot(pilot: Pilot) -> dict[str, Any]:
 
 
 def piloted(forecast: Forecast) -> frozenset[str]:
-    """Return the keys that a pilot of this asset asked under the terms of today."""
+    """Return the keys that pilots of this asset answered under the terms of today."""
     path = _record(forecast.node, forecast.ctx)
     if not path.is_file():
         return frozenset()

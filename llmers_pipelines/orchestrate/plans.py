@@ -44,10 +44,11 @@ def _newest(settings: Settings, dataset: str) -> list[Path]:
 
 
 def compared(ctx: StepContext, only: Sequence[str] | None = None) -> dict[str, Any] | None:
-    """Return the newest plan with a run behind it, estimate against actual.
+    """Return the newest plan with a run behind it, estimate against actual; None without one.
 
-    ``only`` names assets. None where no plan of the data set has been carried out. An asset's
-    actual is what its runs after the plan took, up to the one that published it.
+    An asset's actual is what its runs after the plan took, up to the one that published it. With
+    ``only`` the answer is about the newest run of these assets: a plan that an earlier run carried
+    out says nothing of it.
     """
     lines = measured(ctx.settings)
     for path in _newest(ctx.settings, ctx.dataset):
@@ -55,7 +56,7 @@ def compared(ctx: StepContext, only: Sequence[str] | None = None) -> dict[str, A
         rows = [
             found for row in document["assets"]
             if (only is None or row["key"] in only)
-            and (found := _compare(row, document["created"], lines, ctx))
+            and (found := _compare(row, document["created"], lines, ctx, newest=only is not None))
         ]  # fmt: skip
         if rows:
             total = {
@@ -74,23 +75,21 @@ def compared_asset(name: str, ctx: StepContext) -> dict[str, Any]:
 
 
 def _compare(
-    row: Mapping[str, Any], since: str, lines: Sequence[Measured], ctx: StepContext
+    row: Mapping[str, Any], since: str, lines: Sequence[Measured], ctx: StepContext, *, newest: bool
 ) -> dict[str, Any] | None:
-    """Return one asset's pairs; None where it has not run since the plan."""
+    """Return one asset's pairs; None where it has not run since the plan.
+
+    With ``newest`` None as well where the run that followed is not the asset's newest.
+    """
     if row["verb"] != "generate":
-        have = ctx.manifests.current(ctx.dataset, row["key"])
-        # Manifests tell whole seconds.
-        if row["state"] == "fresh" or have is None or have.created[:19] < since[:19]:
-            return None
-        return {"key": row["key"], "seconds": _pair(row["seconds"]["value"], have.seconds)}
-    mine = []
-    for line in lines:
-        known = (line.dataset, line.asset, line.pilot) == (ctx.dataset, row["key"], False)
-        if known and line.at > since:
-            mine.append(line)
-            if line.done:
-                break
-    if not mine:
+        return _compare_step(row, since, ctx, newest=newest)
+    own = [
+        m for m in lines
+        if (m.dataset, m.asset, m.pilot) == (ctx.dataset, row["key"], False) and m.at > since
+    ]  # fmt: skip
+    end = next((i for i, m in enumerate(own) if m.done), len(own) - 1)
+    mine = own[: end + 1]
+    if not mine or (newest and len(mine) < len(own)):
         return None
     actual: dict[str, float | None] = {
         "calls": sum(m.llm_calls for m in mine),
@@ -107,6 +106,18 @@ def _compare(
     pairs = {name: _pair(row[name]["value"], actual[name]) for name in COMPARED}
     return {"key": row["key"], "finished": mine[-1].done, "sources": {
         n: row[n]["source"] for n in COMPARED}, "currency": row["currency"], **pairs}  # fmt: skip
+
+
+def _compare_step(
+    row: Mapping[str, Any], since: str, ctx: StepContext, *, newest: bool
+) -> dict[str, Any] | None:
+    """Return the seconds of a step that asks no model."""
+    # Manifests tell whole seconds.
+    made = [m for m in ctx.manifests.versions(ctx.dataset, row["key"]) if m.created >= since[:19]]
+    if row["state"] == "fresh" or not made or (newest and len(made) > 1):
+        return None
+    first = min(made, key=lambda m: m.created)
+    return {"key": row["key"], "seconds": _pair(row["seconds"]["value"], first.seconds)}
 
 
 def _pair(estimate: float | None, actual: float | None) -> dict[str, float | None]:

@@ -9,11 +9,12 @@ import pytest
 from shop import BOOKS, Shop, kind, same_environment, title
 from tiny_lm import make_tiny_lm
 
+from llmers_pipelines.cli import planning
 from llmers_pipelines.llm import factory
 from llmers_pipelines.llm.fake import FakeEngine
 
 KNOWLEDGE, SUMMARY = "item_summaries/item_knowledge", "item_summaries/item_summary"
-MANY = 500
+MANY, PILOT = 240, 100
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def shop(tmp_path: Path) -> Shop:
 
 def use(shop: Shop, model: Path) -> None:
     shop.choose(
-        f'[llm]\nengine = "hf"\nmodel = "{model}"\nmax_tokens = 48\ntemperature = 1.0\n'
+        f'[llm]\nengine = "hf"\nmodel = "{model}"\nmax_tokens = 40\ntemperature = 1.0\n'
         f'[prices."{model}"]\ninput = 2.0\noutput = 10.0\ngpu_hour = 3.0\ncurrency = "EUR"'
     )
 
@@ -47,24 +48,25 @@ def row_of(document: dict[str, Any], key: str = KNOWLEDGE) -> dict[str, Any]:
 
 def test_a_piloted_plan_is_within_a_fifth_of_the_run(shop: Shop, talker: Path) -> None:
     use(shop, talker)
+    asked = ("--pilot", "--pilot-rows", str(PILOT))
     open_plan = row_of(shop.ask("plan", KNOWLEDGE))
     assert open_plan["llm_calls"] is None and open_plan["calls"]["source"] == "unknown"
     assert "catalog/items" in open_plan["notes"][0]
     shop.ask("run", "catalog/items")
     bound = row_of(shop.ask("plan", KNOWLEDGE))
     assert (bound["rows"], bound["askable"], bound["cached"], bound["new"]) == (MANY, MANY, 0, MANY)
-    assert bound["tokens_out"]["source"] == "bound" and bound["tokens_out"]["value"] == 48 * MANY
-    refused = shop.invoke("plan", KNOWLEDGE, "--pilot")
+    assert bound["tokens_out"]["source"] == "bound" and bound["tokens_out"]["value"] == 40 * MANY
+    refused = shop.invoke("plan", KNOWLEDGE, *asked)
     assert refused.exit_code == 1 and "--yes" in refused.stderr
     assert shop.ask("store", "stats")["responses"]["rows"] == 0, "nothing was paid unasked"
 
-    document = shop.ask("plan", KNOWLEDGE, "--pilot", "--yes")
+    document = shop.ask("plan", KNOWLEDGE, *asked, "--yes")
     (pilot,) = document["pilots"]
     plan = row_of(document)
-    assert plan["cached"] == 200 and plan["llm_calls"] == MANY - 200
+    assert plan["cached"] == PILOT and plan["llm_calls"] == MANY - PILOT
     assert plan["tokens_out"]["source"] == "pilot" and plan["tokens_in"]["source"] == "rendered"
     assert plan["repairs"]["value"] > 0, "noise is refused, and asked again"
-    assert shop.ask("plan", KNOWLEDGE, "--pilot", "--yes")["pilots"] == [], "it is kept"
+    assert shop.ask("plan", KNOWLEDGE, *asked, "--yes")["pilots"] == [], "it is kept"
 
     report = shop.ask("run", KNOWLEDGE)
     ran = row_of(report)
@@ -88,15 +90,15 @@ def test_a_piloted_plan_is_within_a_fifth_of_the_run(shop: Shop, talker: Path) -
 def test_a_second_catalog_is_estimated_from_earlier_answers(shop: Shop, talker: Path) -> None:
     use(shop, talker)
     rows = shop.read("items")
-    shop.write("items", rows[:120])
+    shop.write("items", rows[:80])
     shop.ask("run", KNOWLEDGE)
-    shop.write("items", rows[:240])
+    shop.write("items", rows[:160])
     stale = row_of(shop.ask("plan", KNOWLEDGE))
     assert stale["state"] == "after catalog/items" and stale["llm_calls"] == 0
-    assert "120 rows of catalog/items" in stale["notes"][0] and "stale" in stale["notes"][0]
+    assert "80 rows of catalog/items" in stale["notes"][0] and "stale" in stale["notes"][0]
     shop.ask("run", "catalog/items")
     plan = row_of(shop.ask("plan", KNOWLEDGE))
-    assert (plan["cached"], plan["llm_calls"]) == (120, 120)
+    assert (plan["cached"], plan["llm_calls"]) == (80, 80)
     assert plan["tokens_out"]["source"] == "earlier answers"
     assert plan["seconds"]["source"] == "earlier runs" and plan["gpu_hours"]["source"] == "none"
     found = row_of(shop.ask("run", KNOWLEDGE)["estimate"])
@@ -147,6 +149,26 @@ def test_another_model_or_revision_is_told_before_it_is_paid(
     (told,) = row_of(shop.ask("plan", KNOWLEDGE))["forks"]
     assert told.startswith(f"{BOOKS} answers of revision item_knowledge-r")
     assert "not re-used" in told and "r99" in told
+
+
+def test_a_pilot_keeps_to_the_budget_and_asks_before_it_pays(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write("items", shop.read("items")[:BOOKS])
+    shop.choose('[llm]\nengine = "hf"\nmodel = "a-model"\n[budget]\ncalls = 5')
+    engine = fake(monkeypatch, "a-model")
+    shop.ask("run", "catalog/items")
+    monkeypatch.setattr(planning, "_asks", lambda: True)
+    said_no = shop.invoke("plan", KNOWLEDGE, "--pilot", "--pilot-rows", "10")
+    assert said_no.exit_code == 1 and engine.asked == []
+    assert "10 rows, <=20 calls" in said_no.stderr and "(repairs included)" in said_no.stderr
+    document = shop.ask("plan", KNOWLEDGE, "--pilot", "--pilot-rows", "10", "--yes")
+    assert len(engine.asked) == 5 and "budget reached" in document["pilots"][0]["stopped"]
+    plan = row_of(document)
+    assert plan["cached"] == 5 and plan["tokens_out"]["source"] == "pilot"
+    rest = shop.ask("plan", KNOWLEDGE, "--pilot", "--pilot-rows", "10", "--yes")
+    assert row_of(rest)["cached"] == len(engine.asked) == 10 and not rest["pilots"][0]["stopped"]
+    assert shop.ask("plan", KNOWLEDGE, "--pilot", "--pilot-rows", "10", "--yes")["pilots"] == []
 
 
 def test_a_plan_for_people_fits_a_terminal(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,4 +90,6 @@ def test_sums_add_half_widths_in_squares_and_keep_what_is_unknown() -> None:
     assert added([]) == NOTHING and added([UNKNOWN]) == UNKNOWN
     open_end = added([a, Figure(5.0, "bound")])
     assert open_end.value == 15 and open_end.low is None
+    bounds = added([Figure(3.0, "bound", 0.0, 9.0), Figure(4.0, "bound", 0.0, 12.0)])
+    assert (bounds.value, bounds.low, bounds.high) == (7.0, 0.0, 21.0), "bounds add plainly"
     assert a.times(2) == Figure(20.0, "pilot", 14.0, 26.0)
