@@ -112,13 +112,15 @@ def _answer(
     results = asker.results(asks)
     grounded = asker.kind != "template"
     for ask in asks:
-        outcomes[ask.row_id] = judge(task, ask, results[ask.key], grounded=grounded)
+        outcomes[ask.row_id] = judge_result(task, ask, results[ask.key], grounded=grounded)
     if asker.reads_prompts:
         _repair(task, asks, results, outcomes, asker)
     return [outcomes[row_id] for row_id in given]
 
 
-def judge(task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True) -> Outcome:
+def judge_result(
+    task: PromptTask, ask: Ask, result: GenResult, *, grounded: bool = True
+) -> Outcome:
     """Return the outcome of one result: ok, no_answer, or quarantined with the reason.
 
     The template speaks from the row itself, so rules against invention are not for it.
@@ -149,13 +151,12 @@ def _repair(
     """Ask refused rows once more: with the reason, or with twice the room where one was cut."""
     again = []
     for ask in asks:
-        refused = outcomes[ask.row_id]
-        if refused.status == "quarantined":
-            request = repair_request(task, ask.request, first[ask.key], refused.reason)
+        request = repair_request(task, ask, first[ask.key], outcomes[ask.row_id])
+        if request is not None:
             again.append(keyed(ask.row, request, asker.engine.info))
     second = asker.results(again)
     for ask in again:
-        before, after = outcomes[ask.row_id], judge(task, ask, second[ask.key])
+        before, after = outcomes[ask.row_id], judge_result(task, ask, second[ask.key])
         if after.status == "ok":
             now = dataclasses.replace(after, status="repaired", reason=before.reason)
         else:
@@ -165,9 +166,12 @@ def _repair(
 
 
 def repair_request(
-    task: PromptTask, request: GenRequest, result: GenResult, reason: str
-) -> GenRequest:
-    """Return the second question: with the reason, or with twice the room for a cut answer."""
+    task: PromptTask, ask: Ask, result: GenResult, refused: Outcome
+) -> GenRequest | None:
+    """Return the request that asks once more after a refused answer; None where there is none."""
+    request, reason = ask.request, refused.reason
+    if refused.status != "quarantined":
+        return None
     if result.finish_reason == "length":
         return dataclasses.replace(request, max_tokens=2 * request.max_tokens)
     more = (

@@ -13,7 +13,7 @@ from ..store.responses import ResponseStore, response_key
 from .asking import from_store, keyed
 from .keys import request_json
 from .protocol import Engine, EngineInfo, GenRequest, Sampling
-from .runner import Rows, by_id, judge, render, repair_request
+from .runner import Rows, by_id, judge_result, render, repair_request
 
 _BY_ROW = EngineInfo(kind="recorded", model="")
 JUDGED = 20_000  # stored answers that are judged for repairs; of more, evenly spread ones
@@ -146,9 +146,9 @@ def _judged(
         cost = Paid(answer.tokens_in, answer.tokens_out, characters=one.characters, key=one.key)
         request = render(task, one.row_id, given[one.row_id], sampling, context)
         result = from_store(answer)
-        refused = judge(task, keyed(given[one.row_id], request, engine.info), result)
-        if refused.status == "quarantined":
-            again = repair_request(task, request, result, refused.reason)
+        asked = keyed(given[one.row_id], request, engine.info)
+        again = repair_request(task, asked, result, judge_result(task, asked, result))
+        if again is not None:
             repairs[keyed(given[one.row_id], again, engine.info).key] = len(costs)
             cost = replace(cost, repaired=True)
         costs.append(cost)

@@ -42,6 +42,7 @@ class Measured:
     seconds: float
     done: bool = True
     pilot: bool = False
+    money: float = 0.0  # where the engine's own meter booked it; else the price table tells
 
 
 def now() -> str:
@@ -67,6 +68,7 @@ def keep(node: Generate, engine: Any, result: Any, ctx: StepContext, *, pilot: b
         str(getattr(engine, "device", "") or ctx.device) if local else "",
         int(counts["llm_calls"]), int(counts["cache_hits"]), int(counts["tokens_in"]),
         int(counts["tokens_out"]), float(counts["seconds"]), not result.stopped, pilot,
+        float(counts.get("money", 0.0)),
     )  # fmt: skip
     path = plans_folder(ctx.settings) / "measured.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

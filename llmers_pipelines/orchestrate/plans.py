@@ -96,9 +96,10 @@ def _compare(
         "tokens_in": sum(m.tokens_in for m in mine), "tokens_out": sum(m.tokens_out for m in mine),
         "seconds": round(sum(m.seconds for m in mine), 3),
     }  # fmt: skip
+    booked = sum(m.money for m in mine)
     price = price_of(ctx.settings, row.get("price_name", ""))
-    if price is None:
-        actual["money"] = None if actual["calls"] else 0.0
+    if booked or price is None:
+        actual["money"] = booked if booked or not actual["calls"] else None
     else:
         hours = sum(m.seconds for m in mine if m.device.startswith("cuda")) / 3600
         tokens = price.tokens(actual["tokens_in"] or 0, actual["tokens_out"] or 0)

@@ -14,7 +14,7 @@ from llmers_pipelines.llm import factory
 from llmers_pipelines.llm.fake import FakeEngine
 
 KNOWLEDGE, SUMMARY = "item_summaries/item_knowledge", "item_summaries/item_summary"
-MANY, PILOT = 240, 100
+MANY, PILOT = 160, 80
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def shop(tmp_path: Path) -> Shop:
 
 def use(shop: Shop, model: Path) -> None:
     shop.choose(
-        f'[llm]\nengine = "hf"\nmodel = "{model}"\nmax_tokens = 40\ntemperature = 1.0\n'
+        f'[llm]\nengine = "hf"\nmodel = "{model}"\nmax_tokens = 32\ntemperature = 1.0\n'
         f'[prices."{model}"]\ninput = 2.0\noutput = 10.0\ngpu_hour = 3.0\ncurrency = "EUR"'
     )
 
@@ -55,7 +55,7 @@ def test_a_piloted_plan_is_within_a_fifth_of_the_run(shop: Shop, talker: Path) -
     shop.ask("run", "catalog/items")
     bound = row_of(shop.ask("plan", KNOWLEDGE))
     assert (bound["rows"], bound["askable"], bound["cached"], bound["new"]) == (MANY, MANY, 0, MANY)
-    assert bound["tokens_out"]["source"] == "bound" and bound["tokens_out"]["value"] == 40 * MANY
+    assert bound["tokens_out"]["source"] == "bound" and bound["tokens_out"]["value"] == 32 * MANY
     refused = shop.invoke("plan", KNOWLEDGE, *asked)
     assert refused.exit_code == 1 and "--yes" in refused.stderr
     assert shop.ask("store", "stats")["responses"]["rows"] == 0, "nothing was paid unasked"
@@ -90,15 +90,15 @@ def test_a_piloted_plan_is_within_a_fifth_of_the_run(shop: Shop, talker: Path) -
 def test_a_second_catalog_is_estimated_from_earlier_answers(shop: Shop, talker: Path) -> None:
     use(shop, talker)
     rows = shop.read("items")
-    shop.write("items", rows[:80])
+    shop.write("items", rows[:50])
     shop.ask("run", KNOWLEDGE)
-    shop.write("items", rows[:160])
+    shop.write("items", rows[:100])
     stale = row_of(shop.ask("plan", KNOWLEDGE))
     assert stale["state"] == "after catalog/items" and stale["llm_calls"] == 0
-    assert "80 rows of catalog/items" in stale["notes"][0] and "stale" in stale["notes"][0]
+    assert "50 rows of catalog/items" in stale["notes"][0] and "stale" in stale["notes"][0]
     shop.ask("run", "catalog/items")
     plan = row_of(shop.ask("plan", KNOWLEDGE))
-    assert (plan["cached"], plan["llm_calls"]) == (80, 80)
+    assert (plan["cached"], plan["llm_calls"]) == (50, 50)
     assert plan["tokens_out"]["source"] == "earlier answers"
     assert plan["seconds"]["source"] == "earlier runs" and plan["gpu_hours"]["source"] == "none"
     found = row_of(shop.ask("run", KNOWLEDGE)["estimate"])
