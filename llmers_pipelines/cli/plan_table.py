@@ -86,7 +86,7 @@ def show_check(found: Mapping[str, Any]) -> None:
     """Print estimate against actual of a plan that was carried out."""
     names = ("calls", "tokens_in", "tokens_out", "money", "seconds")
     lines = [
-        (_cut(r["key"], 48), name, r[name]["estimate"], r[name]["actual"],
+        (_cut(r["key"], 36), name, r[name]["estimate"], r[name]["actual"],
          r[name]["error_percent"], r.get("sources", {}).get(name, ""))
         for r in [*found["assets"], {"key": "total", **found["totals"]}]
         for name in names if name in r

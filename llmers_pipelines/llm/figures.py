@@ -111,7 +111,8 @@ def added(figures: Sequence[Figure]) -> Figure:
     if not known:
         return UNKNOWN if figures else NOTHING
     total = sum(f.value or 0.0 for f in known)
-    sources = list(dict.fromkeys(f.source for f in figures if f.source != "none")) or ["none"]
+    told = (part for f in figures for part in f.source.split(" + ") if part != "none")
+    sources = list(dict.fromkeys(told)) or ["none"]
     low = high = None
     if all(f.low is not None and f.high is not None for f in known):
         below = [(f.value or 0) - (f.low or 0) for f in known]

@@ -140,7 +140,7 @@ class Forecast:
             notes.append("the bound is that of first answers; refused ones are asked once more, "
                          f"which at worst adds {n:,} calls and {2 * most:,.0f} answer tokens")
         else:
-            due = Figure(pending, "rendered", pending, pending)
+            due = Figure(pending, "rendered", pending, pending) if pending else NOTHING
             due_in, due_out = (pending * t for t in spent.one_repair)
             repairs = added([due, Figure(*_of(spent.repairs(n), source), detail=whose)])
             calls = added([first, repairs])
