@@ -167,7 +167,7 @@ def test_a_pilot_keeps_to_the_budget_and_asks_before_it_pays(
     plan = row_of(document)
     assert plan["cached"] == 5 and plan["tokens_out"]["source"] == "pilot"
     rest = shop.ask("plan", KNOWLEDGE, "--pilot", "--pilot-rows", "10", "--yes")
-    assert row_of(rest)["cached"] == len(engine.asked) == 10 and not rest["pilots"][0]["stopped"]
+    assert row_of(rest)["cached"] == len(engine.asked) == 10
     assert shop.ask("plan", KNOWLEDGE, "--pilot", "--pilot-rows", "10", "--yes")["pilots"] == []
 
 
@@ -177,6 +177,6 @@ def test_a_plan_for_people_fits_a_terminal(shop: Shop, monkeypatch: pytest.Monke
     shop.ask("run", "catalog/splits__ctr")
     told = shop.invoke("plan", "all").stdout
     assert max(map(len, told.splitlines())) <= 100
-    assert "Total: <=" in told and "no price for" in told and "Sources" in told
+    assert "Total: " in told and "<=" in told and "no price for" in told and "Sources" in told
     for word in ("cached", "repairs", "tokens in", "GPU-hours", "at most"):
         assert word in told
