@@ -85,6 +85,12 @@ def _show(report: dict) -> None:
         f"\n{done} materialized, {reused} reused, {calls} LLM calls{_cost(rows)}, "
         f"{report['seconds']} s, run {report['run_id'] or 'not needed'}"
     )
+    if report["estimate"]:
+        pairs = report["estimate"]["totals"].items()
+        told = [f"{n} {p['error_percent']:+.1f} %" for n, p in pairs if p["error_percent"]
+                is not None]  # fmt: skip
+        click.echo(f"estimate against actual: {', '.join(told) or 'nothing was known'} "
+                   "(`llmers plan --check` shows more)")  # fmt: skip
     for row in rows:
         if row.get("notes"):
             note(f"note: {row['key']}: {row['notes']}", fg="yellow")

@@ -190,7 +190,7 @@ class Asker:
 
 
 def from_store(answer: Answer) -> GenResult:
-    """Return a stored answer as a result."""
+    """Return a stored answer as the result of a call that cost nothing now."""
     return GenResult(
         "", answer.text, answer.finish_reason, answer.tokens_in, answer.tokens_out,
         key=answer.key, cache_hit=True,

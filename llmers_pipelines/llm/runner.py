@@ -94,31 +94,6 @@ def run_task(
     return RunResult(rows_out, done, asker.stopped, tuple(asker.missing), notes)
 
 
-def preview_task(
-    task: PromptTask,
-    rows: Rows,
-    engine: Engine,
-    store: ResponseStore | None,
-    *,
-    sampling: Sampling = Sampling(),
-    context: Context = None,
-) -> dict[str, int]:
-    """Return what a run would find: rows, askable, stored, llm_calls (without repairs).
-
-    The engine is asked for its identity alone: nothing is loaded or generated.
-    """
-    given = by_id(rows, task)
-    askable = {i: row for i, row in given.items() if not task.unaskable(row, context)}
-    asks = [keyed(row, render(task, i, row, sampling, context), engine.info)
-            for i, row in askable.items()]  # fmt: skip
-    stored = calls = 0
-    if "prompts" in engine.info.capabilities:
-        keys = {ask.key for ask in asks}
-        stored = len(store.known(keys)) if store is not None else 0
-        calls = len(keys) - stored
-    return {"rows": len(given), "askable": len(askable), "stored": stored, "llm_calls": calls}
-
-
 def render(
     task: PromptTask, row_id: str, row: Row, sampling: Sampling, context: Context = None
 ) -> GenRequest:

@@ -15,6 +15,7 @@ from .build import Plan
 from .context import StepContext, why_held
 from .factories import asset_for, checks_for
 from .home import open_instance, process_tags
+from .plans import compared
 from .publish import stale_because
 
 _COUNTS = ("llm_calls", "cache_hits", "repaired", "quarantined", "attempts", "throttled",
@@ -33,15 +34,17 @@ def launch(
 ) -> dict[str, Any]:
     """Run ``nodes`` (in dependency order) for ``dataset`` and return the run's report.
 
-    The report is the document of ``llmers run --json``. Where nothing is stale no run is started
-    and ``run_id`` is None: there is nothing that Dagster would have to know.
+    The report is the document of ``llmers run --json``; its ``estimate`` holds the figures of the
+    plan that was made before, against the actual ones (None where there was no plan). Where nothing
+    is stale no run is started and ``run_id`` is None: there is nothing that Dagster would have to
+    know.
     """
     started = time.perf_counter()
     ctx = StepContext(settings, dataset)
     if not force and not any(stale_because(n, ctx) for n in nodes):
         rows = _rows(nodes, ctx, {n.name: "reused" for n in nodes}, {}, {}, {})
         done = round(time.perf_counter() - started, 2)
-        return {"run_id": None, "success": True, **rows, "seconds": done}
+        return {"run_id": None, "success": True, **rows, "seconds": done, "estimate": None}
     instance = open_instance(settings)
     assets = [asset_for(n, plan, settings, on_step) for n in nodes]
     checks = [c for n in nodes if (c := checks_for(n, settings)) is not None]
@@ -59,8 +62,10 @@ def launch(
         tags={"llmers/dataset": dataset, **process_tags()},
     )
     done = round(time.perf_counter() - started, 2)
-    report = {"run_id": result.run_id, "success": result.success}
-    return {**report, **_outcome(result, nodes, ctx), "seconds": done}
+    report = {"run_id": result.run_id, "success": result.success,
+              **_outcome(result, nodes, ctx), "seconds": done}  # fmt: skip
+    worked = [r["key"] for r in report["assets"] if r["status"] in ("materialized", "failed")]
+    return {**report, "estimate": compared(ctx, worked)}
 
 
 def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]:

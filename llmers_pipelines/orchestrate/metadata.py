@@ -36,6 +36,8 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
         out["plot"] = dg.MetadataValue.md(
             f"![intervals](data:image/png;base64,{manifest.info['plot']})"
         )
+    if manifest.info.get("estimate") and done.status == "materialized":
+        out["estimate"] = dg.MetadataValue.md(_estimate_table(manifest.info["estimate"]))
     if manifest.flags:
         out["flags"] = ", ".join(manifest.flags)
     if manifest.columns:
@@ -61,6 +63,17 @@ def _made_from(manifest: Any) -> str:
     ]
     rows += [f"| {name} | `{version}` |" for name, version in manifest.inputs.items()]
     rows += [f"| {name} | `{version}` |" for name, version in manifest.sources.items()]
+    return "\n".join(rows)
+
+
+def _estimate_table(found: dict[str, Any]) -> str:
+    """Return a plan's figures against the actual ones."""
+    rows = [f"| plan {found['plan']} | estimate | actual | error |", "|---|---|---|---|"]
+    for name, pair in found.items():
+        if isinstance(pair, dict) and "error_percent" in pair:
+            cells = [pair["estimate"], pair["actual"], pair["error_percent"]]
+            told = ["unknown" if c is None else f"{c:,.4g}" for c in cells]
+            rows.append(f"| {name} | {told[0]} | {told[1]} | {told[2]} % |")
     return "\n".join(rows)
 
 

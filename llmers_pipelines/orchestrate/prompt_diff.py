@@ -39,7 +39,7 @@ def kept_revisions(node: Generate, ctx: StepContext) -> dict[str, Kept]:
     """Return the newest materialization of each revision of ``node``'s task on this data set."""
     found: dict[str, Kept] = {}
     task = node.task.prompt_revision.split("-r")[0]
-    for manifest in ctx.manifests.versions(ctx.dataset, f"{node.prefix}/*"):
+    for manifest in reversed(ctx.manifests.versions(ctx.dataset, f"{node.prefix}/*")):
         path = ctx.manifests.path(manifest) / "rows.parquet"
         revision = manifest.info.get("prompt_revision", "")
         template = manifest.name.endswith("__template")

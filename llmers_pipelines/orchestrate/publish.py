@@ -16,6 +16,8 @@ from ..store.manifests import Manifest
 from .context import Outcome, StepContext, StepError
 from .steps import run_verb, sources_of
 
+_ON_DEVICE = ("embed", "train", "evaluate")  # their seconds mean little without the device
+
 
 @dataclass(frozen=True)
 class Published:
@@ -129,7 +131,7 @@ def _store(
         flags=tuple(sorted({*inherited, *outcome.flags})),
         columns=outcome.columns,
         lineage=outcome.lineage,
-        info=outcome.info,
+        info={**outcome.info, **({"device": ctx.device} if node.verb in _ON_DEVICE else {})},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
         **want,

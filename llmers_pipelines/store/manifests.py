@@ -74,16 +74,16 @@ class ManifestStore:
         path = self._folder(dataset, name) / f"{data_version}.json"
         return self._read(path) if path.is_file() else None
 
+    def versions(self, dataset: str, name: str) -> list[Manifest]:
+        """Return every stored version of an asset, oldest first; ``name`` may be a pattern."""
+        paths = (self.root / dataset).glob(f"{name}/*.json")
+        found = [self._read(p) for p in paths if p.name != "current.json"]
+        return sorted(found, key=lambda m: (m.created, m.data_version))
+
     def all(self, dataset: str) -> Iterator[Manifest]:
         """Yield the current manifest of every asset of ``dataset``, by name."""
         for path in sorted((self.root / dataset).glob("*/*/current.json")):
             yield self._read(path)
-
-    def versions(self, dataset: str, name: str) -> list[Manifest]:
-        """Return every version of an asset, newest first; ``name`` may be a pattern."""
-        paths = [p for p in (self.root / dataset).glob(f"{name}/*.json")
-                 if p.name != "current.json"]  # fmt: skip
-        return sorted(map(self._read, paths), key=lambda m: m.created, reverse=True)
 
     def datasets(self) -> list[str]:
         return sorted(p.name for p in self.root.glob("*") if p.is_dir())

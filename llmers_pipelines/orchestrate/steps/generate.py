@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,35 +46,83 @@ def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
     return found
 
 
-def run(node: Generate, ctx: StepContext) -> Outcome:
-    """Answer the prompt task for every entity of ``node.over``."""
-    from ...llm.meter import open_meter
+@dataclass(frozen=True)
+class Question:
+    """Everything that a run of a node asks with: rows, engine, store, sampling, context.
+
+    ``flags`` are those of the answers; ``note`` says why recorded answers could not be used.
+    """
+
+    rows: list[dict[str, Any]]
+    engine: Any
+    store: Any
+    sampling: Any
+    context: dict[str, Any]
+    log: TrainingData | None = None
+    flags: tuple[str, ...] = ()
+    note: str = ""
+
+
+def prepare(node: Generate, ctx: StepContext) -> Question:
+    """Return what a run of ``node`` asks now; ``StepError`` where inputs lack."""
     from ...llm.protocol import EngineError
-    from ...llm.runner import run_task
     from ...store.responses import ResponseStore
 
     log = _log(node, ctx)
     rows = entity_rows(node, ctx)
-    meter = None
     try:
-        if _choice(node, ctx)[0] not in ("template", "recorded"):
-            meter = open_meter(ctx.settings, ctx.run_id or _process_run(), ctx.limits)
-        engine, flags, note = _engine(node, ctx, log, meter)
+        engine, flags, note = _engine(node, ctx, log)
     except EngineError as error:  # another attempt would find the same settings
         raise StepError(f"{node.name}: {error}") from error
-    if note:
-        ctx.log(f"{node.name}: {note}")
+    store = ResponseStore(ctx.settings.data / "responses")
+    context = prompt_context(ctx)
+    return Question(rows, engine, store, sampling_of(ctx), context, log, flags, note)
+
+
+def ask(
+    node: Generate, question: Question, ctx: StepContext, *, ids: frozenset[str] | None = None
+) -> Any:
+    """Run the task over the rows (of a pilot: those of ``ids``) and note what it took."""
+    from ...llm.meter import open_meter
+    from ...llm.protocol import EngineError
+    from ...llm.runner import run_task
+    from ..measured import keep
+
+    rows, engine = question.rows, question.engine
+    if ids is not None:
+        rows = [r for r in rows if str(r.get(node.task.id_column)) in ids]
+    meter = None
     try:
+        if "prompts" in engine.info.capabilities:
+            meter = open_meter(ctx.settings, ctx.run_id or _process_run(), ctx.limits)
+        if "metered" in engine.info.capabilities:
+            engine.meter = meter
         result = run_task(
-            node.task, rows, engine, ResponseStore(ctx.settings.data / "responses"),
-            sampling=sampling_of(ctx), meter=meter, context=prompt_context(ctx),
+            node.task, rows, engine, question.store,
+            sampling=question.sampling, meter=meter, context=question.context,
         )  # fmt: skip
+    except EngineError as error:
+        raise StepError(f"{node.name}: {error}") from error
     finally:
         engine.close()
         if meter is not None:
             meter.ledger.close()
+    keep(node, engine, result, ctx, pilot=ids is not None)
     for text in result.notes:
         ctx.log(f"{node.name}: {text}")
+    return result
+
+
+def run(node: Generate, ctx: StepContext) -> Outcome:
+    """Answer the prompt task for every entity of ``node.over``."""
+    from ..plans import compared_asset
+
+    question = prepare(node, ctx)
+    rows, engine, log = question.rows, question.engine, question.log
+    flags, note = question.flags, question.note
+    if note:
+        ctx.log(f"{node.name}: {note}")
+    result = ask(node, question, ctx)
     if result.stopped:
         raise _stopped(node, result)
     table, judged = check_texts(result.rows, safety_checks(node, ctx.settings.safety))
@@ -95,7 +144,8 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
                  if c not in ("status", "reason", "prompt_revision", "model", "safety")},
         info={"preview": preview(table.select([c for c in table.column_names if c != "raw"]), 3),
               "prompt_revision": node.task.prompt_revision, "model": engine.info.label,
-              "data_cutoff": engine.info.data_cutoff},
+              "data_cutoff": engine.info.data_cutoff,
+              "estimate": compared_asset(node.name, ctx)},
         keep=table,
     )  # fmt: skip
 
@@ -123,22 +173,6 @@ def _stopped(node: Generate, result: Any) -> StepError:
 def _process_run() -> str:
     """Return a run's name for work outside of Dagster: its budget is that of this process."""
     return f"process-{uuid.uuid4().hex[:12]}"
-
-
-def count_requests(node: Generate, ctx: StepContext) -> dict[str, Any]:
-    """Return rows, calls and stored answers of a run of ``node``; unknown where inputs lack."""
-    from ...llm.runner import preview_task
-    from ...store.responses import ResponseStore
-
-    try:
-        rows = entity_rows(node, ctx)
-        engine, _, _ = _engine(node, ctx, _log(node, ctx))
-    except StepError:
-        return {"llm_calls": None, "stored": None}
-    store = ResponseStore(ctx.settings.data / "responses")
-    seen = preview_task(node.task, rows, engine, store, sampling=sampling_of(ctx),
-                        context=prompt_context(ctx))  # fmt: skip
-    return {"rows": seen["rows"], "llm_calls": seen["llm_calls"], "stored": seen["stored"]}
 
 
 def pending_asks(node: Generate, ctx: StepContext) -> list[Any] | None:
@@ -239,7 +273,7 @@ def _choice(node: Generate, ctx: StepContext) -> tuple[str, Any]:
 
 
 def _engine(
-    node: Generate, ctx: StepContext, log: TrainingData | None, meter: Any = None
+    node: Generate, ctx: StepContext, log: TrainingData | None
 ) -> tuple[Any, tuple[str, ...], str]:
     """Return (engine, flags of its answers, a note where recorded answers could not be used)."""
     from ...data.leakage import LeakageError, recorded_flags
@@ -262,7 +296,7 @@ def _engine(
     if kind == "template":
         settings = dataclasses.replace(settings, engine="template")
     scope = "/".join([ctx.dataset, node.slug, log.info.get("split", "") if log else ""])
-    engine = make_engine(settings, recorded=recorded, scope=str(scope), meter=meter)
+    engine = make_engine(settings, recorded=recorded, scope=str(scope))
     return engine, flags, note
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from llmers_pipelines.llm.hf import HfEngine, HfSettings, describe
+from llmers_pipelines.llm.hf_tokens import prompt_ids
 from llmers_pipelines.llm.protocol import ChoiceRequest, Engine, EngineError, GenRequest
 
 TEXTS = ["the keeper", "a", "the keeper mends the clock " * 4, "sea sea", "mends", "the sea " * 9]
@@ -226,7 +227,7 @@ def test_shared_prefix_scores_equal_full_forwards(tiny_lm: Path, batch_tokens: i
     engine = HfEngine(HfSettings(str(tiny_lm), batch_tokens=batch_tokens))
     choices = ("sea", "the clock", "a", "the keeper mends the clock", "sea")
     (result,) = engine.choose([ChoiceRequest("7", chat("which"), choices)])
-    prefix = engine._prompt(chat("which"))
+    prefix = prompt_ids(engine.tokenizer, chat("which"))
     for choice, total, mean in zip(choices, result.sums, result.means, strict=True):
         tokens = engine.tokenizer(choice, add_special_tokens=False)["input_ids"]
         expected = naive_scores(engine, prefix, tokens)

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from llmers_pipelines.llm.budget import Budget
 from llmers_pipelines.llm.fake import FakeEngine
 from llmers_pipelines.llm.protocol import GenRequest, Sampling
-from llmers_pipelines.llm.runner import COUNTS, preview_task, run_task
+from llmers_pipelines.llm.runner import COUNTS, run_task
+from llmers_pipelines.llm.survey import Survey, survey
 from llmers_pipelines.llm.template import TemplateEngine
 from llmers_pipelines.prompts.item_knowledge import ItemKnowledge
 from llmers_pipelines.prompts.item_summary import ItemSummary
@@ -267,13 +268,14 @@ def test_preview_tells_the_calls_before_anything_runs(
 ) -> None:
     rows = [*books, {"item_id": "empty"}]
     engine = FakeEngine(good(books))
-    before = preview_task(TASK, rows, engine, store)
-    assert before == {"rows": 7, "askable": 6, "stored": 0, "llm_calls": 5}
+    before = survey(TASK, rows, engine, store)
+    assert (before.rows, before.askable, before.new, len(before.missing)) == (7, 6, 6, 5)
     run_task(TASK, rows[:3], engine, store, progress=False)
     engine.asked.clear()
-    assert preview_task(TASK, rows, engine, store) == before | {"stored": 3, "llm_calls": 2}
+    after = survey(TASK, rows, engine, store)
+    assert (after.cached, after.stored, after.new, len(after.missing)) == (3, 3, 3, 2)
     assert engine.asked == []
-    assert preview_task(TASK, rows, TemplateEngine(), None)["llm_calls"] == 0
+    assert survey(TASK, rows, TemplateEngine(), None) == Survey(7, 6)
 
 
 def test_progress_is_reported(store: ResponseStore, books: list[Any]) -> None:
