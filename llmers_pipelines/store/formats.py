@@ -39,11 +39,10 @@ def stamp(version: int) -> str:
     return f"{version}-{zlib.crc32(str(version).encode()):08x}"
 
 
-def stamped(text: str | bytes | None, damaged: int = 1) -> int:
+def stamped(text: str | None, damaged: int = 1) -> int:
     """Return the number of a stamp; ``damaged`` where there is none or a bit of it flipped."""
     try:
-        words = text.decode() if isinstance(text, bytes) else text or ""
-        version = int(words.partition("-")[0])
+        version = int((text or "").partition("-")[0])
     except ValueError:
         return damaged
-    return version if stamp(version) == words else damaged
+    return version if stamp(version) == text else damaged

@@ -172,22 +172,31 @@ def _decoded(value: bytes | None) -> str | None:
 
 
 def _judge(row: dict[str, Any]) -> str:
-    """Return why the answer of a row is not proven, or nothing; a lost key is found again."""
+    """Return why the answer of a row is not proven, or nothing.
+
+    A key that cannot be read, or that its request does not give, is found again from the request.
+    """
     asked = _key(row)
-    if row["key"] is None and asked is not None:
-        row |= {"key": asked, "refound": True}
-    lacking = [name for name in ANSWER if row[name] is None]
-    if lacking:
-        return f"{', '.join(lacking)} cannot be read"
-    if len(row["checksum"] or "") == 16:
-        if old_checksum(row) != row["checksum"]:
-            return "the row's checksum does not match its content"
-        return "" if asked == row["key"] else "the key is not that of its identity and request"
-    first = answer_sum(row["key"].encode(), row["text"].encode(), row["finish_reason"].encode(),
-                       row["tokens_in"], row["tokens_out"])  # fmt: skip
-    if first == (row["checksum"] or "")[:16] and len(row["checksum"]) == 32:
-        return ""
+    lacking = [name for name in ANSWER[1:] if row[name] is None]
+    if lacking or (row["key"] is None and asked is None):
+        return f"{', '.join(lacking) or 'key'} cannot be read"
+    for key in dict.fromkeys(k for k in (row["key"], asked) if k is not None):
+        if _proves(row, key):
+            if key != row["key"]:
+                row |= {"key": key, "refound": True}
+            old = len(row["checksum"]) == 16
+            return "the key is not that of its identity and request" if old and asked != key else ""
     return "the row's checksum does not match its content"
+
+
+def _proves(row: dict[str, Any], key: str) -> bool:
+    """Say whether the row's checksum holds for the answer under ``key``."""
+    said = row["checksum"] or ""
+    if len(said) == 16:
+        return old_checksum({**row, "key": key}) == said
+    first = answer_sum(key.encode(), row["text"].encode(), row["finish_reason"].encode(),
+                       row["tokens_in"], row["tokens_out"])  # fmt: skip
+    return len(said) == 32 and first == said[:16]
 
 
 def _key(row: dict[str, Any]) -> str | None:

@@ -28,7 +28,7 @@ _NAME = re.compile(r"(\d{10})-(\d{10})\.parquet")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to a writer that died
 GROUP_ROWS = 4096  # a damaged page that cannot be decoded costs the rows of its group at most
-_STAMP, _ROWS = b"llmers.format", b"llmers.rows"
+_STAMP, _ROWS = "llmers.format", "llmers.rows"
 # What a damaged file may raise, depending on the bit.
 _BROKEN = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
 
@@ -98,13 +98,13 @@ class SegmentFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".writing-{uuid.uuid4().hex}.tmp"
         marks = {_STAMP: stamp(self.version), _ROWS: stamp(len(table))}
-        marked = table.cast(self.schema).replace_schema_metadata(marks)
         with temporary.open("wb") as file:
-            pq.write_table(
-                marked, file, compression="zstd", row_group_size=GROUP_ROWS,
-                use_dictionary=self._repeating, write_statistics=False, store_schema=False,
-                write_page_checksum=True,
-            )  # fmt: skip
+            with pq.ParquetWriter(
+                file, self.schema, compression="zstd", use_dictionary=self._repeating,
+                write_statistics=False, store_schema=False, write_page_checksum=True,
+            ) as writer:  # fmt: skip
+                writer.write_table(table.cast(self.schema), row_group_size=GROUP_ROWS)
+                writer.add_key_value_metadata(marks)
             file.flush()
             os.fsync(file.fileno())
         return temporary
@@ -155,13 +155,12 @@ class SegmentFolder:
         try:
             with self._open(segment, verify=True) as file:
                 table = file.read(columns=[c for c in wanted if c in file.schema_arrow.names])
-                rows = file.metadata.num_rows
                 table.validate()
+                return self._shaped(table, wanted, file.metadata.num_rows)
         except (FileNotFoundError, StoreError):
             raise
         except _BROKEN as error:
             raise _unreadable(segment, error) from error
-        return self._shaped(table, wanted, rows)
 
     def salvage(
         self, segment: Segment, columns: Sequence[str] | None = None
@@ -205,13 +204,18 @@ class SegmentFolder:
                 faults.append(f"{where}, column {name}: {_first_line(error)}")
         return None
 
+    def version_of(self, segment: Segment) -> int:
+        """Return the format version that a segment was written in."""
+        with self._open(segment) as file:
+            return stamped(_marks(file).get(_STAMP))
+
     def expected_rows(self, segment: Segment) -> int | None:
         """Return how many rows were written, as the file says beside its own counts.
 
         None for a file of an older form; -1 where the number itself is damaged.
         """
         with self._open(segment) as file:
-            marks = file.metadata.metadata or {}
+            marks = _marks(file)
         if _ROWS not in marks:
             return -1 if _STAMP in marks else None
         return stamped(marks[_ROWS], damaged=-1)
@@ -219,7 +223,7 @@ class SegmentFolder:
     def _open(self, segment: Segment, *, verify: bool = False) -> pq.ParquetFile:
         try:
             file = pq.ParquetFile(segment.path, page_checksum_verification=verify)
-            version = stamped((file.metadata.metadata or {}).get(_STAMP))
+            version = stamped(_marks(file).get(_STAMP))
         except FileNotFoundError:
             raise
         except _BROKEN as error:
@@ -324,6 +328,12 @@ class SegmentFolder:
 def _covered(segments: list[Segment]) -> list[Segment]:
     merged = [s for s in segments if s.last > s.first]
     return [s for s in segments if any(m.covers(s) for m in merged)]
+
+
+def _marks(file: pq.ParquetFile) -> dict[str, str]:
+    """Return what was written beside the rows; damaged bytes never equal a mark."""
+    found = file.metadata.metadata or {}
+    return {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in found.items()}
 
 
 def _unreadable(segment: Segment, error: BaseException) -> StoreError:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -31,7 +32,9 @@ from .vector_form import KEY, content_hash, read_space, row_sums, text_keys
 
 __all__ = ["KEY", "VectorSpace", "VectorStore", "publish_once", "text_keys"]
 _log = logging.getLogger(__name__)
-_BROKEN = (OSError, ValueError, EOFError, OverflowError, MemoryError, SyntaxError)
+# What a damaged array may raise: numpy reads its header as Python literals.
+_BROKEN = (OSError, ValueError, EOFError, OverflowError, MemoryError, SyntaxError, TypeError,
+           KeyError, TokenError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -197,16 +200,17 @@ class VectorSpace:
         self._rewrite(whole, np.isin(self._place[:, 0], whole))
         return len(whole)
 
-    def keep_only(self, keys: np.ndarray) -> int:
-        """Drop every vector whose key is not among ``keys``; return how many went."""
+    def unneeded(self, keys: np.ndarray) -> int:
+        """Return how many vectors have a key that is not among ``keys``."""
+        self._refresh()
+        return int((~np.isin(self._keys, np.asarray(keys, KEY))).sum())
+
+    def keep_only(self, keys: np.ndarray) -> None:
+        """Drop every vector whose key is not among ``keys``; damaged segments stay."""
         self._refresh()
         whole = [s for s, name in enumerate(self._segments) if not self._problem(name)]
         mine = np.isin(self._place[:, 0], whole)
-        keep = mine & np.isin(self._keys, np.asarray(keys, KEY))
-        gone = int(mine.sum() - keep.sum())
-        if gone:
-            self._rewrite(whole, keep)
-        return gone
+        self._rewrite(whole, mine & np.isin(self._keys, np.asarray(keys, KEY)))
 
     def _rewrite(self, segments: list[int], keep: np.ndarray) -> None:
         """Put the rows ``keep`` of the index into one segment in the place of ``segments``."""
