@@ -45,17 +45,25 @@ _HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 class _Wanted:
-    """Keys to find, sorted, as numbers; ``near`` leaves out most rows of others quickly."""
+    """Keys to find, as sorted numbers; ``_near`` leaves out most rows of others quickly."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self.keys = sorted(set(keys))
-        digits = bytes.fromhex("".join([key[:32] for key in self.keys]))
+        self._names = list(keys)
+        digits = bytes.fromhex("".join([key[:32] for key in self._names]))
         pairs = np.frombuffer(digits, ">u8").astype(np.uint64).reshape(-1, 2)
-        self.high, self.low = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
-        bits = min(26, max(10, len(self.keys).bit_length() + 5))
+        self._order = np.argsort(pairs[:, 0], kind="stable")
+        self.high, self.low = pairs[self._order, 0], pairs[self._order, 1]
+        bits = min(26, max(10, len(self._names).bit_length() + 5))
         self._shift = np.uint64(64 - bits)
         self._near = np.zeros(1 << bits, bool)
         self._near[self.high >> self._shift] = True
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def keys(self, places: np.ndarray) -> list[str]:
+        """Return the key at each place in the order of their numbers."""
+        return [self._names[i] for i in self._order[places].tolist()]
 
     def match(self, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (rows, places): the rows of a segment that hold the wanted key at each place."""
@@ -108,20 +116,20 @@ class ResponseStore:
         raise StoreError(f"{self.segments.folder}: segments keep vanishing; stop the merge")
 
     def _known(self, wanted: _Wanted) -> set[str]:
-        found = np.zeros(len(wanted.keys), bool)
+        found = np.zeros(len(wanted), bool)
         for _, _, places in self._hits(wanted):
             found[places] = True
-        return {wanted.keys[i] for i in np.flatnonzero(found)}
+        return set(wanted.keys(np.flatnonzero(found)))
 
     def _lookup(self, wanted: _Wanted) -> dict[str, Answer]:
         found: dict[str, Answer] = {}
-        have = np.zeros(len(wanted.keys), bool)
+        have = np.zeros(len(wanted), bool)
         for segment, rows, places in self._hits(wanted):
             new = np.flatnonzero(~have[places])
             if not len(new):
                 continue
             rows, places = rows[new], places[new]
-            names = [wanted.keys[i] for i in places]
+            names = wanted.keys(places)
             have[places] = True
             bad = 0
             for key, row in zip(names, self._rows(segment, rows, _READ), strict=True):
@@ -157,8 +165,8 @@ class ResponseStore:
         first: dict[str, dict[str, Any]] = {}
         for segment, rows, places in self._hits(wanted):
             table = self._table(segment, SCHEMA.names).take(rows)
-            for place, row in zip(places, table.to_pylist(), strict=True):
-                first.setdefault(wanted.keys[place], row)
+            for key, row in zip(wanted.keys(places), table.to_pylist(), strict=True):
+                first.setdefault(key, row)
         return list(first.values())
 
     def _hits(self, wanted: _Wanted) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
@@ -178,7 +186,7 @@ class ResponseStore:
         state = segment.path.stat()
         name = (segment.path, state.st_ino, state.st_mtime_ns, state.st_size)
         if name not in self._keys:
-            table = self._table(segment, ["key64", "low64"])
+            table = self._table(segment, ["key64", "low64"], proven=False)
             if table["low64"].null_count or table["key64"].null_count:
                 pair = _from_digits(self._table(segment, ["key"])["key"])
             else:
@@ -198,9 +206,11 @@ class ResponseStore:
         raw = [c.cast(pa.binary()) if pa.types.is_string(c.type) else c for c in table.columns]
         return zip(*(c.to_pylist() for c in raw), strict=True)
 
-    def _table(self, segment: Segment, columns: Sequence[str]) -> pa.Table:
+    def _table(
+        self, segment: Segment, columns: Sequence[str], *, proven: bool = True
+    ) -> pa.Table:
         try:
-            return self.segments.read(segment, columns)
+            return self.segments.read(segment, columns, verify=proven)
         except FormatError:
             raise
         except StoreError as error:
@@ -250,6 +260,7 @@ class Writer:
         self._flush_seconds = flush_seconds
         self._rows: list[tuple[Any, ...]] = []
         self._since = 0.0
+        self._settled = time.monotonic()
 
     def put(self, *, text: str, finish_reason: str, request: str, identity: str,
             tokens_in: int = 0, tokens_out: int = 0, **beside: Any) -> str:
@@ -277,10 +288,12 @@ class Writer:
         if self._rows:
             rows = sorted(self._rows, key=itemgetter(0))  # stable: the first of equals leads
             columns = zip(*rows, strict=True)
-            self._segments.publish(pa.table(
-                [pa.array(values, f.type) for values, f in zip(columns, SCHEMA, strict=True)],
-                schema=SCHEMA,
-            ))  # fmt: skip
+            arrays = [pa.array(values, f.type) for values, f in zip(columns, SCHEMA, strict=True)]
+            # The content is on the disk either way; the name follows in flush_seconds at most.
+            now = time.monotonic()
+            settle = now - self._settled >= self._flush_seconds
+            self._settled = now if settle else self._settled
+            self._segments.publish(pa.table(arrays, schema=SCHEMA), settle=settle)
             self._rows = []
 
     def __enter__(self) -> Writer:
@@ -290,6 +303,7 @@ class Writer:
                  trace: TracebackType | None) -> None:
         # Also after an error: what was answered was paid for.
         self.flush()
+        self._segments.sync()
 
 
 def _proven(

@@ -79,8 +79,12 @@ class SegmentFolder:
             if (m := _NAME.fullmatch(name))
         ]
 
-    def publish(self, table: pa.Table) -> Segment:
-        """Make ``table`` visible as a new last segment, durably, or not at all."""
+    def publish(self, table: pa.Table, *, settle: bool = True) -> Segment:
+        """Make ``table`` visible as a new last segment, durably, or not at all.
+
+        Without ``settle`` its name is durable after ``sync`` alone: a power failure may lose it
+        until then (the end of the process does not), and one wait for the disk is saved.
+        """
         temporary = self._write(table)
         try:
             while True:
@@ -92,6 +96,12 @@ class SegmentFolder:
                 segment.path.unlink(missing_ok=True)
         finally:
             temporary.unlink(missing_ok=True)
+            if settle:
+                self.sync()
+
+    def sync(self) -> None:
+        """Make the names of all published segments durable."""
+        if self.folder.is_dir():
             _sync_folder(self.folder)
 
     def _write(self, table: pa.Table) -> Path:
@@ -149,12 +159,18 @@ class SegmentFolder:
                 return Segment(number, number, path)
             number += 1
 
-    def read(self, segment: Segment, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return one segment as a table with ``columns`` (default all of the schema)."""
+    def read(
+        self, segment: Segment, columns: Sequence[str] | None = None, *, verify: bool = True
+    ) -> pa.Table:
+        """Return one segment as a table with ``columns`` (default all of the schema).
+
+        ``verify`` checks the page checksums; without, a caller proves what it reads itself.
+        """
         wanted = list(columns) if columns is not None else self.schema.names
         try:
-            with self._open(segment, verify=True) as file:
-                table = file.read(columns=[c for c in wanted if c in file.schema_arrow.names])
+            with self._open(segment, verify=verify) as file:
+                names = [c for c in wanted if c in file.schema_arrow.names]
+                table = file.read(columns=names, use_threads=verify)
                 table.validate()
                 return self._shaped(table, wanted, file.metadata.num_rows)
         except (FileNotFoundError, StoreError):
