@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ..data.training import TEST, VALID, TrainingData
 from ..plan import Node, Train, sha
+from ..store.fingerprints import read_fingerprint, write_fingerprint
 from .context import StepContext
 
 MAIN = "main"
@@ -52,12 +53,14 @@ def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
     key = cell_key(train, arm, seed, ctx)
     folder = ctx.settings.data / "cells" / ctx.dataset / key
     if (folder / "cell.json").is_file():
+        read_fingerprint(folder)  # fails where a newer version wrote it
         return Cell(folder, json.loads((folder / "cell.json").read_text()), False)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
     try:
         record = _train(train, arm, seed, ctx, temporary)
         (temporary / "cell.json").write_text(json.dumps({"key": key, **record}, indent=1))
+        write_fingerprint(temporary)
         os.chmod(temporary, 0o755)
         if folder.is_dir():
             shutil.rmtree(temporary)

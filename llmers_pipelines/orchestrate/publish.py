@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..plan import Champion, Node, Pin
+from ..store.fingerprints import fingerprint
 from ..store.manifests import Manifest
 from .context import Outcome, StepContext, StepError
 from .steps import run_verb, sources_of
@@ -103,6 +104,9 @@ def _store(
     store = ctx.manifests
     folder = f"{ctx.dataset}/{node.name}/{outcome.data_version}"
     target = store.warehouse / folder
+    # What lies there from before keeps its own list: a damaged file is not declared whole.
+    before = store.version(ctx.dataset, node.name, outcome.data_version)
+    files = before.files if before is not None and target.is_dir() else None
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.mkdtemp(dir=target.parent, prefix=".tmp-")
@@ -114,6 +118,7 @@ def _store(
             shutil.rmtree(temporary, ignore_errors=True)
             if not target.is_dir():  # another process may have published the same content
                 raise
+    files = fingerprint(target) if files is None else files
     if outcome.beside:
         outcome.beside(target)
     # The gate reads marks, it does not carry them: a refused candidate taints no champion.
@@ -134,6 +139,7 @@ def _store(
         info={**outcome.info, **({"device": ctx.device} if node.verb in _ON_DEVICE else {})},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
+        files=files,
         **want,
     )
     store.write(manifest)

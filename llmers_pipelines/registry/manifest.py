@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,19 @@ def check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
             raise BundleError(f"{path}: {size} bytes, expected {said['bytes']}; copy it again")
         if verify and _sha256(path) != said["sha256"]:
             raise BundleError(f"{path}: content differs from its checksum; copy it again")
+
+
+def bundle_faults(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each served bundle below ``root`` with what is wrong of its files, or ""."""
+    for path in sorted(root.rglob(MANIFEST)):
+        if not (path.parent / CONFIG).is_file() and not (path.parent / WEIGHTS).is_file():
+            continue
+        try:
+            check_files(path.parent, read_manifest(path.parent), verify=True)
+        except BundleError as error:
+            yield path.parent, str(error)
+        else:
+            yield path.parent, ""
 
 
 def publish(work: Path, folder: Path, content_hash: str) -> Path:

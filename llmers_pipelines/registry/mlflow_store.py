@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +201,19 @@ class MlflowStore:
             made = mlflow.register_model(info.model_uri, name, tags=marks)
         return str(made.version)
 
+    def version_tags(self, *, aliased: bool = False) -> list[dict[str, str]]:
+        """Return the tags of every registered model version (asset, data_version, dataset).
+
+        With ``aliased`` of those alone that an alias (champion, previous, ...) points at.
+        """
+        client, out = self.client(), []
+        for model in _pages(client.search_registered_models):
+            stands = {str(v) for v in model.aliases.values()}
+            for version in _pages(client.search_model_versions, f"name = '{model.name}'"):
+                if not aliased or str(version.version) in stands:
+                    out.append(dict(version.tags))
+        return out
+
     def champion_version(self, name: str) -> str | None:
         """Return the version that serves, or None where none passed the gate yet."""
         return self._aliases(name).get(CHAMPION)
@@ -260,3 +273,14 @@ class MlflowStore:
                 raise
             return {}
         return {alias: str(version) for alias, version in found.items()}
+
+
+def _pages(search: Callable[..., Any], query: str | None = None) -> Iterator[Any]:
+    """Yield the results of an MLflow search, page after page."""
+    token = None
+    while True:
+        page = search(query, max_results=200, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

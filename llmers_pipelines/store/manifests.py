@@ -2,11 +2,14 @@
 
 A manifest is written last, by a rename, after the files it names are in place; versions are never
 overwritten. Dagster's events mirror it.
+
+It carries its format, its own checksum, and size and sha256 of every file that it names.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import tempfile
@@ -14,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .formats import MANIFEST, StoreError, check_format
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Manifest:
     info: dict[str, Any] = field(default_factory=dict)
     created: str = ""
     seconds: float = 0.0
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)  # name -> bytes, sha256
 
     @property
     def held_by(self) -> list[str]:
@@ -85,6 +91,29 @@ class ManifestStore:
         for path in sorted((self.root / dataset).glob("*/*/current.json")):
             yield self._read(path)
 
+    def versions(self, dataset: str, name: str) -> list[Manifest]:
+        """Return every stored version of an asset, oldest first."""
+        paths = self._folder(dataset, name).glob("*.json")
+        found = [self._read(p) for p in paths if p.name != "current.json"]
+        return sorted(found, key=lambda m: (m.created, m.data_version))
+
+    def names(self, dataset: str) -> list[str]:
+        """Return the assets of ``dataset`` that have a manifest."""
+        return sorted(f"{p.parent.name}/{p.name}" for p in (self.root / dataset).glob("*/*")
+                      if p.is_dir())  # fmt: skip
+
+    def forget(self, manifest: Manifest) -> None:
+        """Remove the manifest of a version that is not the current one."""
+        (self._folder(manifest.dataset, manifest.name) / f"{manifest.data_version}.json").unlink()
+
+    def damaged(self) -> Iterator[tuple[Path, str]]:
+        """Yield each manifest file that cannot be read, with the reason."""
+        for path in sorted(self.root.glob("*/*/*/*.json")):
+            try:
+                self._read(path)
+            except StoreError as error:
+                yield path, str(error)
+
     def datasets(self) -> list[str]:
         return sorted(p.name for p in self.root.glob("*") if p.is_dir())
 
@@ -94,18 +123,37 @@ class ManifestStore:
     def write(self, manifest: Manifest) -> None:
         folder = self._folder(manifest.dataset, manifest.name)
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dataclasses.asdict(manifest), ensure_ascii=False, indent=1, default=str)
+        body = json.loads(json.dumps(dataclasses.asdict(manifest), default=str))
+        body = {"format": MANIFEST, "checksum": _checksum(body), **body}
+        text = json.dumps(body, ensure_ascii=False, indent=1)
         for name in (f"{manifest.data_version}.json", "current.json"):
             _replace(folder / name, text)
 
     @staticmethod
     def _read(path: Path) -> Manifest:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        body["checks"] = tuple(CheckOutcome(**c) for c in body["checks"])
-        body["flags"] = tuple(body["flags"])
-        body["columns"] = tuple(tuple(c) for c in body["columns"])
-        body["lineage"] = {k: tuple(tuple(d) for d in v) for k, v in body["lineage"].items()}
-        return Manifest(**body)
+        try:
+            body = json.loads(path.read_text(encoding="utf-8"))
+            version, said = body.pop("format", 1), body.pop("checksum", None)
+            if said is not None and said != _checksum(body, version):
+                raise ValueError("its checksum does not match its content")
+            check_format(path, "a manifest", version, MANIFEST)
+            if said is None and version > 1:
+                raise ValueError("it lacks its checksum")
+            body["checks"] = tuple(CheckOutcome(**c) for c in body["checks"])
+            body["flags"] = tuple(body["flags"])
+            body["columns"] = tuple(tuple(c) for c in body["columns"])
+            body["lineage"] = {k: tuple(tuple(d) for d in v) for k, v in body["lineage"].items()}
+            body["files"] = {k: tuple(v) for k, v in body.get("files", {}).items()}
+            return Manifest(**body)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StoreError(
+                f"{path}: damaged ({error}); `llmers store verify --quarantine` sets it aside"
+            ) from error
+
+
+def _checksum(body: dict[str, Any], version: int = MANIFEST) -> str:
+    text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(f"{version}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _replace(path: Path, text: str) -> None:

@@ -49,7 +49,7 @@ def test_a_broken_segment_is_named_with_the_mend(tmp_path: Path) -> None:
     folder = SegmentFolder(tmp_path, SCHEMA)
     segment = folder.publish(rows(1))
     segment.path.write_bytes(segment.path.read_bytes()[:20])
-    with pytest.raises(StoreError, match=r"0000000001-0000000001\.parquet.*move it away"):
+    with pytest.raises(StoreError, match=r"0000000001-0000000001\.parquet.*moves it away"):
         read(folder)
 
 
