@@ -91,12 +91,6 @@ class ManifestStore:
         for path in sorted((self.root / dataset).glob("*/*/current.json")):
             yield self._read(path)
 
-    def versions(self, dataset: str, name: str) -> list[Manifest]:
-        """Return every stored version of an asset, oldest first."""
-        paths = self._folder(dataset, name).glob("*.json")
-        found = [self._read(p) for p in paths if p.name != "current.json"]
-        return sorted(found, key=lambda m: (m.created, m.data_version))
-
     def names(self, dataset: str) -> list[str]:
         """Return the assets of ``dataset`` that have a manifest."""
         return sorted(f"{p.parent.name}/{p.name}" for p in (self.root / dataset).glob("*/*")
