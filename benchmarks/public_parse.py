@@ -166,8 +166,9 @@ def main() -> None:
             there.close()
             tables, spent, before, peak = here.recv()
             work.join()
-        print(f"{given.kind:<10} {rows:<11,} {size / 1e6:<9,.0f} {spent:<8.1f} {rows / spent:<9,.0f}"
-              f" {before:<9.0f} {peak:<8.0f} {tables}", flush=True)  # fmt: skip
+        numbers = f"{size / 1e6:<9,.0f} {spent:<8.1f} {rows / spent:<9,.0f}"
+        print(f"{given.kind:<10} {rows:<11,} {numbers} {before:<9.0f} {peak:<8.0f} {tables}",
+              flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -104,11 +104,11 @@ def show_public(name: str, settings: Settings) -> dict[str, Any] | None:
     if source.manual:
         names = " and ".join(f.name for f in source.files)
         facts["get"] = f"{source.manual.replace('{files}', names)} Put into {raw}"
-    facts["files"] = [
-        {"name": f.name, "size": f.size or "", "url": ", ".join(f.urls),
-         "checksum": " ".join(f.checksum()) + ("" if f.published else _mark(f))}
+    facts["files"] = {
+        f.name: {"url": ", ".join(f.urls) or "by hand", "bytes": f.size or "not known",
+                 "checksum": " ".join(f.checksum()) + ("" if f.published else _mark(f))}
         for f in source.files
-    ]  # fmt: skip
+    }  # fmt: skip
     facts["counts"] = {k: c.text for k, c in source.counts.items()}
     if source.categories:
         facts["categories"] = ", ".join(source.categories)

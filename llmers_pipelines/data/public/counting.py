@@ -28,6 +28,7 @@ def connect(spill: Path) -> duckdb.DuckDBPyConnection:
         config={"memory_limit": _MEMORY, "threads": 1, "temp_directory": str(spill)}
     )
     connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET enable_progress_bar = false")  # it would go to stdout
     connection.execute("SET preserve_insertion_order = false")
     return connection
 

@@ -60,9 +60,7 @@ def fetch_public(
     _writable(folder)
     with _alone(folder):
         manifest = read_manifest(folder)
-        fits = manifest is not None and manifest.get("source") == source.name
-        done = fits and manifest["revision"] == REVISION and (manifest["reviews"] or not reviews)
-        if not done or again:
+        if manifest is None or again or not _fits(manifest, source, reviews=reviews):
             raw = folder / "raw"
             got = obtain(source, raw, download or Download(progress), lambda: agree(source))
             manifest = prepare(source, folder, progress, reviews=reviews)
@@ -72,7 +70,6 @@ def fetch_public(
             status = "prepared"
         else:
             status = "prepared already"
-    assert manifest is not None
     target, note = describe(source, folder, home, data_root, reviews=manifest["reviews"])
     return {
         "name": source.dataset_name, "status": status, "folder": str(folder),
@@ -81,6 +78,12 @@ def fetch_public(
         "faults": manifest.get("faults", []), "quarantine": str(folder / "quarantine.parquet"),
         "next": f"llmers datasets check {source.dataset_name}",
     }  # fmt: skip
+
+
+def _fits(manifest: dict[str, Any], source: PublicSet, *, reviews: bool) -> bool:
+    """Say whether the tables of ``manifest`` are what these parsers would write."""
+    same = manifest.get("source") == source.name and manifest.get("revision") == REVISION
+    return same and (bool(manifest.get("reviews")) or not reviews)
 
 
 def folder_of(source: PublicSet, home: Path | str, data_root: Path | str | None) -> Path:

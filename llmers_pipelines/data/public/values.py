@@ -8,7 +8,6 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-_SPACES = re.compile(r"\s+")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,2000}>")
 _MONTHS = {
     "Jan": 1, "Feb": 2, "Mar": 3, "Apr": 4, "May": 5, "Jun": 6,
@@ -30,7 +29,7 @@ def text(value: Any, separator: str = " ") -> str | None:
     plain = value if isinstance(value, str) else str(value)
     if "&" in plain:
         plain = html.unescape(plain)
-    return sound(_SPACES.sub(" ", plain).strip()) or None
+    return sound(" ".join(plain.split())) or None
 
 
 def sound(value: str) -> str:
@@ -52,7 +51,7 @@ def without_tags(value: str | None) -> str | None:
     """Return ``value`` without html tags."""
     if value is None or "<" not in value:
         return value
-    return _SPACES.sub(" ", _TAG.sub(" ", value)).strip() or None
+    return " ".join(_TAG.sub(" ", value).split()) or None
 
 
 def identifier(value: Any) -> str | None:
