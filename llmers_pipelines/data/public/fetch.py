@@ -57,19 +57,19 @@ def fetch_public(
     source = need_public(name).choose(category)
     progress = progress or Progress()
     folder = folder_of(source, home, data_root)
-    _writable(folder)
-    with _alone(folder):
-        manifest = read_manifest(folder)
-        if manifest is None or again or not _fits(manifest, source, reviews=reviews):
-            raw = folder / "raw"
-            got = obtain(source, raw, download or Download(progress), lambda: agree(source))
+    manifest = read_manifest(folder)
+    status = "prepared already"
+    if manifest is None or again or not _fits(manifest, source, reviews=reviews):
+        _writable(folder)
+        with _alone(folder):
+            got = obtain(
+                source, folder / "raw", download or Download(progress), lambda: agree(source)
+            )
             manifest = prepare(source, folder, progress, reviews=reviews)
             manifest["files"] = got.files
             manifest["warnings"] = got.warnings + manifest["warnings"]
             write_manifest(folder, manifest)
-            status = "prepared"
-        else:
-            status = "prepared already"
+        status = "prepared"
     target, note = describe(source, folder, home, data_root, reviews=manifest["reviews"])
     return {
         "name": source.dataset_name, "status": status, "folder": str(folder),

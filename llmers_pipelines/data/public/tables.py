@@ -112,7 +112,7 @@ class Build:
         self.tables: dict[str, TableWriter] = {}
         self.notes: list[str] = []  # what a person should know about this copy
 
-    def table(self, name: str, **columns: str) -> TableWriter:
+    def table(self, name: str, /, **columns: str) -> TableWriter:
         """Open the table ``name``; ``columns`` are name -> text, int, float or flag."""
         schema = pa.schema([pa.field(c, TYPES[t]) for c, t in columns.items()])
         self.tables[name] = TableWriter(self.folder / f"{name}.parquet", schema)

@@ -98,6 +98,9 @@ def test_a_prepared_copy_needs_neither_network_nor_terms(place: Place, served: S
     other = Place(place.home.parent / "another-home", place.root)
     assert other.fetch("ml-100k", agree=never)["status"] == "prepared already"
     assert other.check("movielens_100k")["ok"], "the copy is described in the other home as well"
+    (place.root / "movielens_100k" / ".lock").unlink()
+    place.fetch("ml-100k", agree=never)
+    assert not (place.root / "movielens_100k" / ".lock").exists(), "it may be a read-only copy"
     assert place.fetch("ml-100k", agree=never, again=True)["status"] == "prepared"
     assert served.requests == [], "--again reads the raw file that is here"
 
