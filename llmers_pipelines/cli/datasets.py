@@ -1,4 +1,4 @@
-"""``llmers datasets``: list, add, check, show."""
+"""``llmers datasets``: list, add, check, show; ``fetch`` is in ``fetching``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .common import emit, json_option, note, open_settings, settings_options, table
+from .fetching import fetch, fetchable, show_public
 
 
 @click.group(invoke_without_command=True, epilog="Example: llmers datasets check sample")
@@ -23,8 +24,9 @@ def datasets(ctx: click.Context, as_json: bool, **flags) -> None:
 
     settings = open_settings(**flags)
     rows = list_datasets(settings.home, settings.data_root)
+    public = fetchable(settings, {r["name"] for r in rows})
     if as_json:
-        return emit(rows)
+        return emit(rows + public)
     table(
         ("name", "ready", "tasks", "recorded answers", "about"),
         [(r["name"], "no" if r["missing"] else "yes", ", ".join(r["tasks"]),
@@ -33,6 +35,11 @@ def datasets(ctx: click.Context, as_json: bool, **flags) -> None:
     for row in rows:
         if row["missing"]:
             note(f"{row['name']}: {row['missing']}", fg="yellow")
+    click.echo("\nCan be fetched (`llmers datasets fetch NAME`, terms with `show NAME`):\n")
+    table(
+        ("name", "here", "how", "about"),
+        [(r["name"], r["here"] or "-", r["how"], r["about"][:70]) for r in public],
+    )
 
 
 @datasets.command(
@@ -133,10 +140,14 @@ def check(name: str, as_json: bool, **flags) -> None:
 @json_option
 @settings_options
 def show(name: str, as_json: bool, **flags) -> None:
-    """Show counts, density, time range, text coverage, head and tail."""
-    from ..data.registry import find_dataset, show_dataset
+    """Show counts, density, time range, text coverage, head and tail; or a set to be fetched."""
+    from ..data.registry import description_files, find_dataset, show_dataset
 
     settings = open_settings(**flags)
+    if name not in description_files(settings.home):
+        public = show_public(name, settings)
+        if public:
+            return emit(public) if as_json else _report(public)
     facts = show_dataset(find_dataset(name, settings.home), settings.data_root)
     if as_json:
         return emit(facts)
@@ -155,3 +166,6 @@ def _report(report: dict[str, Any], depth: int = 0) -> None:
             table(columns, [[str(row.get(c, ""))[:60] for c in columns] for row in value[:20]])
         else:
             click.echo(f"{pad}{key}: {value}")
+
+
+datasets.add_command(fetch)

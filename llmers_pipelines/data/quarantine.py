@@ -39,6 +39,18 @@ REASONS = {
         "longer than max_chars; read as empty",
         "shorten the text or raise max_chars in the description",
     ),
+    # Of the files of public data sets, as their publishers give them.
+    "oversized_line": ("longer than any record of this file", "get the file again"),
+    "bad_encoding": ("bytes that are not UTF-8, read as Windows Latin", "none is needed"),
+    "no_label": ("shown, but whether it was clicked is not told", "use a part with labels"),
+    "unknown_code": ("a code that stands for nothing", "none is needed"),
+    "implausible_time": ("before 1990 or after 2100", "none is needed"),
+    "implausible_year": ("not a year in which the book can have appeared", "none is needed"),
+    "implausible_age": ("not a reader's age", "none is needed"),
+    "html_title": ("page code or tags in a title", "none is needed"),
+    "stray_characters": ("characters that no such id has, removed", "none is needed"),
+    "shifted_columns": ("two columns run into one, taken apart", "none is needed"),
+    "duplicate_row": ("the same user, item and moment came before", "none is needed"),
 }  # fmt: skip
 _SHOWN = 200  # characters of a value
 

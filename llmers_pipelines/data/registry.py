@@ -11,6 +11,7 @@ from .add import add_dataset, dataset_template
 from .catalog import require_files
 from .checkup import check_dataset, show_dataset
 from .description import Description, load_description
+from .public.describe import find_public
 from .schema import DataError
 from .strict_toml import near
 
@@ -53,9 +54,13 @@ def find_dataset(
     """Return the description of ``name`` or raise ``DataError`` with the near matches."""
     files = description_files(home, extra)
     if name not in files:
+        source = find_public(name)
+        mend = "add one with `llmers datasets add`"
+        if source is not None:
+            mend = f"{source.title} can be fetched with `llmers datasets fetch {name}`"
         raise DataError(
             f"no data set {name!r}{near(name, list(files)) or ';'} there are: "
-            f"{', '.join(files) or 'none'}; add one with `llmers datasets add`"
+            f"{', '.join(files) or 'none'}; {mend}"
         )
     description = load_description(files[name])
     if description.name != name:

@@ -59,7 +59,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("value", pa.string(), "what was found, shortened"),
         Column("reason", pa.string(), "kind of fault", nullable=False),
         Column("mend", pa.string(), "what to do", nullable=False),
-        Column("action", pa.string(), "dropped (the row) or cleared (the value)", nullable=False),
+        Column("action", pa.string(), "dropped (row), cleared or mended (value)", nullable=False),
     ),
 }
 

@@ -42,10 +42,11 @@ class RawTable:
 
 
 def connect() -> duckdb.DuckDBPyConnection:
-    """Return an in-memory DuckDB that works in UTC and never fetches extensions."""
+    """Return an in-memory DuckDB that works in UTC, is silent and never fetches extensions."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET enable_progress_bar = false")  # it would go to stdout, into JSON
     return connection
 
 
