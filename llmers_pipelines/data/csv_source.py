@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from .duck import connect
 from .schema import DataError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _read(
     file: Path, names: tuple[str, ...], delimiter: str, *, header: bool
 ) -> tuple[pa.Table, np.ndarray, list[tuple[int, str, str]]]:
     columns = [name or "unnamed" for name in names]  # a data frame's index has no name
-    connection = duckdb.connect()
+    connection = connect()
 
     def run(*, strict: bool) -> pa.Table:
         options = (

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from .csv_source import read_csv
 from .description import Recorded, Source
+from .duck import connect
 from .dvc import md5_of, recorded_md5
 from .schema import DataError
 
@@ -39,15 +40,6 @@ class RawTable:
     rows: np.ndarray
     file: str
     rejects: tuple[Reject, ...] = ()
-
-
-def connect() -> duckdb.DuckDBPyConnection:
-    """Return an in-memory DuckDB that works in UTC, is silent and never fetches extensions."""
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET autoinstall_known_extensions = false")
-    connection.execute("SET enable_progress_bar = false")  # it would go to stdout, into JSON
-    return connection
 
 
 def quote(name: str) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .sources import connect, literal
+from .duck import connect
+from .sources import literal
 
 _MICRO = 1_000_000
 _LIMIT = 7_300_000_000 * _MICRO  # the year 2201: beyond it a unit was mistaken

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from .description import Source
+from .duck import connect
 from .ids import ids_as_text
 from .quarantine import Sieve, count_reasons, fault_lines
 from .schema import (
@@ -229,7 +229,7 @@ def _finish(
 def to_numbers(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Return float64[n] (NaN where empty or bad) and bool[n], true where not a finite number."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        connection = duckdb.connect()
+        connection = connect()
         connection.register("log", pa.table({"t": column}))
         query = "SELECT try_cast(nullif(trim(t), '') AS DOUBLE) AS number FROM log"
         numbers = connection.sql(query).to_arrow_table()["number"]

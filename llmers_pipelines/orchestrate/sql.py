@@ -39,6 +39,7 @@ def connect(settings: Settings, dataset: str) -> Any:
         connection.execute("create schema if not exists store")
         connection.register("store_responses", ds.dataset(responses, format="parquet"))
         connection.execute("create view store.responses as select * from store_responses")
+    connection.execute("set enable_progress_bar = false")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     return connection
