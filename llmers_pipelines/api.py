@@ -12,22 +12,28 @@ from .enhance.from_vectors import FromVectors
 from .enhance.hybrid_experts import HybridExperts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
+from .enhance.ranking_distillation import RankingDistillation
+from .enhance.text_offset import TextOffset
 from .models.bprmf import BPRMF
 from .models.deepfm import DeepFM
 from .models.din import DIN
 from .models.ease import EASE
 from .models.fit import Fit
+from .models.gru4rec import GRU4Rec
 from .models.itemknn import ItemKNN
 from .models.knnblend import KNNBlend
 from .models.lightgcn import LightGCN
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
 from .models.textknn import TextKNN
-from .plan import Derive, Embed, Generate, Pin, Table, Train
+from .plan import Derive, Distill, Embed, Generate, Pin, Table, Teach, Train
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
+from .teach.language_model_ranking import LanguageModelRanking
+from .teach.recorded_ranking import RecordedRanking
+from .teach.trained_ranking import TrainedRanking
 
 items = Table("items")
 users = Table("users", of=(Table("interactions", of=(items,)),))
@@ -40,10 +46,11 @@ def splits(task: str) -> Table:
 
 
 __all__ = [
-    "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "ColumnSelect", "DeepFM", "Derive", "DualView",
-    "Embed", "Fit", "FromVectors", "Generate", "HistoryText", "HybridExperts", "ItemKNN",
-    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LightGCN", "MeanOfHistory",
-    "NearestNeighbours", "NeighbourDistillation", "Pin", "Popularity", "RandomProjection",
-    "SASRec", "Table", "TextKNN", "Train", "UserPreference", "interactions", "items", "recipe",
-    "splits", "users",
+    "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "ColumnSelect", "DeepFM", "Derive", "Distill",
+    "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
+    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend",
+    "LanguageModelRanking", "LightGCN", "MeanOfHistory", "NearestNeighbours",
+    "NeighbourDistillation", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
+    "RecordedRanking", "SASRec", "Table", "Teach", "TextKNN", "TextOffset", "Train",
+    "TrainedRanking", "UserPreference", "interactions", "items", "recipe", "splits", "users",
 ]  # fmt: skip

@@ -54,7 +54,7 @@ class Settings:
     device: str = "auto"
     threads: int = 1
     seeds: int = 1
-    controls: tuple[str, ...] = ("permuted", "gaussian", "template")
+    controls: tuple[str, ...] = ("permuted", "gaussian", "shuffled", "template")
     methods: tuple[Method, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
     offline: bool = True
@@ -142,7 +142,7 @@ _KEYS = {
     "evaluation.seeds": "seeds", "evaluation.controls": "controls",
 }  # fmt: skip
 _ENGINES = ("auto", "template", "recorded", "hf")
-_CONTROLS = ("permuted", "gaussian", "template")
+_CONTROLS = ("permuted", "gaussian", "shuffled", "template")
 
 
 def _unknown(where: str, name: str, known: list[str]) -> ConfigError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..plan import Generate, Node
+from ..plan import Generate, Node, Teach
 from .context import StepContext
 from .publish import stale_because
 
@@ -27,13 +27,17 @@ def estimate(nodes: Iterable[Node], ctx: StepContext) -> list[dict[str, Any]]:
             "key": node.name, "state": why or (f"after {first}" if first else "fresh"),
             "rows": have.rows if have else None, "llm_calls": 0, "stored": 0,
         }  # fmt: skip
-        if isinstance(node, Generate) and row["state"] != "fresh":
+        if _asks(node) and row["state"] != "fresh":
             row |= _calls(node, ctx)
         rows[node.name] = row
     return list(rows.values())
 
 
-def _calls(node: Generate, ctx: StepContext) -> dict[str, Any]:
-    from .steps.generate import count_requests
+def _asks(node: Node) -> bool:
+    return isinstance(node, Generate) or (isinstance(node, Teach) and node.how.asks_model)
 
-    return count_requests(node, ctx)
+
+def _calls(node: Node, ctx: StepContext) -> dict[str, Any]:
+    from .steps import generate, teach
+
+    return (teach if isinstance(node, Teach) else generate).count_requests(node, ctx)

@@ -24,7 +24,7 @@ import llmers_pipelines
 from llmers_pipelines.plan import Component
 
 TABLE = Path(__file__).with_name("revisions.json")
-PACKAGES = ("data", "derive", "encode", "enhance", "models", "prompts")
+PACKAGES = ("data", "derive", "encode", "enhance", "models", "prompts", "teach")
 Revisions = dict[str, list[Any]]  # component -> [revision, hash of its source]
 
 

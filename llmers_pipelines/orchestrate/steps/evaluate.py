@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...plan import Evaluate, Train
+from ...plan import Evaluate, Teach, Train
 from ...store.manifests import CheckOutcome
 from ..cells import MAIN, Cell, run_cell
 from ..context import Outcome, StepContext
@@ -43,7 +43,7 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
     versions = {node.model.name: ctx.manifest(node.model).data_version}
     report = markdown(
         comparison, Header.of(data, title=title, dataset=ctx.dataset, versions=versions,
-                              notes=tuple(_notes(node, cells))),
+                              notes=(*_notes(node, cells), *_teachers(node, ctx))),
     )  # fmt: skip
     rows = _with_names(comparison.table(), node, ctx)
     plot = b"" if alone else interval_plot(comparison)
@@ -142,6 +142,12 @@ def _notes(node: Evaluate, cells: dict[Any, Cell]) -> list[str]:
             notes.append("The template control saw the same inputs as the method: no LLM answers "
                          "were used on this data set")  # fmt: skip
     return notes
+
+
+def _teachers(node: Evaluate, ctx: StepContext) -> list[str]:
+    """Say who taught a distilled model; no language model must not pass for one."""
+    taught = [n for n in node.model.inputs if isinstance(n, Teach)]
+    return [f"Teacher ({n.name}): {ctx.manifest(n).info['teacher']}" for n in taught]
 
 
 def _checks(node: Evaluate, comparison: Any, alone: bool) -> tuple[CheckOutcome, ...]:
