@@ -50,6 +50,19 @@ def ranking_spec(description: Description, name: str = "") -> RankingSpec:
     return found[name] if name else next(iter(found.values()))
 
 
+def count_rankings(spec: RankingSpec, folder: Path) -> int:
+    """Return the records of the file; DataError where it or one of its columns is not there."""
+    raw = _raw(spec, folder)
+    return raw.table.num_rows + len(raw.rejects)
+
+
+def _raw(spec: RankingSpec, folder: Path) -> RawTable:
+    source = Source("rankings", spec.path, spec.format, table=spec.table)
+    raw = read_source(source, folder, [spec.user] if spec.items else [spec.user, spec.item])
+    _check_columns(spec, raw)
+    return raw
+
+
 @dataclass(frozen=True)
 class _Entry:
     """One ranked item as the file has it."""
@@ -78,10 +91,7 @@ def read_rankings(
     for it. ``k`` > 0 keeps the first k usable items of a ranking, ``newest`` > 0 the newest
     positions of a user. Raises DataError where the file or a column is missing or no row is usable.
     """
-    source = Source("rankings", spec.path, spec.format, table=spec.table)
-    ids = [spec.user] if spec.items else [spec.user, spec.item]
-    raw = read_source(source, folder, ids)
-    _check_columns(spec, raw)
+    raw = _raw(spec, folder)
     refused = [(r.row, "", r.value, r.reason) for r in raw.rejects]
     lists: dict[tuple[int, int], list[tuple[int, int, float]]] = {}
     taken: set[tuple[int, int, int, str]] = set()

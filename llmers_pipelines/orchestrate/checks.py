@@ -73,7 +73,8 @@ _TEACH = (
 )  # fmt: skip
 _EVALUATE = (
     CheckKind("metrics_finite", True, "No metric is NaN; groups recombine to the overall mean."),
-    CheckKind("permutation_control", False, "Permuted rows do not beat the base (invariant 9)."),
+    CheckKind("permutation_control", False, "Permuted rows, and shuffled rankings, help less than "
+              "the real ones (invariant 9)."),
     CheckKind("matched_budget", True, "Same width, loss, stopping rule and log as the base "
               "(invariant 10)."),
 )  # fmt: skip

@@ -156,16 +156,21 @@ def _checks(node: Evaluate, comparison: Any, alone: bool) -> tuple[CheckOutcome,
     values = [r["enhanced"] for r in comparison.rows if r["slice"] == "all"]
     finite = all(v is None or math.isfinite(v) for v in values) and values[0] is not None
     head = comparison.headline
-    permuted = head.get("control_permuted")
-    low = head.get("control_permuted_low")
+    details = {"base": head["base"], "enhanced": head["enhanced"]}
+    lows = []
+    for arm in ("permuted", "shuffled"):
+        details[arm] = head.get(f"control_{arm}")
+        if details[arm] is not None:
+            low, high = head.get(f"control_{arm}_low"), head.get(f"control_{arm}_high")
+            details[f"interval of enhanced - {arm}"] = f"[{low}, {high}]"
+            lows.append(low)
     control = CheckOutcome(
         "permutation_control",
-        # the interval is enhanced minus permuted: above zero, the content matters
-        alone or permuted is None or bool(low is not None and low > 0),
+        # the interval is enhanced minus the control: above zero, the content matters
+        alone or all(low is not None and low > 0 for low in lows),
         False,
-        {"base": head["base"], "enhanced": head["enhanced"], "permuted": permuted,
-         "interval of enhanced - permuted": f"[{low}, {head.get('control_permuted_high')}]"},
-    )  # fmt: skip
+        details,
+    )
     same = node.base is None or (
         node.base.backbone == node.model.backbone and node.base.log == node.model.log
     )
