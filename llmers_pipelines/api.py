@@ -26,7 +26,7 @@ from .models.lightgcn import LightGCN
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
 from .models.textknn import TextKNN
-from .plan import Derive, Distill, Embed, Generate, Pin, Table, Teach, Train
+from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.user_preference import UserPreference
@@ -45,6 +45,28 @@ def splits(task: str) -> Table:
     return Table("splits", task=task, of=(items, interactions, users))
 
 
+def rankings(
+    teacher: str, log: Table, *, k: int = 10, dim: int = 256, vectors: Embed | None = None
+) -> Teach:
+    """Return a teacher's ``k`` items after each training position of ``log``.
+
+    ``teacher``: "larger", a SASRec of width ``dim`` on the same log; "text", the same, its table
+    started from item ``vectors``; "llm", a language model that ranks candidates of a pinned
+    ItemKNN; "file", the rankings that the data set declares. The first two ask no language model.
+    """
+    model = SASRec(dim=dim, inner=4 * dim)
+    if teacher == "larger":
+        return Teach(TrainedRanking(k=k), log, (Train(model, log),))
+    if teacher == "text":
+        start = FromVectors("item", Derive(PCA(dim=dim), vectors))
+        return Teach(TrainedRanking(k=k), log, (Train(model, log, init=(start,)),))
+    if teacher == "llm":
+        return Teach(LanguageModelRanking(k=k), log, (items, Pin(Train(ItemKNN(), log))))
+    if teacher == "file":
+        return Teach(RecordedRanking(k=k), log)
+    raise PlanError(f"teacher is {teacher!r}; use 'larger', 'text', 'llm' or 'file'")
+
+
 __all__ = [
     "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "ColumnSelect", "DeepFM", "Derive", "Distill",
     "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
@@ -52,5 +74,6 @@ __all__ = [
     "LanguageModelRanking", "LightGCN", "MeanOfHistory", "NearestNeighbours",
     "NeighbourDistillation", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
     "RecordedRanking", "SASRec", "Table", "Teach", "TextKNN", "TextOffset", "Train",
-    "TrainedRanking", "UserPreference", "interactions", "items", "recipe", "splits", "users",
+    "TrainedRanking", "UserPreference", "interactions", "items", "rankings", "recipe", "splits",
+    "users",
 ]  # fmt: skip

@@ -12,23 +12,14 @@ start with the spread of the item table; a distance of a trained teacher is -ln 
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    PCA,
-    Derive,
     Distill,
     Embed,
-    FromVectors,
-    ItemKNN,
     ItemText,
-    LanguageModelRanking,
-    Pin,
     RankingDistillation,
-    RecordedRanking,
     SASRec,
-    Teach,
     TextOffset,
-    Train,
-    TrainedRanking,
     items,
+    rankings,
     recipe,
     splits,
 )
@@ -40,15 +31,8 @@ def dllm2rec(
     protocol="sequential",
 ):  # fmt: skip
     log = splits(protocol)
-    larger = SASRec(dim=teacher_dim, inner=4 * teacher_dim)
     vectors = Embed(ItemText(), over=items)
-    start = FromVectors("item", Derive(PCA(dim=larger.dim), vectors))
-    ranked = {
-        "larger": Teach(TrainedRanking(k=k), log, (Train(larger, log),)),
-        "text": Teach(TrainedRanking(k=k), log, (Train(larger, log, init=(start,)),)),
-        "llm": Teach(LanguageModelRanking(k=k), log, (items, Pin(Train(ItemKNN(), log)))),
-        "file": Teach(RecordedRanking(k=k), log),
-    }[teacher]
+    ranked = rankings(teacher, log, k=k, dim=teacher_dim, vectors=vectors)
     return Distill(
         backbone,
         log,
