@@ -66,7 +66,7 @@ def choose_all(
 
     Requests with equal messages and choices are one call; what the store holds is not asked again.
     Raises EngineError where the engine has no log-probabilities. A budget ends the run between two
-    slices; the rest has no result.
+    slices; the rest has no result. Engines do not tell the tokens of a choice: only calls count.
     """
     info = engine.info
     if not can_choose(info):

@@ -32,7 +32,7 @@ from ..plan import (
     walk,
 )
 from ..recipe import Recipe, discover
-from .teachers import controls_of, named_teachers
+from .teachers import controls_of, named_as_methods, named_teachers
 
 # Conventional baselines that a base must not fall behind, where they are loaded (the first always).
 REFERENCES = {
@@ -339,12 +339,13 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
     loaded: dict[Register, Loaded] = {}
     owners: dict[Node, list[str]] = {}
     pairs = _with_reference([instantiate(m, recipes) for m in methods], recipes)
-    own = {bound: bound for _, train in pairs if (bound := bind(train, settings))}
+    own: dict[Node, Node] = {}
+    for _, train in pairs:
+        own.setdefault(bound := bind(train, settings), bound)
     for recipe, raw in pairs:
         if not set(recipe.requires) <= {"rating", "label"}:
             raise PlanError(f"recipe {recipe.slug!r} requires unknown columns {recipe.requires}")
-        # A teacher that is a method of the plan as well goes by the method's name.
-        train = rewrite(bind(raw, settings), lambda n: own.get(n, n))
+        train = named_as_methods(bind(raw, settings), own)
         base = base_of(train)
         template = None
         if "template" in settings.controls and settings.engine != "template":

@@ -98,8 +98,12 @@ def tags_of(node: Node, plan: Plan) -> dict[str, str]:
 
 
 def _pool(node: Node) -> str | None:
-    asks = isinstance(node, Teach) and node.how.asks_model
-    return "llm" if asks else _POOLS.get(node.verb)
+    return "llm" if _asks(node) else _POOLS.get(node.verb)
+
+
+def _asks(node: Node) -> bool:
+    """Say whether a teacher is a language model that is asked in this step."""
+    return isinstance(node, Teach) and node.how.asks_model
 
 
 def asset_for(
@@ -119,7 +123,7 @@ def asset_for(
         partitions_def=DATASETS,
         group_name=node.prefix,
         code_version=node.code_version,
-        kinds=_KINDS[node.verb],
+        kinds=_KINDS[node.verb] | ({"llm"} if _asks(node) else set()),
         owners=OWNERS,
         description=describe(node, plan),
         tags=tags_of(node, plan),

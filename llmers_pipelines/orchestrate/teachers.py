@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ..plan import Distill, Node, PlanError, Teach, Train, component_slug, rewrite
+from ..models.seams import check_seams
+from ..plan import Distill, Node, PlanError, Teach, Train, component_slug, rewrite, walk
 
 
 def named_teachers(train: Train, owner: str, label_of: Callable[[Train], str]) -> Train:
@@ -26,6 +27,10 @@ def named_teachers(train: Train, owner: str, label_of: Callable[[Train], str]) -
                 "held-out rows of one split are training rows of another"
             )
 
+    for node in walk(taught):
+        if isinstance(node, Train):
+            check_seams(node.backbone, node.parts, f"{owner}, its teacher")
+
     def named(node: Node) -> Node:
         if not isinstance(node, Train) or node.label or node == train:
             return node
@@ -33,6 +38,11 @@ def named_teachers(train: Train, owner: str, label_of: Callable[[Train], str]) -
         return dataclasses.replace(node, label="__".join([label_of(node), *parts]))
 
     return rewrite(train, named)
+
+
+def named_as_methods(train: Train, methods: Mapping[Node, Node]) -> Train:
+    """Return ``train`` whose teachers go by the name of the method that they are as well."""
+    return rewrite(train, lambda node: node if node == train else methods.get(node, node))
 
 
 def controls_of(train: Train, configured: Sequence[str]) -> tuple[str, ...]:

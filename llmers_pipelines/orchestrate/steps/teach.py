@@ -79,7 +79,7 @@ def _net(node: Train | Pin, ctx: StepContext) -> Any:
     from ...models.served import load_served
     from ...train.trained import load_export
 
-    return load_served(*load_export(ctx.load(node))).net
+    return load_served(*load_export(ctx.load(node))).net.to(ctx.device)
 
 
 def _trained(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
