@@ -12,22 +12,28 @@ from .enhance.from_vectors import FromVectors
 from .enhance.hybrid_experts import HybridExperts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
+from .enhance.ranking_distillation import RankingDistillation
+from .enhance.text_offset import TextOffset
 from .models.bprmf import BPRMF
 from .models.deepfm import DeepFM
 from .models.din import DIN
 from .models.ease import EASE
 from .models.fit import Fit
+from .models.gru4rec import GRU4Rec
 from .models.itemknn import ItemKNN
 from .models.knnblend import KNNBlend
 from .models.lightgcn import LightGCN
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
 from .models.textknn import TextKNN
-from .plan import Derive, Embed, Generate, Pin, Table, Train
+from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
+from .teach.language_model_ranking import LanguageModelRanking
+from .teach.recorded_ranking import RecordedRanking
+from .teach.trained_ranking import TrainedRanking
 
 items = Table("items")
 users = Table("users", of=(Table("interactions", of=(items,)),))
@@ -39,11 +45,35 @@ def splits(task: str) -> Table:
     return Table("splits", task=task, of=(items, interactions, users))
 
 
+def rankings(
+    teacher: str, log: Table, *, k: int = 10, dim: int = 256, vectors: Embed | None = None
+) -> Teach:
+    """Return a teacher's ``k`` items after each training position of ``log``.
+
+    ``teacher``: "larger", a SASRec of width ``dim`` on the same log; "text", the same, its table
+    started from item ``vectors``; "llm", a language model that ranks candidates of a pinned
+    ItemKNN; "file", the rankings that the data set declares. The first two ask no language model.
+    """
+    model = SASRec(dim=dim, inner=4 * dim)
+    if teacher == "larger":
+        return Teach(TrainedRanking(k=k), log, (Train(model, log),))
+    if teacher == "text":
+        start = FromVectors("item", Derive(PCA(dim=dim), vectors))
+        return Teach(TrainedRanking(k=k), log, (Train(model, log, init=(start,)),))
+    if teacher == "llm":
+        return Teach(LanguageModelRanking(k=k), log, (items, Pin(Train(ItemKNN(), log))))
+    if teacher == "file":
+        return Teach(RecordedRanking(k=k), log)
+    raise PlanError(f"teacher is {teacher!r}; use 'larger', 'text', 'llm' or 'file'")
+
+
 __all__ = [
-    "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "ColumnSelect", "DeepFM", "Derive", "DualView",
-    "Embed", "Fit", "FromVectors", "Generate", "HistoryText", "HybridExperts", "ItemKNN",
-    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LightGCN", "MeanOfHistory",
-    "NearestNeighbours", "NeighbourDistillation", "Pin", "Popularity", "RandomProjection",
-    "SASRec", "Table", "TextKNN", "Train", "UserPreference", "interactions", "items", "recipe",
-    "splits", "users",
+    "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "ColumnSelect", "DeepFM", "Derive", "Distill",
+    "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
+    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend",
+    "LanguageModelRanking", "LightGCN", "MeanOfHistory", "NearestNeighbours",
+    "NeighbourDistillation", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
+    "RecordedRanking", "SASRec", "Table", "Teach", "TextKNN", "TextOffset", "Train",
+    "TrainedRanking", "UserPreference", "interactions", "items", "rankings", "recipe", "splits",
+    "users",
 ]  # fmt: skip

@@ -1,150 +1,23 @@
-"""The plan: methods are values. Nodes, their identity, and the walk over them (pure Python).
+"""The plan: methods are values. The verbs, each a node whose components say how (pure Python).
 
-A recipe returns a small tree of nodes. Equal nodes are one asset. A node's ``code_version`` hashes
-its own settings (component revisions included, inputs excluded); its ``digest`` adds the digests of
-its inputs and decides merging and identity.
+A recipe returns a small tree of nodes. Equal nodes are one asset.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar
 
 from .naming import safe, snake
+from .node import Component, Node, canonical, component_slug, sha
+from .walk import PlanError, check_keys, rewrite, walk
 
-
-@dataclass(frozen=True)
-class Component:
-    """Settings of one exchangeable part: a prompt task, a backbone, a loss, a reducer, ...
-
-    Subclasses are frozen dataclasses that hold settings alone; weights live in a sibling
-    ``<name>_net.py`` which ``build`` imports. ``revision`` is raised when behaviour changes.
-    """
-
-    revision: ClassVar[int] = 1
-    needs: ClassVar[frozenset[str]] = frozenset()  # seams that a backbone must offer
-
-
-def component_slug(component: Component, like: Component | None = None) -> str:
-    """Return the component's name plus its settings that differ from the default (or ``like``)."""
-    parts = [snake(type(component).__name__)]
-    for f in dataclasses.fields(component):
-        value = getattr(component, f.name)
-        if not f.compare or isinstance(value, Node) or _holds_node(value):
-            continue
-        default = f.default
-        if default is dataclasses.MISSING and f.default_factory is not dataclasses.MISSING:
-            default = f.default_factory()
-        if type(like) is type(component):
-            default = getattr(like, f.name)
-        if value == default:
-            continue
-        if isinstance(value, Component):
-            parts.append(component_slug(value, default))
-        elif isinstance(value, bool):
-            parts.append(f.name if value else f"no_{f.name}")
-        elif isinstance(value, str):
-            parts.append(safe(value))
-        else:
-            parts.append(safe(f"{f.name}{value}"))
-    return "__".join(parts)
-
-
-def _holds_node(value: Any) -> bool:
-    return any(True for _ in _nodes_in(value))
-
-
-def _nodes_in(value: Any) -> Iterator[Node]:
-    """Yield the nodes that hang directly below ``value``, in field order."""
-    if isinstance(value, Node):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _nodes_in(item)
-    elif isinstance(value, Component):
-        for f in dataclasses.fields(value):
-            yield from _nodes_in(getattr(value, f.name))
-
-
-def canonical(value: Any, *, inputs: bool) -> Any:
-    """Return ``value`` as plain JSON data; nodes become their digest, or a mark when excluded."""
-    match value:
-        case Node():
-            return ["node", value.digest if inputs else "input"]
-        case Component():
-            kind = type(value)
-            return [kind.__qualname__, kind.revision, _fields(value, inputs=inputs)]
-        case tuple() | list():
-            return [canonical(v, inputs=inputs) for v in value]
-        case dict():
-            return {str(k): canonical(v, inputs=inputs) for k, v in sorted(value.items())}
-        case None | bool() | int() | float() | str():
-            return value
-    raise TypeError(f"{value!r} cannot be part of a plan: use plain settings, components or nodes")
-
-
-def _fields(value: Any, *, inputs: bool) -> dict[str, Any]:
-    compared = [f.name for f in dataclasses.fields(value) if f.compare]
-    return {name: canonical(getattr(value, name), inputs=inputs) for name in compared}
-
-
-def sha(value: Any, length: int = 16) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-@dataclass(frozen=True)
-class Node:
-    """One asset-to-be. Compared by value, so equal questions are asked once."""
-
-    verb: ClassVar[str] = ""
-    revision: ClassVar[int] = 1
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        """Direct inputs, each once, in field order."""
-        found = (n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name)))
-        return tuple(dict.fromkeys(found))
-
-    @property
-    def wiring(self) -> str:
-        """Where each input goes, as positions in ``inputs``; "" where each goes once, in order."""
-        found = [n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name))]
-        at = [self.inputs.index(n) for n in found]
-        return "" if at == list(range(len(at))) else ",".join(map(str, at))
-
-    def _own(self, *, inputs: bool) -> Any:
-        return [self.verb, type(self).revision, _fields(self, inputs=inputs)]
-
-    @property
-    def code_version(self) -> str:
-        return sha(self._own(inputs=False), 12)
-
-    @cached_property
-    def digest(self) -> str:
-        return sha(self._own(inputs=True))
-
-    @property
-    def prefix(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def slug(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return (self.prefix, self.slug)
-
-    @property
-    def name(self) -> str:
-        return "/".join(self.key)
+__all__ = [
+    "Champion", "Component", "Derive", "Distill", "Embed", "Evaluate", "Generate", "Node", "Pin",
+    "PlanError", "Register", "Table", "Teach", "Train", "canonical", "check_keys",
+    "component_slug", "rewrite", "sha", "snake", "variant", "walk",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -226,6 +99,9 @@ class Derive(Node):
         object.__setattr__(self, "how", how)
         object.__setattr__(self, "sources", tuple(sources))
 
+    def remade(self, fields: Mapping[str, Any]) -> Derive:
+        return Derive(fields["how"], *fields["sources"])
+
     @property
     def prefix(self) -> str:
         return "features"
@@ -259,6 +135,41 @@ class Train(Node):
     @property
     def slug(self) -> str:
         return self.label or f"{component_slug(self.backbone)}__{self.log.slug.split('__')[-1]}"
+
+
+@dataclass(frozen=True)
+class Teach(Node):
+    """What a teacher knows of the training rows of ``log``, exported once and joined by id.
+
+    ``how`` says who teaches and what is exported; ``sources`` are what the teacher needs besides
+    the log: a trained recommender, the catalog, a pinned baseline that proposes candidates.
+    """
+
+    verb: ClassVar[str] = "teach"
+    how: Any = None
+    log: Node | None = None
+    sources: tuple[Node, ...] = ()
+    engine: str = ""  # identity of the engine where a language model teaches, filled in by ``bind``
+
+    @property
+    def prefix(self) -> str:
+        return "teacher_states"
+
+    @property
+    def slug(self) -> str:
+        named = [s.slug for s in self.sources if not isinstance(s, Table)]
+        return "__".join([component_slug(self.how), *named[:1]]) + variant((self.log,))
+
+
+@dataclass(frozen=True)
+class Distill(Train):
+    """A ``Train`` whose targets come, in part, from a ``Teach``; the same loop, cells and steps."""
+
+    verb: ClassVar[str] = "distill"
+
+    @property
+    def prefix(self) -> str:
+        return "student_weights"
 
 
 @dataclass(frozen=True)
@@ -335,65 +246,3 @@ class Pin(Node):
     @property
     def digest(self) -> str:
         return sha(["pin", self.node.name])
-
-
-def rewrite(
-    value: Any, change: Callable[[Node], Node], memo: dict[Node, Node] | None = None
-) -> Any:
-    """Return ``value`` with ``change`` applied to every node, inputs first; equal stays shared."""
-    memo = {} if memo is None else memo
-    match value:
-        case Node():
-            if value not in memo:
-                memo[value] = change(_rebuild(value, change, memo))
-            return memo[value]
-        case Component():
-            return _rebuild(value, change, memo) if _holds_node(value) else value
-        case tuple():
-            return tuple(rewrite(v, change, memo) for v in value)
-    return value
-
-
-def _rebuild(value: Any, change: Callable[[Node], Node], memo: dict[Node, Node]) -> Any:
-    fields = {
-        f.name: rewrite(getattr(value, f.name), change, memo) for f in dataclasses.fields(value)
-    }
-    if isinstance(value, Derive):
-        return Derive(fields["how"], *fields["sources"])
-    return type(value)(**fields)
-
-
-class PlanError(ValueError):
-    """The plan cannot be built; the message names the recipes and the mend."""
-
-
-def walk(roots: Iterable[Node]) -> list[Node]:
-    """Return the union of all nodes below ``roots`` in dependency order, each once."""
-    done: dict[Node, None] = {}
-    stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
-    while stack:
-        node, expanded = stack.pop()
-        if node in done:
-            continue
-        if expanded:
-            done[node] = None
-        else:
-            stack.append((node, True))
-            stack.extend((n, False) for n in reversed(node.inputs))
-    return list(done)
-
-
-def check_keys(nodes: Iterable[Node], owner: dict[Node, str] | None = None) -> None:
-    """Raise ``PlanError`` when two different nodes share a key, naming both owners."""
-    seen: dict[tuple[str, str], Node] = {}
-    for node in nodes:
-        for part in node.key:
-            if not re.fullmatch(r"[a-z0-9_]+", part):
-                raise PlanError(f"asset key {node.name!r}: only a-z, 0-9 and _ are allowed")
-        other = seen.setdefault(node.key, node)
-        if other.digest != node.digest:
-            who = [(owner or {}).get(n, "a recipe") for n in (other, node)]
-            raise PlanError(
-                f"{who[0]} and {who[1]} both make {node.name!r} with different settings; give one "
-                "of them another name or equal settings"
-            )

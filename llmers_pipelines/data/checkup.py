@@ -8,6 +8,7 @@ from typing import Any
 from .catalog import load_catalog, tracked_files
 from .description import Description
 from .quarantine import fault_lines
+from .rankings import count_rankings
 from .recorded import load_recorded
 from .schema import TITLE, DataError
 from .splits import build_training_data
@@ -67,6 +68,12 @@ def check_dataset(
             assert answers is not None  # it is declared
             told = len(answers.texts())
             report["recorded"][key] = {"answers": told, "empty": len(answers.entries) - told}
+        except DataError as fault:
+            errors.append(str(fault))
+    for key, ranking in description.rankings.items():
+        try:
+            records = count_rankings(ranking, description.folder(data_root))
+            report["recorded"][f"rankings.{key}"] = {"answers": records, "empty": 0}
         except DataError as fault:
             errors.append(str(fault))
     report["ok"] = not errors

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .ranking_spec import RankingSpec, parse_ranking
 from .schema import KINDS, TITLE, DataError
 from .split_spec import SplitSpec, parse_split
 from .strict_toml import Section
@@ -97,6 +98,7 @@ class Description:
     extras: Mapping[str, Source] = field(default_factory=dict)
     splits: Mapping[str, SplitSpec] = field(default_factory=dict)
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    rankings: Mapping[str, RankingSpec] = field(default_factory=dict)  # of teachers
     root: str = "."
     default_task: str = ""
     requires: tuple[str, ...] = ()
@@ -194,6 +196,7 @@ def parse_description(raw: Mapping[str, Any], path: Path) -> Description:
         extras=extras,
         splits={key: parse_split(sub, key) for key, sub in top.sections("splits")},
         recorded=_recorded(top),
+        rankings={key: _ranking(sub, key) for key, sub in top.sections("rankings")},
         root=top.text("root", "."),
         default_task=top.text("default_task"),
         requires=top.texts("requires"),
@@ -272,6 +275,11 @@ def _field(value: Any, name: str, owner: Section) -> FieldSpec:
     return spec
 
 
+def _ranking(section: Section, name: str) -> RankingSpec:
+    path = section.text("path", required=True)
+    return parse_ranking(section, name, path, _format(section, path))
+
+
 def _recorded(top: Section) -> dict[str, Recorded]:
     found = {}
     for task, sub in top.sections("recorded"):
@@ -313,5 +321,7 @@ def _check(description: Description, top: Section) -> None:
     known = tuple(sorted(cutoff_names(description)))
     for answers in description.recorded.values():
         top.choice(f"recorded.{answers.key}.data_cutoff", answers.data_cutoff, known)
+    for ranking in description.rankings.values():
+        top.choice(f"rankings.{ranking.name}.data_cutoff", ranking.data_cutoff, known)
     for extra in description.extras.values():
         top.choice(f"{extra.name}.data_cutoff", extra.data_cutoff, known)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .description import NO_CUTOFF, UNKNOWN_CUTOFF, WHOLE_LOG, Recorded, Source
+from .ranking_spec import RankingSpec
 from .training import HISTORY, SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
 
 LABELS_SEEN = "labels_seen"  # the author saw ratings of training rows
@@ -98,7 +99,10 @@ def _plain(text: str) -> str:
 
 
 def recorded_flags(
-    recorded: Recorded | Source, data: TrainingData, *, accept_contaminated: bool = False
+    recorded: Recorded | Source | RankingSpec,
+    data: TrainingData,
+    *,
+    accept_contaminated: bool = False,
 ) -> tuple[str, ...]:
     """Return the marks that results made with ``recorded`` must carry on this split.
 

@@ -37,6 +37,7 @@ class SequenceBatch(_Movable):
     user: Tensor  # (B,) int64 positions, 0 = unknown user
     items: Tensor  # (B, L) int64 item positions, left padded with 0
     targets: Tensor | None = None  # (B, L) the item that follows, 0 = no target; None when scoring
+    begin: Tensor | None = None  # (B,) the user's known rows before the window; None when scoring
 
 
 @dataclass(frozen=True)

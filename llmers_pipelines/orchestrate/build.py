@@ -24,6 +24,7 @@ from ..plan import (
     PlanError,
     Register,
     Table,
+    Teach,
     Train,
     check_keys,
     component_slug,
@@ -32,6 +33,7 @@ from ..plan import (
     walk,
 )
 from ..recipe import Recipe, discover
+from .teachers import controls_of, named_as_methods, named_teachers
 
 # Conventional baselines that a base must not fall behind, where they are loaded (the first always).
 REFERENCES = {
@@ -227,6 +229,7 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
         label = _base_label(node)
     else:
         label = "__".join([recipe.slug, component_slug(node.backbone), *extra])
+    node = named_teachers(node, recipe.slug, _base_label)
     return recipe, dataclasses.replace(node, label=_clean(label), recipe=recipe.slug)
 
 
@@ -308,6 +311,8 @@ def bind(node: Node, settings: Settings) -> Node:
         if isinstance(n, Generate) and not n.engine:
             engine = "template" if n.llm == "template" else f"{settings.engine_identity}#{sampling}"
             return dataclasses.replace(n, engine=engine)
+        if isinstance(n, Teach) and n.how.asks_model and not n.engine:
+            return dataclasses.replace(n, engine=settings.engine_identity)
         if isinstance(n, Embed) and not n.model:
             model = n.encoder or settings.resolved_encoder
             try:
@@ -339,16 +344,20 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
     methods = settings.methods or tuple(Method(slug) for slug in recipes)
     loaded: dict[Register, Loaded] = {}
     owners: dict[Node, list[str]] = {}
-    for recipe, raw in _with_reference([instantiate(m, recipes) for m in methods], recipes):
+    pairs = _with_reference([instantiate(m, recipes) for m in methods], recipes)
+    own: dict[Node, Node] = {}
+    for _, train in pairs:
+        own.setdefault(bound := bind(train, settings), bound)
+    for recipe, raw in pairs:
         if not set(recipe.requires) <= {"rating", "label"}:
             raise PlanError(f"recipe {recipe.slug!r} requires unknown columns {recipe.requires}")
-        train = bind(raw, settings)
+        train = named_as_methods(bind(raw, settings), own)
         base = base_of(train)
         template = None
         if "template" in settings.controls and settings.engine != "template":
             template = _template_of(raw)
             template = bind(template, settings) if template else None
-        controls = tuple(c for c in settings.controls if train.parts and c != "template")
+        controls = controls_of(train, settings.controls)
         evaluate = Evaluate(
             train,
             base,

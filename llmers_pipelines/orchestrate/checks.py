@@ -63,9 +63,19 @@ _TRAIN = (
         "Frozen tables have the same checksum after training (invariant 8).",
     ),
 )
+_TEACH = (
+    CheckKind(
+        "no_leakage", True, "The teacher saw rows of the training split alone: its own log, what "
+        "it was shown, and what a file declares.",
+    ),
+    CheckKind("row_identity", True, "Known ids; ranks 1 to n at each position; no item twice."),
+    CheckKind("coverage", False, "At least half of the training positions have a ranking."),
+    CheckKind("quarantine_small", False, "At most 5 % of a file's rows were refused."),
+)  # fmt: skip
 _EVALUATE = (
     CheckKind("metrics_finite", True, "No metric is NaN; groups recombine to the overall mean."),
-    CheckKind("permutation_control", False, "Permuted rows do not beat the base (invariant 9)."),
+    CheckKind("permutation_control", False, "Permuted rows, and shuffled rankings, help less than "
+              "the real ones (invariant 9)."),
     CheckKind("matched_budget", True, "Same width, loss, stopping rule and log as the base "
               "(invariant 10)."),
 )  # fmt: skip
@@ -114,5 +124,5 @@ def _by_verb(node: Node) -> tuple[CheckKind, ...]:
         return _DERIVE if node.how.output == "vectors" else _NEIGHBOURS
     return {
         "generate": _GENERATE, "embed": _EMBED, "train": _TRAIN, "evaluate": _EVALUATE,
-        "register": _REGISTER, "champion": _CHAMPION,
+        "register": _REGISTER, "champion": _CHAMPION, "teach": _TEACH, "distill": _TRAIN,
     }[node.verb]  # fmt: skip

@@ -102,8 +102,9 @@ def _legend(heads: list[dict[str, Any]]) -> str:
     return (
         f"{users} users. Interval: 95 %, paired bootstrap over users. Corrected p: Holm over the "
         "methods of this table. Controls fill the same slot: permuted (rows of other items or "
-        "users), gaussian (random rows of the same moments), template (texts without a language "
-        "model), knnblend (the same texts without any training). Tail: the least popular items "
+        "users), gaussian (random rows of the same moments), shuffled (a teacher's rankings of "
+        "other positions), template (texts without a language model), knnblend (the same texts "
+        "without any training). Tail: the least popular items "
         "that hold 80 % of the catalog."
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
-from ..plan import Derive, Embed, Generate, Node, Table, Train
+from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train
 from .build import Plan
 from .checks import CheckKind, checks_of
 from .context import StepContext, StepError
@@ -24,9 +24,10 @@ OWNERS = ("team:llmers",)
 _KINDS = {
     "table": {"duckdb", "parquet"}, "generate": {"llm", "parquet"}, "embed": {"huggingface"},
     "derive": {"numpy"}, "train": {"pytorch"}, "evaluate": {"parquet"}, "register": {"mlflow"},
-    "champion": {"mlflow"}, "pin": {"parquet"},
+    "champion": {"mlflow"}, "pin": {"parquet"}, "teach": {"parquet"}, "distill": {"pytorch"},
 }  # fmt: skip
-_POOLS = {"generate": "llm", "embed": "accelerator", "train": "accelerator"}
+_POOLS = {"generate": "llm", "embed": "accelerator", "train": "accelerator",
+          "teach": "accelerator", "distill": "accelerator"}  # fmt: skip
 _SUMMARY = {
     "generate": "Answers of the language model, parsed, validated and grounded, one row per {}.",
     "embed": "One text vector per row, with an id index and a mask of rows that carry text.",
@@ -64,7 +65,7 @@ def describe(node: Node, plan: Plan) -> str:
         part, lead = node.task, _SUMMARY["generate"].format(node.task.entity)
     elif isinstance(node, Embed):
         part, lead = node.text, _SUMMARY["embed"]
-    elif isinstance(node, Derive):
+    elif isinstance(node, (Derive, Teach)):
         part, lead = node.how, ""
     elif isinstance(node, Train):
         part, lead = node.backbone, ""
@@ -97,6 +98,15 @@ def tags_of(node: Node, plan: Plan) -> dict[str, str]:
     return tags
 
 
+def _pool(node: Node) -> str | None:
+    return "llm" if _asks(node) else _POOLS.get(node.verb)
+
+
+def _asks(node: Node) -> bool:
+    """Say whether a teacher is a language model that is asked in this step."""
+    return isinstance(node, Teach) and node.how.asks_model
+
+
 def asset_for(
     node: Node,
     plan: Plan,
@@ -114,11 +124,11 @@ def asset_for(
         partitions_def=DATASETS,
         group_name=node.prefix,
         code_version=node.code_version,
-        kinds=_KINDS[node.verb],
+        kinds=_KINDS[node.verb] | ({"llm"} if _asks(node) else set()),
         owners=OWNERS,
         description=describe(node, plan),
         tags=tags_of(node, plan),
-        pool=_POOLS.get(node.verb),
+        pool=_pool(node),
         retry_policy=(
             dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
             if node.verb == "generate"

@@ -174,7 +174,7 @@ def _cost(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
              "|---|---|---|---|---|---|"]  # fmt: skip
     for node in evaluation_nodes(plan):
         manifest = ctx.manifests.current(ctx.dataset, node.name)
-        if manifest is None or node.verb not in ("generate", "embed"):
+        if manifest is None or node.verb not in ("generate", "embed", "teach"):
             continue
         c = manifest.counts
         lines.append(f"| {node.name} | {manifest.rows} | {int(c.get('llm_calls', 0))} | "

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from ..data.training import SPLIT_NAMES, TrainingData
 from ..data.vectors import VectorTable
-from ..plan import Derive, Embed, Generate, Node, Table, walk
+from ..plan import Derive, Embed, Generate, Node, Table, Teach, walk
 from .build import Plan
 from .context import StepContext, StepError
 
@@ -79,6 +79,8 @@ def _row(node: Node, row_id: str, ctx: StepContext) -> dict[str, Any]:
 def _table_row(node: Node, table: pa.Table, row_id: str, ctx: StepContext) -> dict[str, Any]:
     if isinstance(node, Table) and node.table == "interactions":
         return {}
+    if isinstance(node, Teach):
+        return _ranking_rows(table, row_id)
     column = next((c for c in ("item_id", "user_id") if c in table.column_names), None)
     if column is None:
         return {}
@@ -93,6 +95,20 @@ def _table_row(node: Node, table: pa.Table, row_id: str, ctx: StepContext) -> di
 
         row["rendered_prompt"] = rendered_prompt(node, row_id, ctx)
     return row
+
+
+def _ranking_rows(table: pa.Table, row_id: str) -> dict[str, Any]:
+    """Return the newest ranking of a user, or how often and at which ranks an item was taught."""
+    mine = table.filter(pc.equal(table["user_id"], row_id))
+    if mine.num_rows:
+        newest = pc.max(mine["position"]).as_py()
+        rows = mine.filter(pc.equal(mine["position"], newest)).sort_by("rank").to_pylist()
+        positions = len(mine["position"].unique())
+        return {"positions": positions, "newest_position": newest, "ranking": rows}
+    mine = table.filter(pc.equal(table["item_id"], row_id))
+    if not mine.num_rows:
+        return {}
+    return {"rankings": mine.num_rows, "mean_rank": round(pc.mean(mine["rank"]).as_py(), 2)}
 
 
 def _log_row(data: TrainingData, row_id: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..config import Method
 from ..data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
 from ..data.vectors import VectorTable
 from ..orchestrate.build import base_of, instantiate
-from ..plan import Derive, Embed, Generate, Node, Table, Train, walk
+from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train, walk
 from ..recipe import discover
 from .planted import planted_rings
 
@@ -135,8 +135,10 @@ def contract_data(task: str) -> TrainingData:
 
 
 def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
-    """Return an artifact for ``node``: seeded vectors per id, or neighbours. No model runs."""
+    """Return an artifact for ``node``: seeded vectors, neighbours or rankings. No model runs."""
     rng = np.random.default_rng(list(node.name.encode()))
+    if isinstance(node, Teach):
+        return _rankings(data, node.how.k, rng)
     entity = _entity(node)
     ids = data.items if entity == "item" else data.users
     if isinstance(node, Derive) and node.how.output == "table":
@@ -150,6 +152,16 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
     mask = np.ones(len(ids), bool)
     mask[::7] = False
     return VectorTable(entity, ids.ids, vectors, mask)
+
+
+def _rankings(data: TrainingData, k: int, rng: np.random.Generator) -> pa.Table:
+    from ..teach.teacher import positions_of, to_table
+
+    user, position = positions_of(data)
+    size = min(k, data.n_items)
+    item = np.stack([rng.permutation(data.n_items)[:size] + 1 for _ in user])
+    distance = np.sort(rng.random((len(user), size)).astype(np.float32), axis=1)
+    return to_table(data, user, position, item, distance)
 
 
 def _entity(node: Node) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 from ..data.vectors import VectorTable
 from ..plan import Node
 
-ARMS = ("permuted", "gaussian")
+ARMS = ("permuted", "gaussian", "shuffled")
 ENTITIES = ("item", "user")
 
 
@@ -22,13 +23,18 @@ def control_inputs(inputs: Mapping[Node, Any], arm: str, *, seed: int) -> dict[N
     ``inputs``; what belongs to id a is given to p(a) in all tables alike (vectors, neighbour
     lists: owner and other), so the knowledge keeps its shape and loses its tie to behaviour.
     ``gaussian``: vectors are drawn from a normal distribution with the mean and covariance of the
-    real rows; the others in neighbour lists are drawn at random. Everything else (a log) is
-    passed through. Equal seed, equal result. Raises ValueError for another arm, or for a table
-    that has no gaussian counterpart.
+    real rows; the others in neighbour lists, and the items of rankings, are drawn at random.
+    ``shuffled``: whole rankings are dealt to other training positions, all else stays real, so the
+    control shows what rankings alone add. In rankings ``permuted`` moves the items, not the
+    positions, so that every position stays taught. Everything else (a log) is passed through. Equal
+    seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
+    counterpart, or for ``shuffled`` without rankings.
     """
     if arm not in ARMS:
         raise ValueError(f"unknown control arm {arm!r}: use one of {ARMS}")
-    change = _permuted if arm == "permuted" else _gaussian
+    if arm == "shuffled" and not any(_is_rankings(a) for a in inputs.values()):
+        raise ValueError("the control 'shuffled' is for methods with rankings; there are none here")
+    change = {"permuted": _permuted, "gaussian": _gaussian, "shuffled": _shuffled}[arm]
     owners = {entity: _ids_in(inputs.values(), entity) for entity in ENTITIES}
     shuffled = {
         entity: dict(zip(ids, _derangement(ids, seed, number), strict=True))
@@ -52,7 +58,16 @@ def _entity_of(artifact: Any) -> str | None:
     return None
 
 
+def _is_rankings(artifact: Any) -> bool:
+    """Say whether the artifact is a teacher's table: items ranked at training positions."""
+    return isinstance(artifact, pa.Table) and {"user_id", "position", "rank", "item_id"} <= set(
+        artifact.column_names
+    )
+
+
 def _id_columns(table: pa.Table) -> list[str]:
+    if _is_rankings(table):
+        return ["item_id"]
     return [c for c in ("item_id", "user_id", "other_id") if c in table.column_names]
 
 
@@ -102,6 +117,10 @@ def _gaussian(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Ge
     entity = _entity_of(artifact)
     if entity is None:
         return artifact
+    if _is_rankings(artifact):
+        drawn = _random_items(artifact, owners["item"], rng)
+        index = artifact.column_names.index("item_id")
+        return artifact.set_column(index, "item_id", pa.array(drawn, pa.string()))
     if "other_id" not in artifact.column_names:
         raise ValueError(
             f"{node.name}: a table with columns {artifact.column_names} has no gaussian "
@@ -110,6 +129,46 @@ def _gaussian(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Ge
     values = _random_others(artifact[f"{entity}_id"].to_pylist(), owners[entity], rng)
     index = artifact.column_names.index("other_id")
     return artifact.set_column(index, "other_id", pa.array(values, pa.string()))
+
+
+def _positions(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return (first int64[P + 1], order int64[R]): the rows of each position, best rank first."""
+    user = np.asarray(table["user_id"].combine_chunks().dictionary_encode().indices)
+    position, rank = (table[c].to_numpy() for c in ("position", "rank"))
+    order = np.lexsort((rank, position, user))
+    new = np.diff(user[order]).astype(bool) | np.diff(position[order]).astype(bool)
+    return np.concatenate([[0], np.flatnonzero(new) + 1, [len(order)]]), order
+
+
+def _shuffled(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Generator) -> Any:
+    """Return rankings in which each position has the whole ranking of another one."""
+    if not _is_rankings(artifact):
+        return artifact
+    first, order = _positions(artifact)
+    count = len(first) - 1
+    cycle = rng.permutation(count)
+    giver = np.empty(count, np.int64)
+    giver[cycle] = np.roll(cycle, -1)  # one cycle through all: none keeps its own
+    sizes = np.diff(first)[giver]
+    start = np.repeat(first[giver] - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
+    rows = order[start + np.arange(sizes.sum())]
+    owner = order[np.repeat(first[:-1], sizes)]
+    columns = {
+        c: artifact[c].take(owner if c in ("user_id", "position") else rows)
+        for c in artifact.column_names
+    }
+    return pa.table(columns)
+
+
+def _random_items(table: pa.Table, ids: list[str], rng: np.random.Generator) -> list[str]:
+    """Return one random item per row, none twice at one position."""
+    first, order = _positions(table)
+    out = [""] * table.num_rows
+    for low, high in itertools.pairwise(first):
+        pick = rng.choice(len(ids), size=high - low, replace=high - low > len(ids))
+        for row, p in zip(order[low:high], pick, strict=True):
+            out[row] = ids[p]
+    return out
 
 
 def gaussian_like(vectors: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

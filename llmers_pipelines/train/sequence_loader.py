@@ -39,6 +39,7 @@ class Loader:
         self._user = np.array(user, np.int64)
         self._first, self._last = np.array(first, np.int64), np.array(last, np.int64)
         self._item, self._aim = rows.item, np.where(is_target, rows.item, 0)
+        self._begin = self._first - rows.start[self._user]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,6 +63,7 @@ class Loader:
             torch.from_numpy(self._user[rows]),
             torch.from_numpy(left_pad([self._item[a:b] for a, b in spans])),
             torch.from_numpy(left_pad([self._aim[a + 1 : b + 1] for a, b in spans])),
+            torch.from_numpy(self._begin[rows]),
         )
 
     def validate(self, model: Any) -> float:

@@ -18,22 +18,23 @@ PACKAGE = Path(llmers_pipelines.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_GROUND = {"plan", "config", "prices", "safety"}
+_GROUND = {"node", "walk", "plan", "config", "prices", "safety"}
 _TEXTS = _GROUND | {"data", "prompts", "store"}
 _MODELS = _GROUND | {"data", "models"}
 _ENHANCE = _MODELS | {"enhance"}
 _TRAIN = _ENHANCE | {"train"}
 _EVALUATE = _TRAIN | {"evaluate"}
-_LIBRARY = _EVALUATE | _TEXTS | {"registry", "llm", "encode", "derive"}
+_LIBRARY = _EVALUATE | _TEXTS | {"registry", "llm", "encode", "derive", "teach"}
 _METHODS = {"recipe", "recipes", "api"}
 MAY_IMPORT = {
-    "naming": set(), "plan": {"naming"}, "prices": set(), "safety": set(),
-    "config": {"prices", "safety"},
+    "naming": set(), "node": {"naming"}, "walk": {"node"}, "plan": {"naming", "node", "walk"},
+    "prices": set(), "safety": set(), "config": {"prices", "safety"},
     "data": _GROUND, "store": _GROUND,
     "prompts": _GROUND | {"data"}, "llm": _TEXTS, "encode": _TEXTS, "derive": _TEXTS,
     "models": _MODELS, "enhance": _ENHANCE, "train": _TRAIN, "evaluate": _EVALUATE,
-    "registry": _EVALUATE, "recipe": {"plan", "recipes"},
-    "api": {"plan", "data", "derive", "enhance", "models", "prompts", "recipe"}, "recipes": {"api"},
+    "teach": _MODELS | {"prompts", "llm"}, "registry": _EVALUATE, "recipe": {"plan", "recipes"},
+    "api": {"plan", "data", "derive", "enhance", "models", "prompts", "recipe", "teach"},
+    "recipes": {"api"},
     "orchestrate": _LIBRARY | _METHODS, "cli": _LIBRARY | _METHODS | {"orchestrate"},
     "testing": _LIBRARY | _METHODS | {"orchestrate"}, "definitions": {"config", "orchestrate"},
     "demo": _LIBRARY | {"orchestrate"},

@@ -28,7 +28,8 @@ from llmers_pipelines.plan import Component, Node
 
 TABLE = Path(__file__).with_name("revisions.json")
 ROOT = Path(llmers_pipelines.__file__).parent
-PACKAGES = ("data", "derive", "encode", "enhance", "models", "prompts")  # hold components
+# Packages that hold components.
+PACKAGES = ("data", "derive", "encode", "enhance", "models", "prompts", "teach")
 # What decides a verb's result, beside its step and the components in it. How results are stored,
 # published and shown is not part of it.
 VERBS = {
@@ -37,9 +38,12 @@ VERBS = {
     "Embed": ("data", "encode"),
     "Derive": ("data", "derive"),
     "Train": ("data", "models", "enhance", "train", "evaluate"),
+    "Teach": ("data", "teach", "llm"),
+    "Distill": ("data", "models", "enhance", "train", "evaluate"),
     "Evaluate": ("data", "evaluate"),
 }
-STEPS = {"Train": ("orchestrate/steps/train.py", "orchestrate/cells.py")}
+_TRAINED = ("orchestrate/steps/train.py", "orchestrate/cells.py")
+STEPS = {"Train": _TRAINED, "Distill": _TRAINED}
 
 
 @dataclass(frozen=True)

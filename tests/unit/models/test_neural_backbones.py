@@ -13,6 +13,7 @@ import torch
 from llmers_pipelines.data.training import TEST, TRAIN, VALID
 from llmers_pipelines.models.bprmf import BPRMF
 from llmers_pipelines.models.fit import Fit
+from llmers_pipelines.models.gru4rec import GRU4Rec
 from llmers_pipelines.models.histories import history_before, rows_of
 from llmers_pipelines.models.lightgcn import LightGCN
 from llmers_pipelines.models.ranking_net import ndcg, rank_targets
@@ -30,6 +31,7 @@ BACKBONES = {
     "sasrec-right": SASRec(
         dim=16, inner=32, heads=2, layers=2, dropout=0.2, max_len=12, positions="right", fit=FIT
     ),
+    "gru4rec": GRU4Rec(dim=16, hidden=24, dropout=0.2, max_len=12, fit=FIT),
     "lightgcn-ssm": LightGCN(dim=16, negatives=16, layers=2, fit=FIT),
     "lightgcn-bpr": LightGCN(dim=16, loss="bpr", layers=2, fit=FIT),
     "bprmf-ssm": BPRMF(dim=16, negatives=16, fit=FIT),
@@ -72,13 +74,13 @@ def test_overfits_twenty_users(name):
     backbone = dataclasses.replace(
         BACKBONES[name],
         **(
-            {"dropout": 0.0, "dim": 32, "layers": 2} if "sasrec" in name else {"l2": 0.0, "dim": 32}
+            {"dropout": 0.0, "dim": 32, "layers": 2} if "rec" in name else {"l2": 0.0, "dim": 32}
         ),
     )
     torch.manual_seed(0)
     model = backbone.build(data, 0)
     steps(model, batches_of(backbone, data), 150)
-    if "sasrec" in name:  # the last training item from those before it
+    if "rec" in name:  # the last training item from those before it
         rows = rows_of(data, (TRAIN,))
         lists = rows.lists(range(1, data.n_users + 1))
         from llmers_pipelines.models.served import Served
@@ -99,12 +101,12 @@ def test_overfits_twenty_users(name):
 @every
 def test_loss_at_the_start_is_that_of_a_guess(name, rings):
     backbone = dataclasses.replace(BACKBONES[name], table_std=1e-3)
-    if "sasrec" not in name:
+    if "rec" not in name:
         backbone = dataclasses.replace(backbone, l2=0.0, temperature=100.0)
     loader = load_loader(backbone.loader)(rings.data, backbone, 0)
     model = backbone.build(rings.data, 0)
     losses = [float(model.loss(b).detach()) for n in (1, 2, 3) for b in loader.epoch(n)]
-    if "sasrec" in name:
+    if "rec" in name:
         expected = math.log(rings.data.n_items)
     elif "bpr" in name.split("-")[1]:
         expected = math.log(2)
@@ -117,7 +119,7 @@ def test_loss_at_the_start_is_that_of_a_guess(name, rings):
 @every
 def test_renumbering_items_changes_nothing(name, rings):
     backbone = BACKBONES[name]
-    if "sasrec" in name:
+    if "rec" in name:
         backbone = dataclasses.replace(backbone, dropout=0.0)
     other, new = renumbered_items(rings.data, seed=5)
     first, second = backbone.build(rings.data, 0), backbone.build(other, 0)
@@ -129,7 +131,7 @@ def test_renumbering_items_changes_nothing(name, rings):
     batches = list(itertools.islice(batches_of(backbone, rings.data), 8))
 
     def renumber(batch):
-        ids = ("items", "targets") if "sasrec" in name else ("positive", "negative")
+        ids = ("items", "targets") if "rec" in name else ("positive", "negative")
         return dataclasses.replace(batch, **{i: to[getattr(batch, i)] for i in ids})
 
     steps(first, iter(batches), 8)

@@ -13,6 +13,7 @@ from llmers_pipelines.models.bprmf import BPRMF
 from llmers_pipelines.models.deepfm import DeepFM
 from llmers_pipelines.models.din import DIN
 from llmers_pipelines.models.ease import EASE
+from llmers_pipelines.models.gru4rec import GRU4Rec
 from llmers_pipelines.models.itemknn import ItemKNN
 from llmers_pipelines.models.lightgcn import LightGCN
 from llmers_pipelines.models.popularity import Popularity
@@ -46,6 +47,7 @@ def served_bundle(folder: Path, backbone, data) -> tuple[Served, Scorer]:
     ("backbone", "reads"),
     [
         (SASRec(dim=8), {"history", "visitor"}),
+        (GRU4Rec(dim=8, hidden=12), {"history", "visitor"}),
         (EASE(), {"history", "visitor"}),
         (ItemKNN(), {"history", "visitor"}),
         (BPRMF(dim=8), {"user", "visitor"}),

@@ -9,7 +9,8 @@ from llmers_pipelines.plan import Table
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.arms import control_inputs
 
-ITEMS, MORE, SIMILAR, LOG, USERS = (Table(n) for n in ("items", "more", "sim", "log", "users"))
+NAMES = ("items", "more", "sim", "log", "users", "taught")
+ITEMS, MORE, SIMILAR, LOG, USERS, TAUGHT = (Table(n) for n in NAMES)
 
 
 @pytest.fixture
@@ -92,8 +93,61 @@ def test_wide_vectors_with_few_rows_have_a_gaussian_twin():
     assert not out[:, 3:].any()  # no variance there, none added
 
 
+@pytest.fixture
+def rankings():
+    rng = np.random.default_rng(3)
+    rows = []
+    for user in range(6):
+        for position in range(1, 3 + user % 3):
+            length = int(rng.integers(2, 5))
+            items = rng.permutation(40)[:length]
+            rows += [(f"u{user}", position, r, f"i{i}", float(r) / 7)
+                     for r, i in enumerate(items, start=1)]  # fmt: skip
+    rows = [rows[i] for i in rng.permutation(len(rows))]
+    names = ("user_id", "position", "rank", "item_id", "distance")
+    return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def by_position(table):
+    lists = {}
+    for r in sorted(table.to_pylist(), key=lambda r: (r["user_id"], r["position"], r["rank"])):
+        lists.setdefault((r["user_id"], r["position"]), []).append((r["item_id"], r["distance"]))
+    return lists
+
+
+def test_shuffled_deals_whole_rankings_to_other_positions_and_leaves_the_rest(inputs, rankings):
+    inputs = {**inputs, TAUGHT: rankings}
+    out = control_inputs(inputs, "shuffled", seed=1)
+    before, after = by_position(rankings), by_position(out[TAUGHT])
+    assert set(after) == set(before)
+    assert all(after[k] != before[k] for k in before)
+    assert sorted(map(str, after.values())) == sorted(map(str, before.values()))
+    assert out[TAUGHT].schema.equals(rankings.schema)
+    assert all(out[n] is inputs[n] for n in (ITEMS, MORE, SIMILAR, USERS, LOG))
+    again = control_inputs(inputs, "shuffled", seed=1)[TAUGHT]
+    assert again.equals(out[TAUGHT])
+    assert not control_inputs(inputs, "shuffled", seed=2)[TAUGHT].equals(out[TAUGHT])
+
+
+def test_permuted_rankings_name_other_items_at_every_position(inputs, rankings):
+    out = control_inputs({**inputs, TAUGHT: rankings}, "permuted", seed=1)
+    to = dict(zip(inputs[ITEMS].ids, out[ITEMS].ids, strict=True))
+    assert out[TAUGHT]["item_id"].to_pylist() == [to[i] for i in rankings["item_id"].to_pylist()]
+    for column in ("user_id", "position", "rank", "distance"):
+        assert out[TAUGHT][column].equals(rankings[column])
+
+
+def test_gaussian_rankings_name_random_items_none_twice(inputs, rankings):
+    out = control_inputs({**inputs, TAUGHT: rankings}, "gaussian", seed=1)[TAUGHT]
+    assert all(len(dict(v)) == len(v) for v in by_position(out).values())
+    assert not out["item_id"].equals(rankings["item_id"])
+    assert out["position"].equals(rankings["position"])
+
+
 def test_unknown_arms_and_texts_are_refused(inputs):
-    with pytest.raises(ValueError, match="unknown control arm 'shuffled'"):
+    with pytest.raises(ValueError, match="unknown control arm 'reversed'"):
+        control_inputs(inputs, "reversed", seed=0)
+    with pytest.raises(ValueError, match="'shuffled' is for methods with rankings"):
         control_inputs(inputs, "shuffled", seed=0)
     texts = {ITEMS: pa.table({"item_id": ["a"], "text": ["x"]})}
     with pytest.raises(ValueError, match="no gaussian counterpart; use the control 'permuted'"):

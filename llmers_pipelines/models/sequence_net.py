@@ -1,0 +1,121 @@
+"""What every network over histories shares: seams, loss, folding. Shapes: B batch, L length,
+N items, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .batches import SequenceBatch
+from .hooks_net import extra_losses, overrides
+from .losses_net import full_cross_entropy
+from .seams import through
+
+
+class SequenceNet(nn.Module):
+    """Histories to states; an item's score is the dot product of state and item output.
+
+    A subclass sets ``config`` and ``max_len``, calls ``_tables`` before its own layers are drawn
+    and ``_start`` after them, and gives ``encode``. ``user_state`` of a training batch (one with
+    targets) gives the states of all positions, (B, L, D), because each is trained; of a scoring
+    batch the last one, (B, D). Hooks on it must act on the last axis and let batch.user broadcast
+    over positions.
+    """
+
+    config: dict[str, Any]
+    max_len: int
+
+    def _tables(self, n_items: int, dim: int) -> None:
+        self.hooks = nn.ModuleList()
+        self.item_table = nn.Embedding(n_items + 1, dim, padding_idx=0)
+        self._outputs: Tensor | None = None
+
+    def _start(self, n_items: int, output_dim: int, table_std: float) -> None:
+        """Draw the item table; ``output_dim`` > 0 gives the (folded) net an output table."""
+        self.output_table = (
+            nn.Parameter(torch.zeros(n_items + 1, output_dim)) if output_dim else None
+        )
+        with torch.no_grad():
+            self.item_table.weight.normal_(0, table_std)[0] = 0
+
+    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return states (B, L, D) of the item vectors x (B, L, D); mask (B, L) is True if real."""
+        raise NotImplementedError
+
+    def item_input(self, ids: Tensor) -> Tensor:
+        return through(self, "item_input", ids)
+
+    def _item_input(self, ids: Tensor) -> Tensor:
+        return self.item_table(ids)
+
+    def item_output(self, ids: Tensor | None = None) -> Tensor:
+        """Return (N + 1, D) for all items, or (..., D) for ``ids``."""
+        if self._outputs is not None:
+            return self._outputs if ids is None else self._outputs[ids]
+        return through(self, "item_output", ids)
+
+    def _item_output(self, ids: Tensor | None) -> Tensor:
+        table = self.item_table.weight if self.output_table is None else self.output_table
+        return table if ids is None else F.embedding(ids, table)
+
+    def hidden_states(self, batch: SequenceBatch) -> Tensor:
+        return through(self, "hidden_states", batch)
+
+    def _hidden_states(self, batch: SequenceBatch) -> Tensor:
+        return self.encode(self.item_input(batch.items), batch.items > 0)
+
+    def user_state(self, batch: SequenceBatch) -> Tensor:
+        return through(self, "user_state", batch)
+
+    def _user_state(self, batch: SequenceBatch) -> Tensor:
+        states = self.hidden_states(batch)
+        return states[:, -1] if batch.targets is None else states
+
+    def score(self, state: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Return (B, N + 1) for all items or (B, K) for ``ids`` (K,); column 0 means nothing."""
+        return through(self, "score", state, ids)
+
+    def _score(self, state: Tensor, ids: Tensor | None) -> Tensor:
+        return state @ self.item_output(ids).T
+
+    def loss(self, batch: SequenceBatch) -> Tensor:
+        """Mean cross-entropy over all items at every position with a target, plus extra losses."""
+        states = self.user_state(batch)  # (B, L, D)
+        real = batch.targets > 0
+        picked, targets = states[real], batch.targets[real]
+        if overrides(self, "score"):
+            logits = self.score(picked)
+            logits = torch.cat([torch.full_like(logits[:, :1], -torch.inf), logits[:, 1:]], 1)
+            main = F.cross_entropy(logits, targets)
+        else:
+            main = full_cross_entropy(picked, self.item_output(), targets)
+        return main + extra_losses(self, batch, states)
+
+    def keep(self) -> None:
+        """Compute the outputs of all items once, until ``release``."""
+        self._outputs = self.item_output().detach().contiguous()
+
+    def release(self) -> None:
+        self._outputs = None
+
+    @property
+    def is_kept(self) -> bool:
+        return self._outputs is not None
+
+    def folded(self) -> Any:
+        """Return a copy without hooks whose tables hold what the item seams give."""
+        ids = torch.arange(self.config["n_items"] + 1, device=self.item_table.weight.device)
+        inputs, outputs = self.item_input(ids), self.item_output()
+        tied = self.output_table is None and torch.equal(inputs, outputs)
+        config: dict[str, Any] = {**self.config, "output_dim": 0 if tied else outputs.shape[1]}
+        copy = type(self)(**config).to(inputs.device)
+        own = {k: v for k, v in self.state_dict().items() if not k.startswith("hooks.")}
+        own["item_table.weight"] = inputs
+        if not tied:
+            own["output_table"] = outputs
+        copy.load_state_dict(own)
+        return copy

@@ -1,0 +1,244 @@
+"""Teach: a teacher's rankings of the training positions, exported once and joined by id."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ...data.training import TrainingData
+from ...plan import Pin, Table, Teach, Train
+from ...store.manifests import CheckOutcome
+from ...teach.language_model_ranking import NAME, LanguageModelRanking
+from ...teach.recorded_ranking import RecordedRanking
+from ...teach.teacher import MEANINGS, Taught
+from ..context import Outcome, StepContext, StepError, hash_table, save_rows
+from .derive import preview
+
+
+def sources(node: Teach, ctx: StepContext) -> dict[str, str]:
+    """Return the hash of a file of rankings, or the engine in force."""
+    if isinstance(node.how, RecordedRanking):
+        from ...data.rankings import ranking_spec
+        from ...data.sources import file_hash
+        from ...plan import sha
+
+        spec = ranking_spec(ctx.description, node.how.name)
+        found = {
+            "rankings": file_hash(ctx.description.folder(ctx.settings.data_root) / spec.path),
+            "read as": sha(str(spec)),
+        }
+        return found | ({"contaminated": "accepted"} if ctx.settings.accept_contaminated else {})
+    if node.how.asks_model:
+        from ...llm.factory import engine_info
+
+        engine = engine_info(ctx.settings)
+        return {"engine": engine.identity, "columns": str(sorted(ctx.field_kinds.items()))}
+    return {}
+
+
+def run(node: Teach, ctx: StepContext) -> Outcome:
+    """Let the teacher rank and publish user_id, position, rank, item_id, distance."""
+    data: TrainingData = ctx.load(node.log)
+    if isinstance(node.how, RecordedRanking):
+        taught = _recorded(node, ctx, data)
+    elif isinstance(node.how, LanguageModelRanking):
+        taught = _asked(node, ctx, data)
+    else:
+        taught = _trained(node, ctx, data)
+    table, refused = taught.rows, taught.refused
+
+    def beside(folder: Path) -> None:
+        if refused is not None and refused.num_rows:
+            temporary = folder / f".quarantine-{os.getpid()}"
+            pq.write_table(refused, temporary, compression="zstd")
+            os.replace(temporary, folder / "quarantine.parquet")
+
+    return Outcome(
+        save_rows(table),
+        hash_table(table),
+        rows=table.num_rows,
+        counts={"teacher": taught.label, **taught.counts},
+        checks=_checks(node, ctx, data, taught),
+        flags=taught.flags,
+        columns=tuple((f.name, str(f.type), MEANINGS[f.name]) for f in table.schema),
+        info={"teacher": taught.label, "preview": preview(table),
+              **({"quarantine": preview(refused)} if refused is not None and refused.num_rows
+                 else {})},
+        beside=beside,
+        keep=table,
+    )  # fmt: skip
+
+
+def _net(node: Train | Pin, ctx: StepContext) -> Any:
+    from ...models.served import load_served
+    from ...train.trained import load_export
+
+    return load_served(*load_export(ctx.load(node))).net.to(ctx.device)
+
+
+def _trained(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
+    teacher = _teacher(node)
+    if teacher.log != node.log:
+        raise StepError(
+            f"{node.name}: the teacher was trained on {teacher.log.name}, the student's log is "
+            f"{node.log.name}; train both on the same split"
+        )
+    return node.how.teach(_net(teacher, ctx), data, teacher.name)
+
+
+def _teacher(node: Teach) -> Train:
+    found = [s for s in node.sources if isinstance(s, Train)]
+    if len(found) != 1:
+        raise StepError(
+            f"{node.name}: {len(found)} trained models among its sources; name the one that teaches"
+        )
+    return found[0]
+
+
+def _recorded(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
+    from ...data.leakage import LeakageError
+    from ...data.rankings import ranking_spec
+
+    spec = ranking_spec(ctx.description, node.how.name)
+    folder = ctx.description.folder(ctx.settings.data_root)
+    accept = ctx.settings.accept_contaminated
+    try:
+        return node.how.teach(spec, folder, data, accept_contaminated=accept)
+    except LeakageError as error:
+        raise StepError(f"{node.name}: {error}") from error
+
+
+def _requests(node: Teach, ctx: StepContext, data: TrainingData) -> tuple[Any, Any]:
+    from .generate import prompt_context
+
+    items = next((s for s in node.sources if isinstance(s, Table)), None)
+    if items is None:
+        raise StepError(f"{node.name}: a language model needs the items among its sources")
+    proposer = next((s for s in node.sources if isinstance(s, (Pin, Train))), None)
+    model = _net(proposer, ctx) if proposer is not None else None
+    rows = ctx.load(items).to_pylist()
+    return node.how.requests(data, rows, model, prompt_context(ctx))
+
+
+def _asked(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
+    from ...llm.budget import Budget
+    from ...llm.choosing import can_choose, choose_all
+    from ...llm.factory import make_engine
+    from ...store.responses import ResponseStore
+
+    engine = make_engine(ctx.settings)
+    try:
+        if not can_choose(engine.info):
+            raise StepError(
+                f"{node.name}: the engine in force ({engine.info.label}) has no log-probabilities "
+                'to rank by; set llm.engine = "hf" and llm.model, or choose another teacher'
+            )
+        requests, asked = _requests(node, ctx, data)
+        budget = Budget(
+            int(ctx.limits.get("budget_calls") or ctx.settings.budget_calls),
+            int(ctx.limits.get("budget_tokens") or ctx.settings.budget_tokens),
+        )
+        chosen = choose_all(
+            requests, engine, ResponseStore(ctx.settings.data / "responses"), task=NAME,
+            revision=node.how.prompt.prompt_revision, budget=budget,
+        )  # fmt: skip
+        label = engine.info.label
+    finally:
+        engine.close()
+    if chosen.stopped:
+        raise StepError(
+            f"{node.name}: {chosen.stopped}; {chosen.counts['llm_calls']} answers are stored and "
+            "will not be asked for again; raise the budget and run it once more"
+        )
+    return node.how.taught(data, asked, chosen, label)
+
+
+def count_requests(node: Teach, ctx: StepContext) -> dict[str, Any]:
+    """Return rows, calls and stored answers of a run of ``node``; unknown where inputs lack."""
+    from ...llm.choosing import can_choose, preview_choices
+    from ...llm.factory import engine_info
+    from ...store.responses import ResponseStore
+
+    try:
+        info = engine_info(ctx.settings)
+        if not can_choose(info):
+            return {"llm_calls": None, "stored": None}
+        requests, _ = _requests(node, ctx, ctx.load(node.log))
+    except StepError:
+        return {"llm_calls": None, "stored": None}
+    return preview_choices(requests, info, ResponseStore(ctx.settings.data / "responses"))
+
+
+def _checks(
+    node: Teach, ctx: StepContext, data: TrainingData, taught: Taught
+) -> tuple[CheckOutcome, ...]:
+    from ...data.leakage import prompt_violations
+    from ...teach.teacher import positions_of
+
+    violations: list[Any] = []
+    shown = 0
+    if taught.shown is not None:
+        users, items = taught.shown
+        shown = len(users)
+        violations = prompt_violations(
+            data, [data.users.ids[u - 1] for u in users], [data.items.ids[i - 1] for i in items]
+        )
+    foreign = _other_log(node, ctx)
+    leak: dict[str, Any] = {
+        "interactions shown": shown, "violations": len(violations), "trained on": foreign or "same",
+        "flags": ", ".join(taught.flags) or "none",
+    }  # fmt: skip
+    if violations or foreign:
+        leak["why"] = foreign or "; ".join(str(v) for v in violations[:3])
+    user, _ = positions_of(data, node.how.newest)
+    found = len(set(zip(taught.rows["user_id"].to_pylist(), taught.rows["position"].to_pylist(),
+                        strict=True)))  # fmt: skip
+    refused = 0 if taught.refused is None else len(set(taught.refused["row"].to_pylist()))
+    records = int(taught.counts.get("records", 0))
+    return (
+        CheckOutcome("no_leakage", not violations and not foreign, True, leak),
+        CheckOutcome("row_identity", *_identity(taught.rows, data)),
+        CheckOutcome("coverage", found >= 0.5 * len(user), False,
+                     {"positions with a ranking": found, "training positions": len(user)}),
+        CheckOutcome("quarantine_small", refused <= 0.05 * max(1, records), False,
+                     {"refused": refused, "records": records}),
+    )  # fmt: skip
+
+
+def _other_log(node: Teach, ctx: StepContext) -> str:
+    """Return how a trained teacher's log differs from the student's, "" where it does not."""
+    log = ctx.manifest(node.log).data_version
+    for source in node.sources:
+        model = source.node if isinstance(source, Pin) else source
+        if not isinstance(model, Train):
+            continue
+        if model.log != node.log:
+            return f"{model.name} was trained on {model.log.name}, the student's is {node.log.name}"
+        trained = ctx.manifest(model).inputs.get(model.log.name, "").split(" ")[0]
+        if not isinstance(source, Pin) and trained != log:
+            return f"{model.name} was trained on version {trained} of the log, now it is {log}"
+    return ""
+
+
+def _identity(table: pa.Table, data: TrainingData) -> tuple[bool, bool, dict[str, Any]]:
+    """Return (passed, blocking, details): known ids, ranks 1..n per position, no item twice."""
+    users = data.users.index(table["user_id"].to_pylist())
+    items = data.items.index(table["item_id"].to_pylist())
+    position = table["position"].to_numpy()
+    unknown = int((users == 0).sum() + (items == 0).sum())
+    group = users * (len(data.item) + 1) + position
+    order = np.lexsort((table["rank"].to_numpy(), group))
+    place = np.arange(len(order)) - np.searchsorted(group[order], group[order]) + 1
+    gaps = int((table["rank"].to_numpy()[order] != place).sum())
+    twice = len(group) - len(np.unique(np.stack([group, items]), axis=1).T)
+    finite = bool(pc.all(pc.is_finite(table["distance"])).as_py()) if table.num_rows else False
+    below = int((table["distance"].to_numpy() < 0).sum())
+    details = {"unknown ids": unknown, "gaps in ranks": gaps, "items ranked twice": twice,
+               "distances finite and not below 0": finite and not below}  # fmt: skip
+    return not (unknown or gaps or twice or below) and finite, True, details

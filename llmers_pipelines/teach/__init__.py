@@ -1,0 +1,1 @@
+"""Teachers: who ranks the items of each training position, exported once and joined by id."""
