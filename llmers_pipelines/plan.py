@@ -319,10 +319,15 @@ class Champion(Node):
 
 @dataclass(frozen=True)
 class Pin(Node):
-    """A reference to one stored version of a node, moved on purpose: its input stays put."""
+    """A reference to one stored version of a node, moved on purpose: its input stays put.
+
+    ``role`` names what is pinned; without it the node's own name does, which changes where settings
+    change (a tuned baseline would be another pin, and what hangs on it would be made again).
+    """
 
     verb: ClassVar[str] = "pin"
     node: Node | None = None
+    role: str = ""
 
     @property
     def prefix(self) -> str:
@@ -330,11 +335,11 @@ class Pin(Node):
 
     @property
     def slug(self) -> str:
-        return f"pin__{self.node.slug}"
+        return f"pin__{self.role or self.node.slug}"
 
     @property
     def digest(self) -> str:
-        return sha(["pin", self.node.name])
+        return sha(["pin", self.role or self.node.name])
 
 
 def rewrite(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from ..config import Method, Settings
+from ..config import PAIR_ARMS, Method, Settings
 from ..encode.encoder import check_encoder
 from ..models.seams import Backbone, check_seams
 from ..plan import (
@@ -21,6 +21,7 @@ from ..plan import (
     Evaluate,
     Generate,
     Node,
+    Pin,
     PlanError,
     Register,
     Table,
@@ -216,7 +217,7 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
     settings = dict(method.settings)
     if method.backbone or method.backbone_settings:
         settings["backbone"] = _backbone(method, recipe)
-    node = recipe(**settings)
+    node = rewrite(recipe(**settings), _with_readable_name)
     check_seams(node.backbone, node.parts, recipe.slug)
     extra = [
         f"{k}{v}" if not isinstance(v, str) else v
@@ -228,6 +229,14 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
     else:
         label = "__".join([recipe.slug, component_slug(node.backbone), *extra])
     return recipe, dataclasses.replace(node, label=_clean(label), recipe=recipe.slug)
+
+
+def _with_readable_name(node: Node) -> Node:
+    """A bare backbone inside of a method (one that offers candidates) is that baseline's asset."""
+    if not isinstance(node, Train) or node.parts or node.label:
+        return node
+    kind = snake(type(node.backbone).__name__)
+    return dataclasses.replace(node, label=_base_label(node), recipe=kind)
 
 
 def _clean(label: str) -> str:
@@ -244,9 +253,8 @@ def base_of(train: Train) -> Train | None:
     """Return the same backbone without enhancements, or None where there is nothing to remove."""
     if not train.parts:
         return None
-    bare = Train(train.backbone, train.log)
-    kind = snake(type(train.backbone).__name__)
-    return dataclasses.replace(bare, label=_base_label(bare), recipe=kind)
+    named = _with_readable_name(Train(train.backbone, train.log))
+    return named if isinstance(named, Train) else None
 
 
 def _template_of(train: Train) -> Train | None:
@@ -260,6 +268,13 @@ def _template_of(train: Train) -> Train | None:
         return node
 
     return dataclasses.replace(rewrite(train, swap), label=f"{train.label}__template")
+
+
+def _controls(train: Train, wanted: Iterable[str]) -> tuple[str, ...]:
+    """Return the arms of ``wanted`` that fit: those of pairs need augmented interactions."""
+    pairs = any(n.prefix == "augmented_interactions" for n in train.inputs)
+    fitting = (c for c in wanted if c != "template" and (pairs or c not in PAIR_ARMS))
+    return tuple(fitting) if train.parts else ()
 
 
 def _baselines(
@@ -339,22 +354,24 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
     methods = settings.methods or tuple(Method(slug) for slug in recipes)
     loaded: dict[Register, Loaded] = {}
     owners: dict[Node, list[str]] = {}
+    pins: dict[tuple[str, str], Node] = {}
     for recipe, raw in _with_reference([instantiate(m, recipes) for m in methods], recipes):
         if not set(recipe.requires) <= {"rating", "label"}:
             raise PlanError(f"recipe {recipe.slug!r} requires unknown columns {recipe.requires}")
+        # One pin is one asset, whatever settings its model has: the first method's stands.
+        raw = rewrite(raw, lambda n: pins.setdefault(n.key, n) if isinstance(n, Pin) else n)
         train = bind(raw, settings)
         base = base_of(train)
         template = None
         if "template" in settings.controls and settings.engine != "template":
             template = _template_of(raw)
             template = bind(template, settings) if template else None
-        controls = tuple(c for c in settings.controls if train.parts and c != "template")
         evaluate = Evaluate(
             train,
             base,
             template,
             seeds=settings.seeds,
-            controls=controls,
+            controls=_controls(train, settings.controls),
             **_compared_with(train, base, recipes, settings),
         )
         register = Register(evaluate, Table("items"))

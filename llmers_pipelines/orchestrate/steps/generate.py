@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...data.training import HISTORY, TRAIN, TrainingData
-from ...plan import Generate
+from ...plan import Derive, Generate
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
@@ -129,14 +129,17 @@ def entity_rows(node: Generate, ctx: StepContext) -> list[dict[str, Any]]:
     if log is None:
         raise StepError(f"{node.name}: a task about users needs the splits in its context")
     items = next((ctx.load(n) for n in node.context if _is_items(n)), None)
-    return user_rows(table, log, items, ctx.field_kinds)
+    offered = next((ctx.load(n) for n in node.context if isinstance(n, Derive)), None)
+    return user_rows(table, log, items, ctx.field_kinds, offered)
 
 
 def user_rows(
-    users: pa.Table, log: TrainingData, items: pa.Table | None, fields: dict[str, str]
-) -> list[dict[str, Any]]:
+    users: pa.Table, log: TrainingData, items: pa.Table | None, fields: dict[str, str],
+    offered: pa.Table | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Return users with ``history`` (oldest first) from TRAIN rows, or HISTORY rows where a cut
-    is declared: then no row that becomes a label is shown (KAR's leak-safe cut)."""
+    is declared: then no row that becomes a label is shown (KAR's leak-safe cut). With ``offered``
+    (user_id, rank, item_id) also the user's ``candidates``, best first."""
     allowed = HISTORY if (log.split == HISTORY).any() else TRAIN
     told: list[dict[str, Any]] = [{} for _ in range(log.n_items + 1)]
     if items is not None:
@@ -159,6 +162,14 @@ def user_rows(
                 entry["rating"] = float(rating[i])
             history.append(entry)
         out.append({**row, "history": history})
+    if offered is not None:
+        lists: dict[str, list[dict[str, Any]]] = {}
+        ranked = offered.sort_by([("user_id", "ascending"), ("rank", "ascending")])
+        ids = ranked["item_id"].to_pylist()
+        who = ranked["user_id"].to_pylist()
+        for u, i, position in zip(who, ids, log.items.index(ids), strict=True):
+            lists.setdefault(u, []).append({**told[position], "item_id": i})
+        out = [{**row, "candidates": lists.get(str(row["user_id"]), [])} for row in out]
     return out
 
 
