@@ -118,7 +118,7 @@ class StepContext:
             return node, manifest
         pointer = manifest.info
         pinned = self.manifests.version(self.dataset, pointer["asset"], pointer["data_version"])
-        if pinned is None:
+        if pinned is None or not self.manifests.path(pinned).is_dir():
             raise StepError(
                 f"{node.name}: the pinned version of {pointer['asset']} was pruned; run "
                 f"`llmers pin move {node.name} --dataset {self.dataset}`"
