@@ -93,7 +93,8 @@ class TopCandidates(Derivation):
         })  # fmt: skip
         info = {
             "users": len(found), "without_history": data.n_users - len(found),
-            "new_items": int((item[1:] == 0).sum()), "held_out_seen": held_out_seen(model.log, data),
+            "new_items": int((item[1:] == 0).sum()),
+            "held_out_seen": held_out_seen(model.log, data),
         }  # fmt: skip
         return table, info
 

@@ -25,10 +25,10 @@ class SideFeatures(Enhancement):
     served.
 
     Losses, each with its weight: ``profile_attribute`` times the sum over attributes of pruned BPR
-    on ``<g_u^profile, g_i^attribute>``; ``modality`` times BPR on ``<x_u, x_i>`` of ``text``; ``l2``
-    halves of the squared norms of the projected features in the batch; ``restore`` times masked
-    restoration: a share ``mask`` of the rows of each kind is replaced by their mean, propagated,
-    decoded, and compared with what was masked, ``mean (1 - cos)^gamma``.
+    on ``<g_u^profile, g_i^attribute>``; ``modality`` times BPR on ``<x_u, x_i>`` of ``text``;
+    ``l2 / 2`` times the mean squared norm of the projected features in the batch; ``restore`` times
+    masked restoration: a share ``mask`` of the rows of each kind is replaced by their mean,
+    propagated, decoded, and compared with what was masked, ``mean (1 - cos)^gamma``.
 
     Vectors are centred and brought to unit scale; rows without knowledge are zero and add nothing.
     """
@@ -68,9 +68,11 @@ class SideFeatures(Enhancement):
         from .hybrid_experts_net import side_vectors
         from .side_features_net import Kind, Losses, SideFeaturesHook
 
-        kinds = [("text", "item", self.text, self.c_text),
-                 ("profile", "user", self.profile, self.c_profile),
-                 *(("attribute", "item", node, self.c_attribute) for node in self.attributes)]  # fmt: skip
+        kinds = [
+            ("text", "item", self.text, self.c_text),
+            ("profile", "user", self.profile, self.c_profile),
+            *(("attribute", "item", node, self.c_attribute) for node in self.attributes),
+        ]
         ids = {"item": data.items, "user": data.users}
         made = [
             Kind(name, side, c, *side_vectors(inputs[node], ids[side], side, node.name, True))

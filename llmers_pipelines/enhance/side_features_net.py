@@ -112,9 +112,7 @@ class SideFeaturesHook(nn.Module):
         super().__init__()
         self.kinds, self.losses = kinds, losses
         self.means = Means(data)
-        self.project = nn.ModuleList(
-            nn.Linear(k.vectors.shape[1], dim, bias=False) for k in kinds
-        )
+        self.project = nn.ModuleList(nn.Linear(k.vectors.shape[1], dim, bias=False) for k in kinds)
         self.decode = nn.ModuleList(
             nn.Linear(dim, k.vectors.shape[1]) for k in kinds if losses.restore
         )

@@ -88,9 +88,9 @@ def pruned(losses: Tensor, drop: float, keep: str = "easiest") -> Tensor:
 
 
 def masked_restoration(restored: Tensor, original: Tensor, gamma: float) -> Tensor:
-    """Return the mean of ``(1 - cos(restored, original))^gamma`` over masked rows (M, E); 0 if none.
+    """Return the mean of ``(1 - cos(restored, original))^gamma`` over masked rows (M, E).
 
-    The masked-autoencoder loss of LLMRec (arXiv:2311.00423).
+    The masked-autoencoder loss of LLMRec (arXiv:2311.00423); 0 where no row is masked.
     """
     if not len(restored):
         return restored.sum()

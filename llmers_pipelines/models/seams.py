@@ -64,8 +64,9 @@ class Hook(Protocol):
     ``item_input(model, nxt, ids)``, ``item_output(model, nxt, ids)``,
     ``hidden_states(model, nxt, batch)``, ``user_state(model, nxt, batch)``,
     ``score(model, nxt, state, ids)``, ``feature_columns(model, nxt, batch)``,
-    ``pair_loss(model, nxt, batch, states)``: ``nxt`` is what the model would do without the hook. ``extra_loss(model, batch, states)`` returns a scalar.
-    ``fold(model)`` freezes what depends on an entity alone into plain tables for serving.
+    ``pair_loss(model, nxt, batch, states)``: ``nxt`` is what the model would do without the hook.
+    ``extra_loss(model, batch, states)`` returns a scalar. ``fold(model)`` freezes what depends on
+    an entity alone into plain tables for serving.
     """
 
 

@@ -104,8 +104,8 @@ def _legend(heads: list[dict[str, Any]]) -> str:
         "methods of this table. Controls fill the same slot: permuted (rows of other items or "
         "users), gaussian (random rows of the same moments), template (texts without a language "
         "model), random_pairs and popular_pairs (as many augmented pairs, drawn at random or by "
-        "popularity), knnblend (the same texts without any training). Tail: the least popular items "
-        "that hold 80 % of the catalog."
+        "popularity), knnblend (the same texts without any training). Tail: the least popular "
+        "items that hold 80 % of the catalog."
     )
 
 

@@ -174,5 +174,7 @@ class LikedDisliked(PromptTask):
 
 
 def _features(entry: Mapping[str, Any]) -> set[str]:
-    named = [f"{role.label}={v}" for role in (CATEGORY, CREATOR, BRAND) for v in of_role(entry, role)]
+    named = [
+        f"{role.label}={v}" for role in (CATEGORY, CREATOR, BRAND) for v in of_role(entry, role)
+    ]
     return {*named, *content_words(as_data(title_of(entry)))}

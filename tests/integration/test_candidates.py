@@ -146,9 +146,7 @@ def test_a_tuned_baseline_buys_no_answers_until_the_pin_is_moved(
 
 
 def test_two_tunings_share_one_pin(own: Shop) -> None:
-    methods = tuple(
-        Method("llmrec", backbone_settings={"fit": {"lr": lr}}) for lr in (0.01, 0.5)
-    )
+    methods = tuple(Method("llmrec", backbone_settings={"fit": {"lr": lr}}) for lr in (0.01, 0.5))
     names = [n.name for n in own.plan(methods=methods).nodes]
     assert names.count(PIN) == names.count(CHOSEN) == 1
     assert sum(n.startswith("recommenders/llmrec") for n in names) == 2

@@ -141,5 +141,5 @@ def _candidate_checks(
         CheckOutcome("row_identity", known and len(np.unique(pair)) == len(pair) and not met, True,
                      details),
         CheckOutcome("no_leakage", not seen, True,
-                     {"held-out rows that the model was trained on": seen, **(why if seen else {})}),
+                     {"held-out rows trained on": seen, **(why if seen else {})}),
     )  # fmt: skip

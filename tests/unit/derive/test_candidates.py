@@ -72,8 +72,8 @@ def test_what_is_held_out_changes_nothing():
 
 def test_a_model_of_an_older_log_is_asked_in_its_own_positions():
     old = log(users="vu", items="edcba", rows=[("u", "a", TRAIN), ("v", "b", TRAIN)])
-    now = log(users="uvw", items="abcdef",
-              rows=[("u", "a", TRAIN), ("u", "f", TRAIN), ("v", "b", TRAIN), ("w", "c", TRAIN)])  # fmt: skip
+    rows_now = [("u", "a", TRAIN), ("u", "f", TRAIN), ("v", "b", TRAIN), ("w", "c", TRAIN)]
+    now = log(users="uvw", items="abcdef", rows=rows_now)
     asked = {}
 
     def scores(users, histories):

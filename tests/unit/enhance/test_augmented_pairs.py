@@ -230,5 +230,7 @@ def test_bpr_of_one_negative_is_the_pair_loss():
     batch = PairBatch(torch.tensor([1, 2]), torch.tensor([3, 4]), torch.tensor([[5], [6]]))
     states = model.user_state(batch)
     scores = model.score(states)
-    expected = bpr(scores.gather(1, batch.positive[:, None])[:, 0], scores.gather(1, batch.negative))
+    expected = bpr(
+        scores.gather(1, batch.positive[:, None])[:, 0], scores.gather(1, batch.negative)
+    )
     torch.testing.assert_close(model.pair_losses(batch, states).mean(), expected)

@@ -169,7 +169,14 @@ def term(data, **on):
     batch = batch_of(BACKBONES[0], data)
     states = model.user_state(batch)
     text, profile, attribute = hook.made(model)
-    return hook.extra_loss(model, batch, states), batch, one_negative(batch), text, profile, attribute
+    return (
+        hook.extra_loss(model, batch, states),
+        batch,
+        one_negative(batch),
+        text,
+        profile,
+        attribute,
+    )
 
 
 def test_profile_against_attribute(data):

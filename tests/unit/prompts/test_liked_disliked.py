@@ -66,7 +66,10 @@ def test_what_names_no_numbers_is_invalid(raw: str) -> None:
 
 def test_the_schema_allows_the_numbers_of_the_list_alone() -> None:
     liked = TASK.row_schema(ROW)["properties"]["liked"]
-    assert liked["items"] == {"enum": [1, 2, 3]} and (liked["minItems"], liked["maxItems"]) == (1, 1)
+    assert liked["items"] == {"enum": [1, 2, 3]} and (liked["minItems"], liked["maxItems"]) == (
+        1,
+        1,
+    )
     assert LikedDisliked(picks=2).row_schema(ROW)["properties"]["disliked"]["maxItems"] == 2
 
 

@@ -109,7 +109,9 @@ def augmented():
     disliked = [[data.items.ids[(u + 3) % 20], data.items.ids[(u + 9) % 20]] for u in range(30)]
     liked[4] = disliked[4] = None
     table = pa.table({"user_id": data.users.ids, "liked": liked, "disliked": disliked})
-    return data, {USERS: table, ITEMS: VectorTable("item", data.items.ids, np.eye(20, 4, dtype=np.float32), np.ones(20, bool))}  # fmt: skip
+    vectors = np.eye(20, 4, dtype=np.float32)
+    texts = VectorTable("item", data.items.ids, vectors, np.ones(20, bool))
+    return data, {USERS: table, ITEMS: texts}
 
 
 @pytest.mark.parametrize("arm", ["random_pairs", "popular_pairs", "gaussian"])
@@ -136,15 +138,15 @@ def test_popular_pairs_follow_the_training_counts(augmented):
     few = data.user <= 3  # one item has nearly all rows, and none of the first three users met it
     item = np.where(few, np.maximum(data.item, 2), np.where(data.split == 0, 1, data.item))
     data = dataclasses.replace(data, item=item)
-    drawn = {
-        arm: [
-            pair[0] == data.items.ids[0]
-            for seed in range(40)
-            for pair in control_inputs(inputs, arm, seed=seed, log=data)[USERS]["liked"][:3].to_pylist()
-        ]
-        for arm in ("random_pairs", "popular_pairs")
-    }  # fmt: skip
-    assert np.mean(drawn["popular_pairs"]) > 0.6 > 0.2 > np.mean(drawn["random_pairs"])
+
+    def share(arm):
+        drawn = []
+        for seed in range(40):
+            table = control_inputs(inputs, arm, seed=seed, log=data)[USERS]
+            drawn += [liked[0] == data.items.ids[0] for liked in table["liked"][:3].to_pylist()]
+        return np.mean(drawn)
+
+    assert share("popular_pairs") > 0.6 > 0.2 > share("random_pairs")
 
 
 def test_permuted_pairs_go_to_other_owners(augmented):
