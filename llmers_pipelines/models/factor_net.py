@@ -136,9 +136,16 @@ class FactorNet(nn.Module):
 
     def pair_losses(self, batch: Any, states: Tensor) -> Tensor:
         """Return the objective of each pair, (B,): their mean is the loss without hooks."""
-        scores = self.score(states)
-        positive = scores.gather(1, batch.positive[:, None])
-        negative = scores.gather(1, batch.negative.expand(len(scores), -1))
+        if overrides(self, "score"):
+            scores = self.score(states)
+            positive = scores.gather(1, batch.positive[:, None])
+            negative = scores.gather(1, batch.negative.expand(len(scores), -1))
+        else:
+            users = self._compared(states) * self._scale
+            positive = (users * self._compared(self.item_output(batch.positive))).sum(1)[:, None]
+            others = self._compared(self.item_output(batch.negative))  # (B or 1, K, D)
+            shared = len(others) == 1
+            negative = users @ others[0].T if shared else (users[:, None] * others).sum(-1)
         if self.objective == "bpr":
             return F.softplus(negative - positive).mean(1)
         same = batch.negative == batch.positive[:, None]

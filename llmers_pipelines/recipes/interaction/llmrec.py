@@ -37,7 +37,7 @@ from llmers_pipelines.api import (
 
 @recipe(name="LLMRec", task="sequential", family="interaction", paper="arXiv:2311.00423")
 def llmrec(
-    backbone=LightGCN(), candidates=10, share=0.1, drop=0.0, keep="easiest", protocol="sequential"
+    backbone=LightGCN(), candidates=10, share=0.1, drop=0.1, keep="easiest", protocol="sequential"
 ):
     log = splits(protocol)
     offered = Derive(TopCandidates(n=candidates), pinned(Train(backbone, log)), log)
