@@ -60,7 +60,8 @@ def worked(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     with same_environment():
         shop = Shop.open(tmp_path_factory.mktemp("candidates"))
         choose(shop)
-        shop.work("llmrec")
+        report = shop.ask("run", "llmrec")  # through Dagster, checks included
+        assert report["success"], report
     return shop
 
 
