@@ -26,8 +26,7 @@ from .models.lightgcn import LightGCN
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
 from .models.textknn import TextKNN
-from .naming import snake
-from .plan import Derive, Embed, Generate, Pin, Table, Train
+from .plan import Derive, Embed, Generate, Pin, Table, Train, snake
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked

@@ -319,15 +319,11 @@ class Champion(Node):
 
 @dataclass(frozen=True)
 class Pin(Node):
-    """A reference to one stored version of a node, moved on purpose: its input stays put.
-
-    ``role`` names what is pinned; without it the node's own name does, which changes where settings
-    change (a tuned baseline would be another pin, and what hangs on it would be made again).
-    """
+    """A reference to one stored version of a node, moved on purpose: its input stays put."""
 
     verb: ClassVar[str] = "pin"
     node: Node | None = None
-    role: str = ""
+    role: str = ""  # names the pin; else the node's name does, which changes with its settings
 
     @property
     def prefix(self) -> str:
