@@ -165,10 +165,10 @@ class Table(Node):
         return f"{self.table}__{self.task}" if self.task else self.table
 
 
-def variant(context: Iterable[Node]) -> str:
-    """Return ``__ctr_time`` where the context holds a named variant of a task's splits, else ""."""
-    named = (n.task for n in context if isinstance(n, Table) and "_" in n.task)
-    return "".join(f"__{task}" for task in named)
+def variant(context: Iterable[Node], usual: str = "") -> str:
+    """Return ``__ctr_time`` for splits that are not ``usual``; without it for named variants."""
+    tasks = (n.task for n in context if isinstance(n, Table) and n.task)
+    return "".join(f"__{t}" for t in tasks if (t != usual if usual else "_" in t))
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Generate(Node):
 
     @property
     def slug(self) -> str:
-        slug = component_slug(self.task) + variant(self.context)
+        slug = component_slug(self.task) + variant(self.context, getattr(self.task, "usual", ""))
         return f"{slug}__{safe(self.llm)}" if self.llm else slug
 
 

@@ -68,6 +68,7 @@ class LikedDisliked(PromptTask):
 
     produces: ClassVar[str] = "augmented_interactions"
     entity: ClassVar[str] = "user"
+    usual: ClassVar[str] = "sequential"
     answer: ClassVar[type[BaseModel]] = LikedDislikedAnswer
     published: ClassVar[type[BaseModel]] = LikedDislikedRow
     system: ClassVar[str] = _SYSTEM

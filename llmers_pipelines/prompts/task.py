@@ -44,6 +44,7 @@ class PromptTask(Component):
 
     produces: ClassVar[str] = ""  # asset prefix: item_summaries, user_profiles, ...
     entity: ClassVar[str] = "item"
+    usual: ClassVar[str] = "ctr"  # splits that need no mention in the key of answers about users
     answer: ClassVar[type[BaseModel]] = FreeText
     published: ClassVar[type[BaseModel] | None] = None  # what ``resolved`` returns; None = answer
     system: ClassVar[str] = ""
