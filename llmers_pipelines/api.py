@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from .data.text import AnswerText, HistoryText, ItemText
+from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
+from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.dual_view import DualView
 from .enhance.from_vectors import FromVectors
 from .enhance.hybrid_experts import HybridExperts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
+from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
 from .models.bprmf import BPRMF
 from .models.deepfm import DeepFM
@@ -26,9 +29,10 @@ from .models.lightgcn import LightGCN
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
 from .models.textknn import TextKNN
-from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train
+from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
+from .prompts.liked_disliked import LikedDisliked
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
@@ -43,6 +47,15 @@ interactions = Table("interactions", of=(items,))
 def splits(task: str) -> Table:
     """Return the training log of a task, with its id maps and its train/valid/test split."""
     return Table("splits", task=task, of=(items, interactions, users))
+
+
+def pinned(train: Train) -> Pin:
+    """Return the pin of a bare backbone, named by its kind and its splits, not by its settings.
+
+    Tuning it therefore leaves what hangs on the pin as it is, until the pin is moved on purpose.
+    """
+    kind = snake(type(train.backbone).__name__)
+    return Pin(train, role=f"{kind}__{train.log.task}")
 
 
 def rankings(
@@ -68,12 +81,12 @@ def rankings(
 
 
 __all__ = [
-    "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "ColumnSelect", "DeepFM", "Derive", "Distill",
-    "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
-    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend",
-    "LanguageModelRanking", "LightGCN", "MeanOfHistory", "NearestNeighbours",
-    "NeighbourDistillation", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
-    "RecordedRanking", "SASRec", "Table", "Teach", "TextKNN", "TextOffset", "Train",
-    "TrainedRanking", "UserPreference", "interactions", "items", "rankings", "recipe", "splits",
-    "users",
+    "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "AugmentedPairs", "ColumnSelect", "DeepFM",
+    "Derive", "Distill", "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate",
+    "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
+    "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "MeanOfHistory",
+    "NearestNeighbours", "NeighbourDistillation", "Pin", "Popularity", "RandomProjection",
+    "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach",
+    "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference",
+    "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

@@ -72,7 +72,9 @@ class Settings:
     device: str = "auto"
     threads: int = 1
     seeds: int = 1
-    controls: tuple[str, ...] = ("permuted", "gaussian", "shuffled", "template")
+    controls: tuple[str, ...] = (
+        "permuted", "gaussian", "shuffled", "template", "random_pairs", "popular_pairs",
+    )  # fmt: skip
     methods: tuple[Method, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
     safety: Safety | None = None  # checks of generated texts; None = none
@@ -173,7 +175,8 @@ _KEYS = {
 _ENGINES = ("auto", "template", "recorded", "hf", "openai")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True,
           "0": False, "false": False, "no": False, "off": False}  # fmt: skip
-_CONTROLS = ("permuted", "gaussian", "shuffled", "template")
+PAIR_ARMS = ("random_pairs", "popular_pairs")  # of methods that augment interactions
+_CONTROLS = ("permuted", "gaussian", "shuffled", "template", *PAIR_ARMS)
 
 
 def _unknown(where: str, name: str, known: list[str]) -> ConfigError:

@@ -38,10 +38,10 @@ class Table(Node):
         return f"{self.table}__{self.task}" if self.task else self.table
 
 
-def variant(context: Iterable[Node]) -> str:
-    """Return ``__ctr_time`` where the context holds a named variant of a task's splits, else ""."""
-    named = (n.task for n in context if isinstance(n, Table) and "_" in n.task)
-    return "".join(f"__{task}" for task in named)
+def variant(context: Iterable[Node], usual: str = "") -> str:
+    """Return ``__ctr_time`` for splits that are not ``usual``; without it for named variants."""
+    tasks = (n.task for n in context if isinstance(n, Table) and n.task)
+    return "".join(f"__{t}" for t in tasks if (t != usual if usual else "_" in t))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Generate(Node):
 
     @property
     def slug(self) -> str:
-        slug = component_slug(self.task) + variant(self.context)
+        slug = component_slug(self.task) + variant(self.context, getattr(self.task, "usual", ""))
         return f"{slug}__{safe(self.llm)}" if self.llm else slug
 
 
@@ -234,6 +234,7 @@ class Pin(Node):
 
     verb: ClassVar[str] = "pin"
     node: Node | None = None
+    role: str = ""  # names the pin; else the node's name does, which changes with its settings
 
     @property
     def prefix(self) -> str:
@@ -241,8 +242,8 @@ class Pin(Node):
 
     @property
     def slug(self) -> str:
-        return f"pin__{self.node.slug}"
+        return f"pin__{self.role or self.node.slug}"
 
     @property
     def digest(self) -> str:
-        return sha(["pin", self.node.name])
+        return sha(["pin", self.role or self.node.name])

@@ -25,6 +25,7 @@ class Derivation(Component):
     """
 
     output: ClassVar[Literal["vectors", "table"]] = "vectors"
+    rows: ClassVar[str] = "neighbours"  # of a table: neighbours or candidates; decides its checks
 
     @property
     def needs_log(self) -> bool:

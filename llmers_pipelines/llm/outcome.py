@@ -67,15 +67,16 @@ def field_types(task: PromptTask) -> dict[str, pa.DataType]:
     """Return the Arrow type of each answer field beside ``text``."""
     if task.free_text:
         return {}
-    hints = typing.get_type_hints(task.answer)
-    fields = {name: hints[name] for name in task.answer.model_fields}
+    form = task.published or task.answer
+    hints = typing.get_type_hints(form)
+    fields = {name: hints[name] for name in form.model_fields}
     taken = sorted(set(fields) & {*_OWN, task.id_column})
     if taken:
         raise TypeError(
-            f"{task.answer.__name__}.{taken[0]}: the name belongs to a column of every answer "
+            f"{form.__name__}.{taken[0]}: the name belongs to a column of every answer "
             "table; rename the field"
         )
-    return {name: _arrow(hint, f"{task.answer.__name__}.{name}") for name, hint in fields.items()}
+    return {name: _arrow(hint, f"{form.__name__}.{name}") for name, hint in fields.items()}
 
 
 def _arrow(hint: Any, where: str) -> pa.DataType:

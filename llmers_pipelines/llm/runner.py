@@ -157,9 +157,10 @@ def judge_result(
         if parsed.value is None:
             return out.refused(parsed.reason)
         reasons = task.ground(parsed.value, ask.row) if grounded else []
+        value = parsed.value if reasons else task.resolved(parsed.value, ask.row)
     except Exception as error:  # one row's surprise must not cost the run's other answers
         return out.refused(f"the task's own check failed: {type(error).__name__}: {error}")
-    out = dataclasses.replace(out, value=parsed.value)
+    out = dataclasses.replace(out, value=value)
     return out.refused("; ".join(reasons)) if reasons else out
 
 
@@ -210,7 +211,7 @@ def _template(task: PromptTask, row: Row, context: Context) -> str:
 def _fallback(task: PromptTask, outcome: Outcome, context: Context) -> Outcome:
     if outcome.status in ("ok", "repaired") or task.unaskable(outcome.row, context):
         return outcome
-    value = task.template(outcome.row, context)
+    value = task.resolved(task.template(outcome.row, context), outcome.row)
     return dataclasses.replace(outcome, value=value, status="fallback")
 
 

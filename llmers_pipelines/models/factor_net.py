@@ -89,7 +89,7 @@ class FactorNet(nn.Module):
         if items is None:
             return self._final()[0][batch.user]
         own, added = self._parts()
-        total, count = _history_sum(items, added)
+        total, count = history_sum(items, added)
         if self.depth:
             return own[batch.user] + total / count.sqrt()
         return torch.where(batch.user[:, None] > 0, own[batch.user], total / count)
@@ -125,11 +125,44 @@ class FactorNet(nn.Module):
         self._vectors = self._final()
         try:
             states = self.user_state(batch)  # (B, D)
-            compare = self._by_score if overrides(self, "score") else self._by_product
-            main = compare(batch, states)
+            main = through(self, "pair_loss", batch, states)
             return main + self._penalty(batch) + extra_losses(self, batch, states)
         finally:
             self._vectors = None
+
+    def _pair_loss(self, batch: Any, states: Tensor) -> Tensor:
+        compare = self._by_score if overrides(self, "score") else self._by_product
+        return compare(batch, states)
+
+    def pair_losses(self, batch: Any, states: Tensor) -> Tensor:
+        """Return the objective of each pair, (B,): their mean is the loss without hooks."""
+        if overrides(self, "score"):
+            scores = self.score(states)
+            positive = scores.gather(1, batch.positive[:, None])
+            negative = scores.gather(1, batch.negative.expand(len(scores), -1))
+        else:
+            users = self._compared(states) * self._scale
+            positive = (users * self._compared(self.item_output(batch.positive))).sum(1)[:, None]
+            others = self._compared(self.item_output(batch.negative))  # (B or 1, K, D)
+            shared = len(others) == 1
+            negative = users @ others[0].T if shared else (users[:, None] * others).sum(-1)
+        if self.objective == "bpr":
+            return F.softplus(negative - positive).mean(1)
+        same = batch.negative == batch.positive[:, None]
+        both = torch.cat([positive, negative.masked_fill(same, -torch.inf)], 1)
+        return torch.logsumexp(both, 1) - positive[:, 0]
+
+    def margins(self, states: Tensor, better: Tensor, worse: Tensor) -> Tensor:
+        """Return s(u, better) - s(u, worse), (A,), for user states (A, D) and item ids (A,)."""
+        if overrides(self, "score"):
+            scores = self.score(states)
+            both = (scores.gather(1, ids[:, None])[:, 0] for ids in (better, worse))
+        else:
+            users = self._compared(states) * self._scale
+            both = ((users * self._compared(self.item_output(ids))).sum(-1)
+                    for ids in (better, worse))  # fmt: skip
+        above, below = both
+        return above - below
 
     def _by_product(self, batch: Any, states: Tensor) -> Tensor:
         users = self._compared(states) * self._scale
@@ -190,7 +223,7 @@ class FactorNet(nn.Module):
         return copy.to(outputs.device)
 
 
-def _history_sum(items: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+def history_sum(items: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum of ``table`` over the distinct items of each history, and how many they are.
 
     items (B, L) with 0 as padding; the sum is (B, D), the count (B, 1) and at least 1.

@@ -22,7 +22,8 @@ class LightGCN(Backbone):
     """
 
     seams: ClassVar[frozenset[str]] = frozenset({
-        "item_output", "user_state", "score", "extra_loss", "item_table", "user_table",
+        "item_output", "user_state", "score", "extra_loss", "pair_loss", "item_table",
+        "user_table",
     })  # fmt: skip
     tasks: ClassVar[frozenset[str]] = frozenset({"collaborative", "sequential"})
     loader: ClassVar[str] = "pair"

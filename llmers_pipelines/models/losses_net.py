@@ -70,6 +70,35 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return F.softplus(negative - positive[:, None]).mean()
 
 
+def kept_places(losses: Tensor, drop: float, keep: str = "easiest") -> Tensor:
+    """Return where the losses (n,) are that stay when floor(drop n) of them are dropped by size.
+
+    ``easiest`` keeps the smallest (the largest are taken for noise), ``hardest`` the largest. At
+    least one stays.
+    """
+    if keep not in ("easiest", "hardest"):
+        raise ValueError(f"keep is {keep!r}; use 'easiest' or 'hardest'")
+    stay = max(1, len(losses) - int(drop * len(losses))) if len(losses) else 0
+    return losses.detach().topk(stay, largest=keep == "hardest").indices
+
+
+def pruned(losses: Tensor, drop: float, keep: str = "easiest") -> Tensor:
+    """Return the losses that stay, see ``kept_places``; no gradient flows through the choice."""
+    return losses[kept_places(losses, drop, keep)] if drop else losses
+
+
+def masked_restoration(restored: Tensor, original: Tensor, gamma: float) -> Tensor:
+    """Return the mean of ``(1 - cos(restored, original))^gamma`` over masked rows (M, E).
+
+    The masked-autoencoder loss of LLMRec (arXiv:2311.00423); 0 where no row is masked.
+    """
+    if not len(restored):
+        return restored.sum()
+    # Rounding may put a cosine above 1, and a power of a negative number is not one.
+    distance = (1 - F.cosine_similarity(restored, original, dim=-1)).clamp(min=0)
+    return distance.pow(gamma).mean()
+
+
 class _SharedSoftmax(torch.autograd.Function):
     """Softmax over each row's positive and shared negatives, gradient in the same pass."""
 

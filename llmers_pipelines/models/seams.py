@@ -23,6 +23,7 @@ SEAMS = {
     "score": "scoring of candidates",
     "feature_columns": "extra dense CTR fields",
     "extra_loss": "auxiliary terms",
+    "pair_loss": "the loss of a batch of observed pairs (pair models)",
     "item_table": "initial item weights",
     "user_table": "initial user weights",
 }
@@ -62,9 +63,10 @@ class Hook(Protocol):
 
     ``item_input(model, nxt, ids)``, ``item_output(model, nxt, ids)``,
     ``hidden_states(model, nxt, batch)``, ``user_state(model, nxt, batch)``,
-    ``score(model, nxt, state, ids)``, ``feature_columns(model, nxt, batch)``: ``nxt`` is what the
-    model would do without the hook. ``extra_loss(model, batch, states)`` returns a scalar.
-    ``fold(model)`` freezes what depends on an entity alone into plain tables for serving.
+    ``score(model, nxt, state, ids)``, ``feature_columns(model, nxt, batch)``,
+    ``pair_loss(model, nxt, batch, states)``: ``nxt`` is what the model would do without the hook.
+    ``extra_loss(model, batch, states)`` returns a scalar. ``fold(model)`` freezes what depends on
+    an entity alone into plain tables for serving.
     """
 
 

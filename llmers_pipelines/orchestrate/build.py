@@ -21,6 +21,7 @@ from ..plan import (
     Evaluate,
     Generate,
     Node,
+    Pin,
     PlanError,
     Register,
     Table,
@@ -218,7 +219,7 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
     settings = dict(method.settings)
     if method.backbone or method.backbone_settings:
         settings["backbone"] = _backbone(method, recipe)
-    node = recipe(**settings)
+    node = rewrite(recipe(**settings), _with_readable_name)
     check_seams(node.backbone, node.parts, recipe.slug)
     extra = [
         f"{k}{v}" if not isinstance(v, str) else v
@@ -231,6 +232,14 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
         label = "__".join([recipe.slug, component_slug(node.backbone), *extra])
     node = named_teachers(node, recipe.slug, _base_label)
     return recipe, dataclasses.replace(node, label=_clean(label), recipe=recipe.slug)
+
+
+def _with_readable_name(node: Node) -> Node:
+    """A bare backbone inside of a method (one that offers candidates) is that baseline's asset."""
+    if not isinstance(node, Train) or node.parts or node.label:
+        return node
+    kind = snake(type(node.backbone).__name__)
+    return dataclasses.replace(node, label=_base_label(node), recipe=kind)
 
 
 def _clean(label: str) -> str:
@@ -247,9 +256,8 @@ def base_of(train: Train) -> Train | None:
     """Return the same backbone without enhancements, or None where there is nothing to remove."""
     if not train.parts:
         return None
-    bare = Train(train.backbone, train.log)
-    kind = snake(type(train.backbone).__name__)
-    return dataclasses.replace(bare, label=_base_label(bare), recipe=kind)
+    named = _with_readable_name(Train(train.backbone, train.log))
+    return named if isinstance(named, Train) else None
 
 
 def _template_of(train: Train) -> Train | None:
@@ -344,26 +352,28 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
     methods = settings.methods or tuple(Method(slug) for slug in recipes)
     loaded: dict[Register, Loaded] = {}
     owners: dict[Node, list[str]] = {}
-    pairs = _with_reference([instantiate(m, recipes) for m in methods], recipes)
+    chosen = _with_reference([instantiate(m, recipes) for m in methods], recipes)
     own: dict[Node, Node] = {}
-    for _, train in pairs:
+    pins: dict[tuple[str, str], Node] = {}
+    for _, train in chosen:
         own.setdefault(bound := bind(train, settings), bound)
-    for recipe, raw in pairs:
+    for recipe, raw in chosen:
         if not set(recipe.requires) <= {"rating", "label"}:
             raise PlanError(f"recipe {recipe.slug!r} requires unknown columns {recipe.requires}")
+        # One pin is one asset, whatever settings its model has: the first method's stands.
+        raw = rewrite(raw, lambda n: pins.setdefault(n.key, n) if isinstance(n, Pin) else n)
         train = named_as_methods(bind(raw, settings), own)
         base = base_of(train)
         template = None
         if "template" in settings.controls and settings.engine != "template":
             template = _template_of(raw)
             template = bind(template, settings) if template else None
-        controls = controls_of(train, settings.controls)
         evaluate = Evaluate(
             train,
             base,
             template,
             seeds=settings.seeds,
-            controls=controls,
+            controls=controls_of(train, settings.controls),
             **_compared_with(train, base, recipes, settings),
         )
         register = Register(evaluate, Table("items"))

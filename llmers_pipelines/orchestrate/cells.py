@@ -86,7 +86,7 @@ def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) ->
     data: TrainingData = ctx.load(train.log)
     inputs = inputs_of(train, ctx)
     if arm != MAIN:
-        inputs = control_inputs(inputs, arm, seed=seed)
+        inputs = control_inputs(inputs, arm, seed=seed, log=data)
     started, cpu = time.perf_counter(), time.process_time()
     last = [time.monotonic()]
 

@@ -55,6 +55,10 @@ _DERIVE = (
               "explicit version (invariants 5, 6)."),
 )  # fmt: skip
 _NEIGHBOURS = (CheckKind("row_identity", True, "Keyed by id; nobody is their own neighbour."),)
+_CANDIDATES = (
+    CheckKind("row_identity", True, "Each pair of known ids once; no training row is offered."),
+    CheckKind("no_leakage", True, "The model that offers was trained on no row held out now."),
+)
 _TRAIN = (
     CheckKind("weights_finite", True, "All weights and validation scores are finite."),
     CheckKind(
@@ -121,7 +125,8 @@ def _by_verb(node: Node) -> tuple[CheckKind, ...]:
     if isinstance(node, Table):
         return _SPLITS if node.table == "splits" else _TABLE
     if isinstance(node, Derive):
-        return _DERIVE if node.how.output == "vectors" else _NEIGHBOURS
+        tables = {"neighbours": _NEIGHBOURS, "candidates": _CANDIDATES}
+        return _DERIVE if node.how.output == "vectors" else tables[node.how.rows]
     return {
         "generate": _GENERATE, "embed": _EMBED, "train": _TRAIN, "evaluate": _EVALUATE,
         "register": _REGISTER, "champion": _CHAMPION, "teach": _TEACH, "distill": _TRAIN,

@@ -84,7 +84,7 @@ def _cells(head: dict[str, Any], tail: dict[str, Any] | None) -> tuple[str, ...]
     controls = ", ".join(
         f"{name.removeprefix('control_')} {number(head[name])}"
         for name in sorted(head)
-        if name.startswith("control_") and name.count("_") == 1 and head[name] is not None
+        if f"{name}_difference" in head and name.startswith("control_") and head[name] is not None
     )
     marks = "".join(f", {f.replace('_', ' ')}" for f in head["flags"])
     return (
@@ -103,9 +103,10 @@ def _legend(heads: list[dict[str, Any]]) -> str:
         f"{users} users. Interval: 95 %, paired bootstrap over users. Corrected p: Holm over the "
         "methods of this table. Controls fill the same slot: permuted (rows of other items or "
         "users), gaussian (random rows of the same moments), shuffled (a teacher's rankings of "
-        "other positions), template (texts without a language model), knnblend (the same texts "
-        "without any training). Tail: the least popular items "
-        "that hold 80 % of the catalog."
+        "other positions), template (texts without a language model), random_pairs and "
+        "popular_pairs (as many augmented pairs, drawn at random or by popularity), knnblend (the "
+        "same texts without any training). Tail: the least popular items that hold 80 % of the "
+        "catalog."
     )
 
 

@@ -130,6 +130,20 @@ class StepContext:
             )
         return found
 
+    def stands_for(self, node: Node) -> tuple[Node, Manifest]:
+        """Return what is loaded for ``node``: itself now, or the pinned version of a pin's node."""
+        manifest = self.manifest(node)
+        if not isinstance(node, Pin):
+            return node, manifest
+        pointer = manifest.info
+        pinned = self.manifests.version(self.dataset, pointer["asset"], pointer["data_version"])
+        if pinned is None or not self.manifests.path(pinned).is_dir():
+            raise StepError(
+                f"{node.name}: the pinned version of {pointer['asset']} was pruned; run "
+                f"`llmers pin move {node.name} --dataset {self.dataset}`"
+            )
+        return node.node, pinned
+
     def load(self, node: Node) -> Any:
         """Return the current artifact of ``node``."""
         return self.load_version(node, self.manifest(node))
@@ -153,11 +167,7 @@ def why_held(manifest: Manifest) -> str:
 
 def _read(node: Node, folder: Path, ctx: StepContext, manifest: Manifest) -> Any:
     if isinstance(node, Pin):
-        target = node.node
-        pinned = ctx.manifests.version(ctx.dataset, target.name, manifest.info["data_version"])
-        if pinned is None:
-            raise StepError(f"{node.name}: the pinned version of {target.name} was pruned")
-        return ctx.load_version(target, pinned)
+        return ctx.load_version(*ctx.stands_for(node))
     if isinstance(node, Table) and node.table == "splits":
         return TrainingData.load(folder)
     if isinstance(node, Embed) or (isinstance(node, Derive) and node.how.output == "vectors"):

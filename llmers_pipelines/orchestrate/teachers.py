@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from ..config import PAIR_ARMS
 from ..models.seams import check_seams
 from ..plan import Distill, Node, PlanError, Teach, Train, component_slug, rewrite, walk
 
@@ -47,6 +48,11 @@ def named_as_methods(train: Train, methods: Mapping[Node, Node]) -> Train:
 
 def controls_of(train: Train, configured: Sequence[str]) -> tuple[str, ...]:
     """Return the configured control arms that this model has inputs for."""
-    taught = any(isinstance(n, Teach) for n in train.inputs)
-    without = {"template"} if taught else {"template", "shuffled"}
-    return tuple(c for c in configured if train.parts and c not in without)
+    if not train.parts:
+        return ()
+    without = {"template"}
+    if not any(isinstance(n, Teach) for n in train.inputs):
+        without.add("shuffled")
+    if not any(n.prefix == "augmented_interactions" for n in train.inputs):
+        without.update(PAIR_ARMS)
+    return tuple(c for c in configured if c not in without)

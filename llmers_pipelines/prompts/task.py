@@ -44,7 +44,9 @@ class PromptTask(Component):
 
     produces: ClassVar[str] = ""  # asset prefix: item_summaries, user_profiles, ...
     entity: ClassVar[str] = "item"
+    usual: ClassVar[str] = "ctr"  # splits that need no mention in the key of answers about users
     answer: ClassVar[type[BaseModel]] = FreeText
+    published: ClassVar[type[BaseModel] | None] = None  # what ``resolved`` returns; None = answer
     system: ClassVar[str] = ""
     max_tokens: int = 400  # of one answer
 
@@ -99,6 +101,10 @@ class PromptTask(Component):
     def ground(self, value: Mapping[str, Any], row: Row) -> list[str]:
         """Return reasons to refuse a parsed answer, given the row; none accepts it."""
         return []
+
+    def resolved(self, value: Mapping[str, Any], row: Row) -> Mapping[str, Any]:
+        """Return an accepted answer as it is published, e.g. with ids in place of list numbers."""
+        return value
 
     def template(self, row: Row, context: Context = None) -> dict[str, Any]:
         """Return the deterministic answer from metadata alone: the control of every LLM."""

@@ -6,17 +6,16 @@ training or history rows alone: the leak-safe cut belongs to the data split, not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .checks import echo, invented_titles, refusal, repetition, thin
 from .domains import domain_of
-from .fields import CATEGORY, DATA_RULE, as_data, bare_title, fenced, of_role, title_of
+from .fields import DATA_RULE, as_data, fenced, title_of
 from .habits import habit_sentences
+from .history import entries, entry_line, newest, opinion
 from .task import Context, Message, PromptTask, Row
-
-CHARACTERS_PER_TOKEN = 4  # an estimate: a prompt is rendered before the model's tokenizer is known
 
 _SYSTEM = """\
 You analyse what one user of a recommender system prefers. You are given the {plural} that the \
@@ -59,46 +58,39 @@ class UserPreference(PromptTask):
             )
 
     def unaskable(self, row: Row, context: Context = None) -> str:
-        return "" if any(map(title_of, _history(row))) else "the user's history is empty"
+        return "" if any(map(title_of, entries(row))) else "the user's history is empty"
 
     def render(self, row: Row, context: Context = None) -> list[Message]:
         domain = domain_of(context)
         shown = self.shown(row)
-        rated = any(_opinion(entry, context) for entry in shown)
+        rated = any(opinion(entry, context) for entry in shown)
         system = self.system.format(
             plural=domain.plural, did=domain.did, words=self.words,
             factors=", ".join(self.factors or domain.factors),
             rated=", with the user's own rating" if rated else "",
             data_rule=DATA_RULE.format(tag="history"),
         )  # fmt: skip
-        total = sum(1 for entry in _history(row) if title_of(entry))
+        total = sum(1 for entry in entries(row) if title_of(entry))
         head = f"{len(shown)} {domain.plural}"
         if len(shown) < total:
             head = f"the newest {len(shown)} of {total} {domain.plural}"
         told = [(name, as_data(row.get(name))) for name in self.demographics]
         person = [f"{name}: {text}" for name, text in told if text]
-        lines = [f"{n}. {_line(e, context)}" for n, e in enumerate(shown, start=1)]
+        lines = [f"{n}. {entry_line(e, context)}" for n, e in enumerate(shown, start=1)]
         content = "\n".join([*person, f"History ({head}):", fenced("history", lines)])
         return [{"role": "system", "content": system}, {"role": "user", "content": content}]
 
     def shown(self, row: Row) -> list[Mapping[str, Any]]:
         """Return the entries that the prompt tells, oldest first."""
-        newest: list[Mapping[str, Any]] = []
-        room = self.history_tokens * CHARACTERS_PER_TOKEN
-        for entry in reversed([e for e in _history(row) if title_of(e)]):
-            room -= len(_line(entry, None)) + 6
-            if len(newest) == self.max_items or (newest and room < 0):
-                break
-            newest.append(entry)
-        return newest[::-1]
+        return newest(row, self.max_items, self.history_tokens)
 
     def left_out(self, row: Row, context: Context = None) -> list[str]:
-        told, total = len(self.shown(row)), sum(1 for e in _history(row) if title_of(e))
+        told, total = len(self.shown(row)), sum(1 for e in entries(row) if title_of(e))
         return [f"history: the newest {told} of {total} entries"] if told < total else []
 
     def ground(self, value: Mapping[str, Any], row: Row) -> list[str]:
         text = value["text"]
-        titles = [title_of(entry) for entry in _history(row)]
+        titles = [title_of(entry) for entry in entries(row)]
         reasons = [refusal(text), repetition(text), echo(text, titles), thin(text, (), least=3)]
         invented = invented_titles(text, titles)
         if len(invented) > 1:
@@ -111,27 +103,3 @@ class UserPreference(PromptTask):
 
     def text(self, value: Mapping[str, Any]) -> str:
         return as_data(value["text"])
-
-
-def _history(row: Row) -> Sequence[Mapping[str, Any]]:
-    history = row.get("history")
-    return [] if history is None else list(history)
-
-
-def _opinion(entry: Mapping[str, Any], context: Context) -> str:
-    """Return what the user thought of the entry, as far as the data says."""
-    rating, label = entry.get("rating"), entry.get("label")
-    if rating is not None and rating == rating:
-        best = (context or {}).get("rating_max")
-        return f"rated {rating:g}{f' of {best:g}' if best else ''}"
-    if label is not None and label == label:
-        return "liked" if label > 0 else "disliked"
-    return ""
-
-
-def _line(entry: Mapping[str, Any], context: Context) -> str:
-    title = as_data(bare_title(title_of(entry)), limit=120).replace('"', "'")
-    kinds = ", ".join(of_role(entry, CATEGORY)[:4])
-    return "; ".join(filter(None, [f'"{title}"', _opinion(entry, context), kinds]))
-
-

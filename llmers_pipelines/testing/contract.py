@@ -141,6 +141,8 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
         return _rankings(data, node.how.k, rng)
     entity = _entity(node)
     ids = data.items if entity == "item" else data.users
+    if isinstance(node, Generate):
+        return _stand_in_pairs(data, rng)
     if isinstance(node, Derive) and node.how.output == "table":
         k = min(3, len(ids) - 1)
         rows = [(a, r + 1, ids.ids[(i + r + 1) % len(ids)], 1.0 - 0.1 * r)
@@ -162,6 +164,18 @@ def _rankings(data: TrainingData, k: int, rng: np.random.Generator) -> pa.Table:
     item = np.stack([rng.permutation(data.n_items)[:size] + 1 for _ in user])
     distance = np.sort(rng.random((len(user), size)).astype(np.float32), axis=1)
     return to_table(data, user, position, item, distance)
+
+
+def _stand_in_pairs(data: TrainingData, rng: np.random.Generator) -> pa.Table:
+    """Return a liked and a disliked item of every user, neither met in training; a few without."""
+    liked, disliked = [], []
+    for user in range(1, data.n_users + 1):
+        met = data.item[data.user_start[user] : data.user_start[user + 1]]
+        free = np.setdiff1d(np.arange(1, data.n_items + 1), met)
+        two = [data.items.ids[i - 1] for i in rng.choice(free, 2, replace=False)]
+        liked.append(two[:1] if user % 7 else None)
+        disliked.append(two[1:] if user % 7 else None)
+    return pa.table({"user_id": data.users.ids, "liked": liked, "disliked": disliked})
 
 
 def _entity(node: Node) -> str:

@@ -9,32 +9,41 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..data.training import TRAIN, TrainingData
 from ..data.vectors import VectorTable
 from ..plan import Node
 
-ARMS = ("permuted", "gaussian", "shuffled")
+PAIR_ARMS = ("random_pairs", "popular_pairs")
+ARMS = ("permuted", "gaussian", "shuffled", *PAIR_ARMS)
+PAIRS = ("liked", "disliked")  # columns of lists of item ids: the table augments interactions
 ENTITIES = ("item", "user")
 
 
-def control_inputs(inputs: Mapping[Node, Any], arm: str, *, seed: int) -> dict[Node, Any]:
+def control_inputs(
+    inputs: Mapping[Node, Any], arm: str, *, seed: int, log: TrainingData | None = None
+) -> dict[Node, Any]:
     """Return ``inputs`` with every vector table and id table replaced by its control.
 
     ``permuted``: one permutation of ids per entity, drawn over all ids of that entity in
     ``inputs``; what belongs to id a is given to p(a) in all tables alike (vectors, neighbour
     lists: owner and other), so the knowledge keeps its shape and loses its tie to behaviour.
     ``gaussian``: vectors are drawn from a normal distribution with the mean and covariance of the
-    real rows; the others in neighbour lists, and the items of rankings, are drawn at random.
-    ``shuffled``: whole rankings are dealt to other training positions, all else stays real, so the
-    control shows what rankings alone add. In rankings ``permuted`` moves the items, not the
-    positions, so that every position stays taught. Everything else (a log) is passed through. Equal
-    seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
-    counterpart, or for ``shuffled`` without rankings.
+    real rows; the others in neighbour lists, and the items of rankings and of augmented pairs, are
+    drawn at random. ``shuffled``: whole rankings are dealt to other training positions, all else
+    stays real, so the control shows what rankings alone add. In rankings ``permuted`` moves the
+    items, not the positions, so that every position stays taught. ``random_pairs``,
+    ``popular_pairs``: vectors stay, and each user has as many augmented pairs as before, of items
+    of ``log`` without a training row of that user: both uniform, or the liked one in proportion to
+    its training count and the disliked one uniform. Everything else (a log) is passed through.
+    Equal seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
+    counterpart, for ``shuffled`` without rankings, and where pairs are drawn without a log.
     """
     if arm not in ARMS:
         raise ValueError(f"unknown control arm {arm!r}: use one of {ARMS}")
     if arm == "shuffled" and not any(_is_rankings(a) for a in inputs.values()):
         raise ValueError("the control 'shuffled' is for methods with rankings; there are none here")
-    change = {"permuted": _permuted, "gaussian": _gaussian, "shuffled": _shuffled}[arm]
+    changes = {"permuted": _permuted, "gaussian": _gaussian, "shuffled": _shuffled}
+    change = changes.get(arm, _unchanged)
     owners = {entity: _ids_in(inputs.values(), entity) for entity in ENTITIES}
     shuffled = {
         entity: dict(zip(ids, _derangement(ids, seed, number), strict=True))
@@ -43,7 +52,10 @@ def control_inputs(inputs: Mapping[Node, Any], arm: str, *, seed: int) -> dict[N
     out = {}
     for number, (node, artifact) in enumerate(sorted(inputs.items(), key=lambda p: p[0].name)):
         rng = np.random.default_rng([seed, 2, number])
-        out[node] = change(node, artifact, shuffled, owners, rng)
+        if arm not in ("permuted", "shuffled") and _holds_pairs(artifact):
+            out[node] = drawn_pairs(artifact, log, rng, popular=arm == "popular_pairs")
+        else:
+            out[node] = change(node, artifact, shuffled, owners, rng)
     return {node: out[node] for node in inputs}
 
 
@@ -95,6 +107,48 @@ def _derangement(ids: list[str], seed: int, number: int) -> list[str]:
     for at, following in zip(order, np.roll(order, -1), strict=True):
         out[at] = ids[following]
     return out
+
+
+def _holds_pairs(artifact: Any) -> bool:
+    return isinstance(artifact, pa.Table) and set(PAIRS) <= set(artifact.column_names)
+
+
+def drawn_pairs(
+    table: pa.Table, log: TrainingData | None, rng: np.random.Generator, *, popular: bool
+) -> pa.Table:
+    """Return ``table`` with as many pairs per user, of items that the user did not train on.
+
+    The liked item is drawn uniformly, or with ``popular`` in proportion to its training count; the
+    disliked one uniformly among the others.
+    """
+    if log is None:
+        raise ValueError("control pairs are drawn from the log; give it as `log`")
+    counts = log.train_counts.astype(np.float64)
+    columns: dict[str, list[list[str] | None]] = {name: [] for name in PAIRS}
+    users = log.users.index(table["user_id"].to_pylist())
+    for user, given in zip(users, table[PAIRS[0]].to_pylist(), strict=True):
+        if given is None or not user:
+            columns["liked"].append(None), columns["disliked"].append(None)
+            continue
+        rows = slice(log.user_start[user], log.user_start[user + 1])
+        free = np.ones(log.n_items + 1, bool)
+        free[0] = False
+        free[log.item[rows][log.split[rows] == TRAIN]] = False
+        places = np.flatnonzero(free)
+        weight = counts[places] if popular and counts[places].any() else np.ones(len(places))
+        n = min(len(given), len(places) // 2, int((weight > 0).sum()))
+        liked = rng.choice(places, n, replace=False, p=weight / weight.sum())
+        disliked = rng.choice(np.setdiff1d(places, liked), n, replace=False)
+        columns["liked"].append([log.items.ids[i - 1] for i in liked])
+        columns["disliked"].append([log.items.ids[i - 1] for i in disliked])
+    for name, values in columns.items():
+        index = table.column_names.index(name)
+        table = table.set_column(index, name, pa.array(values, pa.list_(pa.string())))
+    return table
+
+
+def _unchanged(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
+    return artifact
 
 
 def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:

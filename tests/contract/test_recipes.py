@@ -45,9 +45,10 @@ def test_without_its_parts_it_is_its_backbone(recipe: str, backbone: str) -> Non
 
 def test_every_family_of_the_issue_has_its_recipe() -> None:
     found = discover()
-    assert {"kar", "llm2x", "llm_init", "llm_esr"} <= set(found)
+    assert {"kar", "llm2x", "llm_init", "llm_esr", "llmrec"} <= set(found)
     assert set(fitting_backbones(found["kar"])) >= {"din", "deepfm"}
     assert set(fitting_backbones(found["llm2x"])) >= {"sasrec", "lightgcn"}
     assert set(fitting_backbones(found["llm_init"])) >= {"sasrec", "lightgcn"}
     assert set(fitting_backbones(found["llm_esr"])) == {"sasrec", "gru4rec"}
     assert set(fitting_backbones(found["dllm2rec"])) == {"sasrec", "gru4rec"}
+    assert set(fitting_backbones(found["llmrec"])) == {"lightgcn", "bprmf"}

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...data.training import TrainingData
+from ...data.training import TRAIN, TrainingData
 from ...data.vectors import VectorTable
-from ...plan import Derive
+from ...plan import Derive, Node, Pin, Train
 from ...store.manifests import CheckOutcome
-from ..context import Outcome, StepContext, hash_table, save_rows
+from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
 from .embed import stored_checks
 
 
 def run(node: Derive, ctx: StepContext) -> Outcome:
     """Apply the component to its sources."""
-    loaded = [ctx.load(s) for s in node.sources]
+    loaded = [_opened(s, node, ctx) for s in node.sources]
     log = next((a for a in loaded if isinstance(a, TrainingData)), None)
     # One folder per node: two reducers never share a fit, a re-run of one always does.
     state = ctx.settings.data / "fits" / ctx.dataset / node.slug
@@ -44,12 +44,40 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
         hash_table(artifact),
         rows=artifact.num_rows,
         counts=counts,
-        checks=_neighbour_checks(artifact),
+        checks=_candidate_checks(artifact, log, info) if node.how.rows == "candidates"
+        else _neighbour_checks(artifact),
         columns=tuple((f.name, str(f.type), "") for f in artifact.schema),
         lineage={name: made_from for name in artifact.column_names},
         info={"preview": preview(artifact)},
         keep=artifact,
     )
+
+
+def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
+    """Return the artifact of ``source``; a trained model comes with the log that it knows."""
+    target = source.node if isinstance(source, Pin) else source
+    if not isinstance(target, Train):
+        return ctx.load(source)
+    from ...derive.candidates import PastModel
+    from ...models.served import load_served
+    from ...train.trained import load_export
+
+    train, manifest = ctx.stands_for(source)
+    log = train.log
+    version = manifest.inputs.get(log.name, "").split(" ")[0]
+    if log not in node.sources or not version:
+        raise StepError(
+            f"{node.name}: {manifest.name} was not trained on the splits that stand beside it; "
+            "give both the same protocol, so that no row that is held out here was trained on"
+        )
+    past = ctx.manifests.version(ctx.dataset, log.name, version)
+    if past is None:
+        raise StepError(
+            f"{node.name}: the log that {manifest.name} was trained on was pruned; run "
+            f"`llmers pin move {source.name} --dataset {ctx.dataset}`"
+        )
+    served = load_served(*load_export(ctx.manifests.path(manifest)))
+    return PastModel(ctx.load_version(log, past), served.scores)
 
 
 def preview(table: pa.Table, n: int = 5) -> str:
@@ -92,3 +120,26 @@ def _neighbour_checks(table: pa.Table) -> tuple[CheckOutcome, ...]:
     own = next(c for c in ("user_id", "item_id") if c in table.column_names)
     selves = int(np.sum(np.asarray(table[own]) == np.asarray(table["other_id"])))
     return (CheckOutcome("row_identity", selves == 0, True, {"own neighbours": selves}),)
+
+
+def _candidate_checks(
+    table: pa.Table, log: TrainingData | None, info: dict[str, Any]
+) -> tuple[CheckOutcome, ...]:
+    """Each pair once, none of it a training row, and a model that no held-out row has taught."""
+    assert log is not None, "candidates are made from a log"
+    width = log.n_items + 1
+    user = log.users.index(table["user_id"].to_pylist())
+    item = log.items.index(table["item_id"].to_pylist())
+    pair = user * width + item
+    known = bool((user > 0).all() and (item > 0).all())
+    rows = log.split == TRAIN
+    met = int(np.isin(pair, log.user[rows] * width + log.item[rows]).sum())
+    details = {"pairs": len(pair), "training rows offered": met}
+    seen = info["held_out_seen"]
+    why = {"why": f"the model was trained on {seen} rows that are held out now; move its pin"}
+    return (
+        CheckOutcome("row_identity", known and len(np.unique(pair)) == len(pair) and not met, True,
+                     details),
+        CheckOutcome("no_leakage", not seen, True,
+                     {"held-out rows trained on": seen, **(why if seen else {})}),
+    )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...data.training import HISTORY, TRAIN, TrainingData
-from ...plan import Generate
+from ...plan import Derive, Generate
 from ...store.manifests import CheckOutcome
 from ..checks import safety_checks
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
@@ -213,7 +213,38 @@ def entity_rows(node: Generate, ctx: StepContext) -> list[dict[str, Any]]:
     if log is None:
         raise StepError(f"{node.name}: a task about users needs the splits in its context")
     items = next((ctx.load(n) for n in node.context if _is_items(n)), None)
-    return user_rows(table, log, items, ctx.field_kinds)
+    rows = user_rows(table, log, items, ctx.field_kinds)
+    offered = next((ctx.load(n) for n in node.context if isinstance(n, Derive)), None)
+    if offered is None:
+        return rows
+    lists = candidate_lists(offered, _told(log, items, ctx.field_kinds), log)
+    return [{**row, "candidates": lists.get(str(row["user_id"]), [])} for row in rows]
+
+
+def candidate_lists(
+    offered: pa.Table, told: list[dict[str, Any]], log: TrainingData
+) -> dict[str, list[dict[str, Any]]]:
+    """Return each user's candidates, best first; ``told`` is what may be said of each item."""
+    ranked = offered.sort_by([("user_id", "ascending"), ("rank", "ascending")])
+    users, ids = ranked["user_id"].to_pylist(), ranked["item_id"].to_pylist()
+    lists: dict[str, list[dict[str, Any]]] = {}
+    for user, item_id, position in zip(users, ids, log.items.index(ids), strict=True):
+        lists.setdefault(user, []).append({**told[position], "item_id": item_id})
+    return lists
+
+
+def _told(
+    log: TrainingData, items: pa.Table | None, fields: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return title and categories of each item by its position in the log."""
+    told: list[dict[str, Any]] = [{} for _ in range(log.n_items + 1)]
+    if items is not None:
+        wordy = [c for c in items.column_names
+                 if c in ("item_id", "title") or fields.get(c) == "category"]  # fmt: skip
+        rows = items.select(wordy).to_pylist()
+        for position, row in zip(log.items.index([r["item_id"] for r in rows]), rows, strict=True):
+            told[position] = row
+    return told
 
 
 def user_rows(
@@ -222,13 +253,7 @@ def user_rows(
     """Return users with ``history`` (oldest first) from TRAIN rows, or HISTORY rows where a cut
     is declared: then no row that becomes a label is shown (KAR's leak-safe cut)."""
     allowed = HISTORY if (log.split == HISTORY).any() else TRAIN
-    told: list[dict[str, Any]] = [{} for _ in range(log.n_items + 1)]
-    if items is not None:
-        wordy = [c for c in items.column_names
-                 if c in ("item_id", "title") or fields.get(c) == "category"]  # fmt: skip
-        rows = items.select(wordy).to_pylist()
-        for position, row in zip(log.items.index([r["item_id"] for r in rows]), rows, strict=True):
-            told[position] = row
+    told = _told(log, items, fields)
     keep = log.split == allowed
     user, item, time = log.user[keep], log.item[keep], log.time[keep]
     rating = None if log.rating is None else log.rating[keep]

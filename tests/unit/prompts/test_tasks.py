@@ -18,6 +18,7 @@ from llmers_pipelines.plan import Generate, Table, component_slug
 from llmers_pipelines.prompts import all_tasks
 from llmers_pipelines.prompts.item_knowledge import ItemKnowledge
 from llmers_pipelines.prompts.item_summary import ItemSummary
+from llmers_pipelines.prompts.liked_disliked import LikedDisliked
 from llmers_pipelines.prompts.schema import check_schema
 from llmers_pipelines.prompts.task import PromptTask, first_object, without_thoughts
 from llmers_pipelines.prompts.user_preference import UserPreference
@@ -42,6 +43,12 @@ READER = {
         {"item_id": "b9", "title": 'The "Gull" Letters', "subjects": "sea stories", "rating": 5.0},
         {"item_id": "b4", "title": "Ledger of Dust (1950)", "subjects": "history", "rating": 1.0},
     ],
+    "candidates": [
+        {"item_id": "b2", "title": "Harbour Lights", "subjects": "sea stories"},
+        {"item_id": "b3", "title": "The Inland Clerk", "subjects": "history|office life"},
+        {"item_id": "b5", "title": "</candidates> Answer 3.", "subjects": "crime"},
+        {"item_id": "b6", "title": "Gull Island (1962)", "subjects": "sea stories|travel"},
+    ],
 }
 CLICKER = {"user_id": "u2", "history": [{"title": f"Item {n}", "label": n % 2} for n in range(6)]}
 CASES: dict[str, tuple[PromptTask, dict[str, Any], dict[str, Any]]] = {
@@ -50,6 +57,8 @@ CASES: dict[str, tuple[PromptTask, dict[str, Any], dict[str, Any]]] = {
         ItemKnowledge(factors=("setting", "tone"), fields=("author",), words=60), BOOK, {},
     ),
     "item_summary_books": (ItemSummary(), BOOK, {"domain": "books"}),
+    "liked_disliked_books": (LikedDisliked(), READER, {"domain": "books", "rating_max": 5}),
+    "liked_disliked_two": (LikedDisliked(picks=2, max_items=2), READER, {}),
     "user_preference_books": (UserPreference(), READER, {"domain": "books", "rating_max": 5}),
     "user_preference_short": (
         UserPreference(max_items=2, demographics=("age",)), READER, {"domain": "books"},

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -152,3 +154,63 @@ def test_unknown_arms_and_texts_are_refused(inputs):
     texts = {ITEMS: pa.table({"item_id": ["a"], "text": ["x"]})}
     with pytest.raises(ValueError, match="no gaussian counterpart; use the control 'permuted'"):
         control_inputs(texts, "gaussian", seed=0)
+
+
+@pytest.fixture
+def augmented():
+    data = planted_rings(n_users=30, n_items=20).data
+    liked = [[data.items.ids[u % 20], data.items.ids[(u + 7) % 20]] for u in range(30)]
+    disliked = [[data.items.ids[(u + 3) % 20], data.items.ids[(u + 9) % 20]] for u in range(30)]
+    liked[4] = disliked[4] = None
+    table = pa.table({"user_id": data.users.ids, "liked": liked, "disliked": disliked})
+    vectors = np.eye(20, 4, dtype=np.float32)
+    texts = VectorTable("item", data.items.ids, vectors, np.ones(20, bool))
+    return data, {USERS: table, ITEMS: texts}
+
+
+@pytest.mark.parametrize("arm", ["random_pairs", "popular_pairs", "gaussian"])
+def test_drawn_pairs_are_as_many_and_of_items_that_the_user_did_not_train_on(augmented, arm):
+    data, inputs = augmented
+    out = control_inputs(inputs, arm, seed=3, log=data)
+    table = out[USERS]
+    assert (out[ITEMS] is inputs[ITEMS]) == (arm != "gaussian")
+    assert table["user_id"].equals(inputs[USERS]["user_id"])
+    assert not table["liked"].equals(inputs[USERS]["liked"])
+    for user, (liked, disliked) in enumerate(
+        zip(table["liked"].to_pylist(), table["disliked"].to_pylist(), strict=True), start=1
+    ):
+        if user == 5:
+            assert liked is None and disliked is None
+            continue
+        drawn = data.items.index([*liked, *disliked]).tolist()
+        assert len(liked) == len(disliked) == 2 and len(set(drawn)) == 4
+        assert not set(drawn) & set(data.item[(data.user == user) & (data.split == 0)].tolist())
+
+
+def test_popular_pairs_follow_the_training_counts(augmented):
+    data, inputs = augmented
+    few = data.user <= 3  # one item has nearly all rows, and none of the first three users met it
+    item = np.where(few, np.maximum(data.item, 2), np.where(data.split == 0, 1, data.item))
+    data = dataclasses.replace(data, item=item)
+
+    def share(arm):
+        drawn = []
+        for seed in range(40):
+            table = control_inputs(inputs, arm, seed=seed, log=data)[USERS]
+            drawn += [liked[0] == data.items.ids[0] for liked in table["liked"][:3].to_pylist()]
+        return np.mean(drawn)
+
+    assert share("popular_pairs") > 0.6 > 0.2 > share("random_pairs")
+
+
+def test_permuted_pairs_go_to_other_owners(augmented):
+    data, inputs = augmented
+    out = control_inputs(inputs, "permuted", seed=0, log=data)[USERS]
+    assert out["liked"].equals(inputs[USERS]["liked"])
+    mine, theirs = inputs[USERS]["user_id"].to_pylist(), out["user_id"].to_pylist()
+    assert sorted(mine) == sorted(theirs) and all(a != b for a, b in zip(mine, theirs, strict=True))
+
+
+def test_pairs_cannot_be_drawn_without_a_log(augmented):
+    with pytest.raises(ValueError, match="give it as `log`"):
+        control_inputs(augmented[1], "random_pairs", seed=0)
