@@ -118,6 +118,10 @@ class LikedDisliked(PromptTask):
         """Return the newest entries that fit, oldest first; at least one."""
         return newest(row, self.max_items, self.history_tokens)
 
+    def left_out(self, row: Row, context: Context = None) -> list[str]:
+        told, total = len(self.shown(row)), sum(1 for e in entries(row) if title_of(e))
+        return [f"history: the newest {told} of {total} entries"] if told < total else []
+
     def row_schema(self, row: Row) -> dict[str, Any]:
         """Return the answer's schema with the numbers of this row's candidates alone."""
         schema = answer_schema(self.answer)
