@@ -9,7 +9,7 @@ from typing import Any
 from ..data.recorded import RecordedFile, Recording, read_recording
 from .protocol import Engine, EngineError, EngineInfo
 
-ENGINES = ("template", "recorded", "hf")
+ENGINES = ("template", "recorded", "hf", "vllm")
 
 
 def make_engine(
@@ -35,6 +35,10 @@ def make_engine(
             place = re.sub(r"[^A-Za-z0-9_.-]+", "_", scope)
             folder = Path(settings.data) / "imports" / place / recording.sha256[:16]
             return RecordedEngine(recording, ImportManifest(folder))
+        case "vllm":
+            from .vllm import VllmEngine
+
+            return VllmEngine(_vllm_settings(settings))
         case _:
             from .hf import HfEngine
 
@@ -45,10 +49,15 @@ def engine_info(
     settings: Any, *, recorded: RecordedFile | Recording | None = None
 ) -> EngineInfo:
     """Return what ``make_engine`` would say of itself, without loading a model."""
-    if resolve_kind(settings, recorded) == "hf":
-        from .hf import describe
+    match resolve_kind(settings, recorded):
+        case "hf":
+            from .hf import describe
 
-        return describe(_hf_settings(settings))
+            return describe(_hf_settings(settings))
+        case "vllm":
+            from . import vllm
+
+            return vllm.describe(_vllm_settings(settings))
     return make_engine(settings, recorded=recorded).info
 
 
@@ -77,6 +86,27 @@ def _hf_settings(settings: Any) -> Any:
     return HfSettings(
         model=settings.model,
         revision=settings.model_revision,
+        adapter=settings.adapter,
         device=settings.device,
+        dtype=settings.dtype,
         batch_tokens=settings.batch_tokens,
+    )
+
+
+def _vllm_settings(settings: Any) -> Any:
+    from .vllm import VllmSettings
+
+    return VllmSettings(
+        model=settings.model,
+        revision=settings.model_revision,
+        adapter=settings.adapter,
+        dtype=settings.dtype,
+        batch_tokens=settings.batch_tokens,
+        quantization=settings.quantization,
+        tensor_parallel=settings.vllm_tensor_parallel,
+        gpu_memory=settings.vllm_gpu_memory_utilization,
+        context=settings.vllm_max_model_len,
+        max_batch=settings.vllm_max_num_seqs,
+        kv_cache_gib=settings.vllm_kv_cache_gib,
+        eager=settings.vllm_enforce_eager,
     )

@@ -209,19 +209,25 @@ class HfEngine:
         from .hf_score import score_candidates
 
         for request in requests:
-            try:
-                prefix = self._prompt(request.messages)
-            except ValueError as error:
-                yield ChoiceResult(request.row_id, error=str(error))
+            ready = self._scorable(request)
+            if isinstance(ready, ChoiceResult):
+                yield ready
                 continue
-            tokens = [self.tokenizer(c, add_special_tokens=False)["input_ids"]
-                      for c in request.choices]  # fmt: skip
-            if reason := self._unscorable(prefix, tokens):
-                yield ChoiceResult(request.row_id, error=reason)
-                continue
-            scores = score_candidates(self.model, prefix, tokens, batch_tokens=self._batch_tokens)
+            scores = score_candidates(self.model, *ready, batch_tokens=self._batch_tokens)
             sums, means = zip(*scores, strict=True)
             yield ChoiceResult(request.row_id, sums, means)
+
+    def _scorable(self, request: ChoiceRequest) -> ChoiceResult | tuple[list[int], list[list[int]]]:
+        """Return token ids of the prompt and of each choice, or why they cannot be scored."""
+        try:
+            prefix = self._prompt(request.messages)
+        except ValueError as error:
+            return ChoiceResult(request.row_id, error=str(error))
+        tokens = [self.tokenizer(c, add_special_tokens=False)["input_ids"]
+                  for c in request.choices]  # fmt: skip
+        if reason := self._unscorable(prefix, tokens):
+            return ChoiceResult(request.row_id, error=reason)
+        return prefix, tokens
 
     def _unscorable(self, prefix: list[int], choices: list[list[int]]) -> str:
         if not choices:
@@ -239,7 +245,7 @@ class HfEngine:
         from .hf_states import hidden_states
 
         pad = self.tokenizer.pad_token_id
-        rows = [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in texts]
+        rows = self._token_rows(texts)
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         out = np.zeros((len(rows), self.model.config.get_text_config().hidden_size), np.float32)
         sized = [(len(rows[i]), i) for i in order]
@@ -247,6 +253,11 @@ class HfEngine:
             tokens = [rows[i] for i in batch]
             out[batch] = hidden_states(self.model, tokens, pooling=pooling, layer=layer, pad=pad)
         return out
+
+    def _token_rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, at least one and at most the context's."""
+        pad = self.tokenizer.pad_token_id
+        return [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in texts]
 
     def close(self) -> None:
         """Drop the model and give the device's memory back."""

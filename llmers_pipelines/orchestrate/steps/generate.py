@@ -174,7 +174,7 @@ def _choice(node: Generate, ctx: StepContext) -> tuple[str, Any]:
     settings = ctx.settings
     if node.llm == "template" or settings.engine == "template":
         return "template", None
-    if settings.engine == "hf":
+    if settings.engine not in ("auto", "recorded"):
         return settings.engine_identity, None
     spec = ctx.description.recorded_for(snake(type(node.task).__name__))
     if spec is None:

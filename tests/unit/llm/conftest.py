@@ -11,6 +11,17 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder as ``save_pretrained`` writes it: real mechanics, answers of noise."""
+    return write_lm(tmp_path_factory.mktemp("tiny_lm"))
+
+
+@pytest.fixture(scope="session")
+def wide_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same with attention heads of 32: vLLM has no smaller ones on a CPU."""
+    return write_lm(tmp_path_factory.mktemp("wide_lm"), head_dim=32)
+
+
+def write_lm(folder: Path, **config: Any) -> Path:
+    """Write model and tokenizer into ``folder``; ``config`` goes to ``LlamaConfig``."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -43,8 +54,8 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None, initializer_range=0.4, tie_word_embeddings=False,
+        **config,
     ))  # fmt: skip
-    folder = tmp_path_factory.mktemp("tiny_lm")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
