@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -293,3 +296,89 @@ def test_a_model_that_vllm_cannot_run_is_named(tiny_lm: Path) -> None:
             list(engine.generate([ask(0, "a")]))
     finally:
         engine.close()
+
+
+@pytest.fixture
+def book_rows(books: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [*books, *({"item_id": f"c{n}", "title": f"Volume {n}"} for n in range(6))]
+
+
+def test_a_run_is_paid_for_once_whichever_engine_comes_next(
+    own: VllmEngine, hf: HfEngine, book_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    from llmers_pipelines.llm.protocol import Sampling
+    from llmers_pipelines.llm.runner import run_task
+    from llmers_pipelines.prompts.item_summary import ItemSummary
+    from llmers_pipelines.store.responses import ResponseStore
+
+    def run(engine: Engine, store: ResponseStore) -> Any:
+        return run_task(
+            ItemSummary(),
+            book_rows,
+            engine,
+            store,
+            sampling=Sampling(max_tokens=48),
+            progress=False,
+        )
+
+    ours, theirs = (ResponseStore(tmp_path / name) for name in ("ours", "theirs"))
+    first = run(own, ours)
+    assert first.counts["llm_calls"] >= 11 and first.counts["tokens_out"] > 11
+    own.close()
+    again = run(own, ours)
+    switched = run(hf, ours)
+    for later in (again, switched):
+        assert later.counts["llm_calls"] == 0 and later.counts["cache_hits"] >= 11
+        assert later.rows.equals(first.rows)
+    assert own._machine is None and own.info.kind == "vllm"  # served from the store: not started
+    paid = run(hf, theirs)
+    assert paid.counts["llm_calls"] == first.counts["llm_calls"]
+    assert paid.rows.equals(first.rows)
+    assert run(own, theirs).counts["llm_calls"] == 0 and own._machine is None
+
+
+PROCESSES = """
+import json, sys
+import psutil
+from llmers_pipelines.llm.protocol import GenRequest
+from llmers_pipelines.llm.vllm import VllmEngine, VllmSettings
+
+def main():
+    me = psutil.Process()
+    ask = [GenRequest("0", ({"role": "user", "content": "the keeper"},), max_tokens=12)]
+    engine = VllmEngine(VllmSettings(sys.argv[1], max_batch=2, kv_cache_gib=0.25,
+                                     tensor_parallel=int(sys.argv[2])))
+    (first,) = engine.generate(ask)
+    running = len(me.children(recursive=True))
+    engine.close()
+    helpers = [p for p in me.children(recursive=True) if "resource_tracker" not in str(p.cmdline())]
+    print(json.dumps({"text": first.text, "running": running, "left": len(helpers)}))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_processes_of_vllm_end_with_the_engine(
+    hf: HfEngine, wide_lm: Path, tmp_path: Path, tensor_parallel: int
+) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(PROCESSES)
+    more = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    if tensor_parallel > 1:
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < tensor_parallel:
+            pytest.skip(f"{tensor_parallel} workers need as many cores; there is {len(cores)}")
+        more["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, cores[:tensor_parallel]))
+    done = subprocess.run(
+        [sys.executable, str(script), str(wide_lm), str(tensor_parallel)],
+        capture_output=True, text=True, check=False, env=os.environ | more,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    (expected,) = hf.generate(
+        [GenRequest("0", ({"role": "user", "content": "the keeper"},), max_tokens=12)]
+    )
+    assert told["running"] >= tensor_parallel and told["left"] == 0
+    assert told["text"] == expected.text
