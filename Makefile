@@ -69,7 +69,7 @@ test-slow: $(STAMP)  ## the long tests
 	$(BIN)/python -m pytest -m "slow and not data and not vllm"
 
 test-vllm: $(VLLM_VENV)/.ready  ## real vLLM on the CPU beside transformers, in an environment of its own (.venv-vllm, 4 GB)
-	@$(VLLM_VENV)/bin/python -c "import vllm" > /dev/null
+	@$(VLLM_VENV)/bin/python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None and 'vLLM is missing')"
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 VLLM_LOGGING_LEVEL=ERROR \
 	  OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest tests/unit/llm -m vllm -rs
 

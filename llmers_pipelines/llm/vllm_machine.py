@@ -147,22 +147,29 @@ def stream(
                 except (ValueError, VLLMClientError) as error:
                     yield tag, str(error)
                     continue
+                except Exception as error:
+                    flying.clear()
+                    raise _broken(error) from error
                 # The name that comes back ends in a random suffix, which outputs do not bear.
                 flying[name.rpartition("-")[0] or name] = tag
             try:
                 outputs = engine.step() if flying else ()
             except Exception as error:  # of many kinds; the machine is not usable after any
                 flying.clear()
-                raise EngineError(
-                    f"vLLM stopped working ({type(error).__name__}: {error}); answers that came "
-                    "before are stored, and a second run asks for the rest"
-                ) from error
+                raise _broken(error) from error
             for output in outputs:
                 if output.finished:
                     yield flying.pop(output.request_id), output
     finally:
         if flying:
             engine.abort_request(list(flying))
+
+
+def _broken(error: Exception) -> EngineError:
+    return EngineError(
+        f"vLLM stopped working ({type(error).__name__}: {error}); answers that came before are "
+        "stored, and a second run asks for the rest"
+    )
 
 
 def vectors(machine: Any, rows: Sequence[list[int]], *, adapter: str = "") -> np.ndarray:
