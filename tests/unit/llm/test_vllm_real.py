@@ -359,13 +359,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize(("tensor_parallel", "method"), [(1, "spawn"), (2, "fork")])
 def test_processes_of_vllm_end_with_the_engine(
-    hf: HfEngine, wide_lm: Path, tmp_path: Path, tensor_parallel: int
+    hf: HfEngine, wide_lm: Path, tmp_path: Path, tensor_parallel: int, method: str
 ) -> None:
     script = tmp_path / "run.py"
     script.write_text(PROCESSES)
-    more = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    more = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_WORKER_MULTIPROC_METHOD": method}
     if tensor_parallel > 1:
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) < tensor_parallel:
