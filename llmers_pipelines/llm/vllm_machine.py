@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ TOKENS_SCORED = 128  # named tokens whose log-probabilities one request may ask 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM compiles adapters for
 _SHARD = 4096  # texts that are handed over together: bounds memory
 _GIB = 2**30
+_GRACE = 60.0  # seconds for a process to end; vLLM's five are too few on a busy machine
 
 
 def arguments(settings: VllmSettings, pooling: str, device: str) -> dict[str, Any]:
@@ -87,7 +89,10 @@ def stop(machine: Any) -> None:
     """End the machine and its processes; a machine inside of this process frees its memory."""
     core = machine.llm_engine.engine_core
     own = hasattr(core, "engine_core")  # the model is in this very process
-    core.shutdown()
+    children = [c for c in active_children() if c.name.startswith("EngineCore")]
+    core.shutdown(timeout=_GRACE)
+    for child in children:  # vLLM does not wait for what it had to kill
+        child.join(_GRACE)
     del machine, core
     if own:
         from vllm.distributed import (  # pyright: ignore

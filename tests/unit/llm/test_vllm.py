@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +212,24 @@ def test_without_vllm_the_store_serves_and_the_first_call_says_how_to_install(
         with pytest.raises(EngineError, match=r"not installed here: `make setup-gpu`"):
             call()
     engine.close()
+
+
+def test_a_process_that_had_to_be_killed_is_waited_for() -> None:
+    from llmers_pipelines.llm.vllm_machine import stop
+
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.name = "EngineCore"
+    child.start()
+    seen: list[float] = []
+
+    def shutdown(timeout: float) -> None:
+        seen.append(timeout)
+        os.kill(child.pid or 0, signal.SIGKILL)
+
+    core = SimpleNamespace(shutdown=shutdown)
+    stop(SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core)))
+    assert seen == [60.0] and child.exitcode == -signal.SIGKILL
+    assert not Path(f"/proc/{child.pid}").exists()  # not even as a zombie
 
 
 def test_doctor_knows_vllm(tiny_lm: Path, tmp_path: Path, no_vllm: None) -> None:

@@ -351,8 +351,9 @@ def main():
     (first,) = engine.generate(ask)
     running = len(me.children(recursive=True))
     engine.close()
-    helpers = [p for p in me.children(recursive=True) if "resource_tracker" not in str(p.cmdline())]
-    print(json.dumps({"text": first.text, "running": running, "left": len(helpers)}))
+    left = sum(p.status() == "zombie" or "resource_tracker" not in str(p.cmdline())
+               for p in me.children(recursive=True))
+    print(json.dumps({"text": first.text, "running": running, "left": left}))
 
 if __name__ == "__main__":
     main()
