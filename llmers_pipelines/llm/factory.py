@@ -10,7 +10,7 @@ from ..data.recorded import RecordedFile, Recording, read_recording
 from .meter import Meter
 from .protocol import Engine, EngineError, EngineInfo
 
-ENGINES = ("template", "recorded", "hf", "openai")
+ENGINES = ("template", "recorded", "hf", "vllm", "openai")
 
 
 def make_engine(
@@ -45,6 +45,10 @@ def make_engine(
             from .openai import OpenAIEngine, settings_of
 
             return OpenAIEngine(settings_of(settings), meter)
+        case "vllm":
+            from .vllm import VllmEngine
+
+            return VllmEngine(_vllm_settings(settings))
         case _:
             from .hf import HfEngine
 
@@ -55,15 +59,19 @@ def engine_info(
     settings: Any, *, recorded: RecordedFile | Recording | None = None
 ) -> EngineInfo:
     """Return what ``make_engine`` would say of itself, without loading a model."""
-    kind = resolve_kind(settings, recorded)
-    if kind == "openai":
-        from . import openai
+    match resolve_kind(settings, recorded):
+        case "hf":
+            from .hf import describe
 
-        return openai.describe(openai.settings_of(settings))
-    if kind == "hf":
-        from .hf import describe
+            return describe(_hf_settings(settings))
+        case "openai":
+            from . import openai
 
-        return describe(_hf_settings(settings))
+            return openai.describe(openai.settings_of(settings))
+        case "vllm":
+            from . import vllm
+
+            return vllm.describe(_vllm_settings(settings))
     return make_engine(settings, recorded=recorded).info
 
 
@@ -92,6 +100,27 @@ def _hf_settings(settings: Any) -> Any:
     return HfSettings(
         model=settings.model,
         revision=settings.model_revision,
+        adapter=settings.adapter,
         device=settings.device,
+        dtype=settings.dtype,
         batch_tokens=settings.batch_tokens,
+    )
+
+
+def _vllm_settings(settings: Any) -> Any:
+    from .vllm import VllmSettings
+
+    return VllmSettings(
+        model=settings.model,
+        revision=settings.model_revision,
+        adapter=settings.adapter,
+        dtype=settings.dtype,
+        batch_tokens=settings.batch_tokens,
+        quantization=settings.quantization,
+        tensor_parallel=settings.vllm_tensor_parallel,
+        gpu_memory=settings.vllm_gpu_memory_utilization,
+        context=settings.vllm_max_model_len,
+        max_batch=settings.vllm_max_num_seqs,
+        kv_cache_gib=settings.vllm_kv_cache_gib,
+        eager=settings.vllm_enforce_eager,
     )

@@ -216,20 +216,26 @@ class HfEngine:
         from .hf_score import score_candidates
 
         for request in requests:
-            marks = self.info.marks
-            try:
-                prefix = self._prompt([neutral_message(m, marks) for m in request.messages])
-            except ValueError as error:
-                yield ChoiceResult(request.row_id, error=str(error))
+            ready = self._scorable(request)
+            if isinstance(ready, ChoiceResult):
+                yield ready
                 continue
-            tokens = [self.tokenizer(neutralize(c, marks), add_special_tokens=False)["input_ids"]
-                      for c in request.choices]  # fmt: skip
-            if reason := self._unscorable(prefix, tokens):
-                yield ChoiceResult(request.row_id, error=reason)
-                continue
-            scores = score_candidates(self.model, prefix, tokens, batch_tokens=self._batch_tokens)
+            scores = score_candidates(self.model, *ready, batch_tokens=self._batch_tokens)
             sums, means = zip(*scores, strict=True)
             yield ChoiceResult(request.row_id, sums, means)
+
+    def _scorable(self, request: ChoiceRequest) -> ChoiceResult | tuple[list[int], list[list[int]]]:
+        """Return token ids of the prompt and of each choice, or why they cannot be scored."""
+        marks = self.info.marks
+        try:
+            prefix = self._prompt([neutral_message(m, marks) for m in request.messages])
+        except ValueError as error:
+            return ChoiceResult(request.row_id, error=str(error))
+        tokens = [self.tokenizer(neutralize(c, marks), add_special_tokens=False)["input_ids"]
+                  for c in request.choices]  # fmt: skip
+        if reason := self._unscorable(prefix, tokens):
+            return ChoiceResult(request.row_id, error=reason)
+        return prefix, tokens
 
     def _unscorable(self, prefix: list[int], choices: list[list[int]]) -> str:
         if not choices:
@@ -247,8 +253,7 @@ class HfEngine:
         from .hf_states import hidden_states
 
         pad = self.tokenizer.pad_token_id
-        told = [neutralize(text, self.info.marks) for text in texts]
-        rows = [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in told]
+        rows = self._token_rows(texts)
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         out = np.zeros((len(rows), self.model.config.get_text_config().hidden_size), np.float32)
         sized = [(len(rows[i]), i) for i in order]
@@ -256,6 +261,12 @@ class HfEngine:
             tokens = [rows[i] for i in batch]
             out[batch] = hidden_states(self.model, tokens, pooling=pooling, layer=layer, pad=pad)
         return out
+
+    def _token_rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, at least one and at most the context's."""
+        pad = self.tokenizer.pad_token_id
+        told = [neutralize(text, self.info.marks) for text in texts]
+        return [self.tokenizer(text)["input_ids"][: self.context] or [pad] for text in told]
 
     def close(self) -> None:
         """Drop the model and give the device's memory back."""

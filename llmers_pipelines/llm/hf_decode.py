@@ -55,7 +55,7 @@ def decode(model: Any, tokenizer: Any, grammars: Grammars, batch: list[Work]) ->
         )[:, width:]
     ends = model.generation_config.eos_token_id
     answers = zip(batch, out.tolist(), strict=True)
-    return results + [_result(tokenizer, ends, work, tokens) for work, tokens in answers]
+    return results + [result_of(tokenizer, ends, work, tokens) for work, tokens in answers]
 
 
 def _refusal(grammars: Grammars, work: Work) -> str:
@@ -67,7 +67,8 @@ def _refusal(grammars: Grammars, work: Work) -> str:
     return ""
 
 
-def _result(tokenizer: Any, ends: Sequence[int], work: Work, tokens: list[int]) -> GenResult:
+def result_of(tokenizer: Any, ends: Sequence[int], work: Work, tokens: list[int]) -> GenResult:
+    """Return the answer that ``tokens`` spell: up to an end token or a stop string."""
     tokens = tokens[: work.request.max_tokens]
     end = next((at for at, token in enumerate(tokens) if token in ends), None)
     text = tokenizer.decode(tokens[:end], skip_special_tokens=True)
@@ -108,8 +109,13 @@ class RowSampler:
 
 
 def _generator(seed: int, prompt: Sequence[int]) -> torch.Generator:
+    return torch.Generator().manual_seed(row_seed(seed, prompt))
+
+
+def row_seed(seed: int, prompt: Sequence[int]) -> int:
+    """Return a seed of one row's own: under a shared one, all rows would draw the same noise."""
     digest = hashlib.sha256(f"{seed}:{list(prompt)}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return int.from_bytes(digest[:7], "big")
 
 
 def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:

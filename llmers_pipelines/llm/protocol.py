@@ -50,11 +50,12 @@ class EngineInfo:
     adapter, tokenizer with its chat template), not what computes it (kind, dtype, libraries).
     """
 
-    kind: str  # template | recorded | hf | openai | fake | ...
+    kind: str  # template | recorded | hf | vllm | openai | fake | ...
     model: str  # name for people
     weights_sha256: str = ""
     tokenizer_sha256: str = ""
     adapter: str = ""  # sha256 of the adapter's weights
+    quantization: str = ""  # of weights that are stored otherwise, made when they are loaded
     dtype: str = ""
     libraries: Mapping[str, str] = field(default_factory=dict)
     capabilities: frozenset[str] = frozenset()
@@ -65,6 +66,7 @@ class EngineInfo:
     def identity(self) -> str:
         parts = [f"weights:{self.weights_sha256}" if self.weights_sha256 else f"model:{self.model}"]
         parts += [f"adapter:{self.adapter}"] if self.adapter else []
+        parts += [f"quantization:{self.quantization}"] if self.quantization else []
         parts += [f"tokenizer:{self.tokenizer_sha256}"] if self.tokenizer_sha256 else []
         return "+".join(parts)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["KEYWORDS", "Grammars", "RowGrammars", "SchemaError", "answer_schema", "check_schema",
-           "narrow"]  # fmt: skip
+           "grammar_text", "narrow"]  # fmt: skip
 
 SEPARATORS = (", ", ": ")  # as json.dumps writes; other spacing costs tokens
 
@@ -55,6 +55,19 @@ class Grammars:
     def rows(self, schemas: Sequence[Mapping[str, Any] | None], prompt_length: int) -> RowGrammars:
         """Return a logits processor for one batch; rows without a schema are free."""
         return RowGrammars(self, [s and self.matcher(s) for s in schemas], prompt_length)
+
+
+def grammar_text(schema: Mapping[str, Any]) -> str:
+    """Return the grammar of ``Grammars.matcher`` in EBNF; raises ``SchemaError`` alike."""
+    import xgrammar
+
+    check_schema(schema)
+    try:
+        return str(xgrammar.Grammar.from_json_schema(
+            json.dumps(schema), any_whitespace=False, separators=SEPARATORS
+        ))  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        raise SchemaError(f"the grammar compiler refuses the schema: {error}") from error
 
 
 class RowGrammars:

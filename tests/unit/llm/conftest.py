@@ -15,6 +15,12 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_lm(tmp_path_factory.mktemp("tiny_lm"))
 
 
+@pytest.fixture(scope="session")
+def wide_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same with attention heads of 32: vLLM has no smaller ones on a CPU."""
+    return make_tiny_lm(tmp_path_factory.mktemp("wide_lm"), head_dim=32)
+
+
 @pytest.fixture
 def books() -> list[dict[str, Any]]:
     """Return six items; the last two are equal but for their ids."""

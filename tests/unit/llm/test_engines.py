@@ -33,6 +33,8 @@ class Settings:
     data: Path = Path(".")
     model: str = ""
     model_revision: str = ""
+    adapter: str = ""
+    dtype: str = "auto"
     device: str = "cpu"
     batch_tokens: int = 0
 
