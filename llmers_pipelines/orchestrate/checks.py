@@ -40,6 +40,11 @@ _GENERATE = (
     CheckKind("coverage", False, "At least half of the entities have an accepted answer."),
     CheckKind("quarantine_small", False, "At most 5 % of the answers were refused."),
 )
+# A model may know from elsewhere what a user met later; a title in the text is a sign of it.
+_PROFILES = CheckKind(
+    "no_held_out_title", False, "No text about a user names an item that the user meets only in "
+    "the test split.",
+)  # fmt: skip
 _EMBED = (
     CheckKind("row_identity", True, "The vector stored under an id is that id's (invariant 1)."),
     CheckKind("padding", True, "Row 0 is zero and never an entity (invariant 2)."),
@@ -127,6 +132,8 @@ def _by_verb(node: Node) -> tuple[CheckKind, ...]:
     if isinstance(node, Derive):
         tables = {"neighbours": _NEIGHBOURS, "candidates": _CANDIDATES}
         return _DERIVE if node.how.output == "vectors" else tables[node.how.rows]
+    if isinstance(node, Generate) and node.prefix == "user_profiles":
+        return (*_GENERATE, _PROFILES)
     return {
         "generate": _GENERATE, "embed": _EMBED, "train": _TRAIN, "evaluate": _EVALUATE,
         "register": _REGISTER, "champion": _CHAMPION, "teach": _TEACH, "distill": _TRAIN,

@@ -125,6 +125,11 @@ def test_files_stay_small() -> None:
     assert [p.name for p in (PACKAGE / "recipes").rglob("*.py") if lines(p) > 70] == []
 
 
+def test_each_test_file_has_a_name_of_its_own() -> None:
+    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(n for n in set(names) if names.count(n) > 1) == []
+
+
 def test_names_say_what_is_inside_and_nothing_is_left_open() -> None:
     assert [inside(m) for m in MODULES if m.stem in ("utils", "helpers", "base", "misc")] == []
     marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")

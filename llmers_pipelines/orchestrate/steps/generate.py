@@ -13,15 +13,13 @@ import pyarrow as pa
 
 from ...data.training import HISTORY, TRAIN, TrainingData
 from ...plan import Derive, Generate
-from ...store.manifests import CheckOutcome
 from ..checks import safety_checks
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
 from .derive import preview
 from .embed import _is_items, _is_splits
+from .generate_checks import answer_checks, answer_columns, titles_of
 from .safety import check_texts
-
-ACCEPTED = ("ok", "repaired", "fallback")
 
 
 def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
@@ -130,6 +128,7 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
     beside = ("raw", "request_key", "reason", "truncated")
     told = [c for c in table.column_names if c not in beside]
     told_from = columns_read(node.inputs, ctx)
+    titles = titles_of(next((ctx.load(n) for n in node.context if _is_items(n)), None))
     return Outcome(
         save_rows(table),
         hash_table(table.select(told)),
@@ -137,9 +136,9 @@ def run(node: Generate, ctx: StepContext) -> Outcome:
         counts={**{k: v for k, v in result.counts.items() if k != "rows"}, **judged.counts,
                 "model": engine.info.label, **({"note": note} if note else {}),
                 **({"notes": "; ".join(result.notes)} if result.notes else {})},
-        checks=_checks(node, table, rows, log, flags) + judged.checks,
+        checks=answer_checks(node, table, rows, log, flags, titles) + judged.checks,
         flags=flags,
-        columns=_columns(table),
+        columns=answer_columns(table),
         lineage={c: told_from for c in table.column_names
                  if c not in ("status", "reason", "prompt_revision", "model", "safety")},
         info={"preview": preview(table.select([c for c in table.column_names if c != "raw"]), 3),
@@ -336,50 +335,3 @@ def sampling_of(ctx: StepContext) -> Any:
 
     s = ctx.settings
     return Sampling(max_tokens=s.max_tokens, temperature=s.temperature, seed=s.llm_seed)
-
-
-def _checks(
-    node: Generate, table: pa.Table, rows: list[dict[str, Any]], log: TrainingData | None,
-    flags: tuple[str, ...],
-) -> tuple[CheckOutcome, ...]:  # fmt: skip
-    from ...data.leakage import prompt_violations
-
-    violations: list[Any] = []
-    shown = 0
-    if log is not None and node.task.entity == "user":
-        pairs = [(r["user_id"], e["item_id"]) for r in rows for e in r["history"] if "item_id" in e]
-        shown = len(pairs)
-        violations = prompt_violations(
-            log, [u for u, _ in pairs], [i for _, i in pairs],
-            history_only=bool((log.split == HISTORY).any()),
-        )  # fmt: skip
-    status = table["status"].to_pylist()
-    accepted = sum(s in ACCEPTED for s in status)
-    refused = sum(s == "quarantined" for s in status)
-    n = max(1, len(status))
-    details: dict[str, Any] = {"interactions shown": shown, "violations": len(violations),
-                               "flags": ", ".join(flags) or "none"}  # fmt: skip
-    if violations:
-        details["why"] = "; ".join(str(v) for v in violations[:3])
-    return (
-        CheckOutcome("no_leakage", not violations, True, details),
-        CheckOutcome("coverage", accepted >= 0.5 * n, False,
-                     {"accepted": accepted, "rows": len(status)}),
-        CheckOutcome("quarantine_small", refused <= 0.05 * n, False,
-                     {"quarantined": refused, "rows": len(status)}),
-    )  # fmt: skip
-
-
-def _columns(table: pa.Table) -> tuple[tuple[str, str, str], ...]:
-    notes = {
-        "text": "the accepted answer as one text; null where none was accepted",
-        "status": "ok, repaired, fallback, no_answer, quarantined, held",
-        "safety": "what the configured checks found in the text: check, kind, place, evidence",
-        "reason": "why an answer was refused or is missing",
-        "raw": "the answer as it came, also where it was refused",
-        "request_key": "key in the response store",
-        "prompt_revision": "task, revision and settings of the prompt",
-        "model": "who answered",
-        "truncated": "what the prompt left out of the row's data; null where it told all of it",
-    }
-    return tuple((f.name, str(f.type), notes.get(f.name, "")) for f in table.schema)
