@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from typing import Any
 
 import click
@@ -51,7 +52,7 @@ def plan(
     settings = open_settings(**flags)
     dataset = dataset or settings.dataset
     known_dataset(dataset, settings)
-    ctx = StepContext(settings, dataset)
+    ctx = StepContext(settings, dataset, run_id=f"plan-{uuid.uuid4().hex[:12]}")  # its own budget
     if check:
         found = compared(ctx)
         if found is None:

@@ -67,7 +67,10 @@ def _chosen(node: Teach, ctx: StepContext) -> dict[str, Any]:
     seen = count_requests(node, ctx)
     calls = UNKNOWN if seen["llm_calls"] is None else Figure(seen["llm_calls"], "rendered")
     note = "tokens, money and time of choices are not estimated"
-    return _OPEN | seen | {"calls": calls, "repairs": NOTHING, "notes": [note]}
+    return _OPEN | seen | {
+        "calls": calls, "repairs": NOTHING, "notes": [note], "engine": ctx.settings.engine,
+        "price_name": ctx.settings.model,
+    }  # fmt: skip
 
 
 def _asked(

@@ -58,7 +58,7 @@ def test_a_piloted_plan_is_within_a_fifth_of_the_run(shop: Shop, talker: Path) -
     assert bound["tokens_out"]["source"] == "bound" and bound["tokens_out"]["value"] == 32 * MANY
     refused = shop.invoke("plan", KNOWLEDGE, *asked)
     assert refused.exit_code == 1 and "--yes" in refused.stderr
-    assert shop.ask("store", "stats")["responses"]["rows"] == 0, "nothing was paid unasked"
+    assert shop.ask("store", "stats")["answers"]["rows"] == 0, "nothing was paid unasked"
 
     document = shop.ask("plan", KNOWLEDGE, *asked, "--yes")
     (pilot,) = document["pilots"]

@@ -75,7 +75,7 @@ def test_a_run_a_free_second_run_and_what_it_cost(
         server.asked.clear()
         forced = asked.run("--force")
         assert (forced["llm_calls"], forced["cache_hits"], server.asked) == (0, BOOKS, [])
-    assert fresh.ask("store", "verify") == {"responses": [], "vectors": []}
+    assert fresh.ask("store", "verify")["faults"] == []
     moved = (fresh.home / "llmers.toml").read_text().replace(server.url, "http://127.0.0.1:9/v1")
     (fresh.home / "llmers.toml").write_text(moved)
     assert fresh.work(SUMMARY)[SUMMARY] == "reused", "the endpoint is no part of the identity"

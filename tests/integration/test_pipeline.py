@@ -245,7 +245,7 @@ def test_a_budget_stops_cleanly_and_answers_are_paid_for_once(
         report = own.ask("run", SUMMARY, *words, code=code)
         return next(r for r in report["assets"] if r["key"] == SUMMARY)
 
-    recorded = own.ask("store", "stats")["responses"]["rows"]
+    recorded = own.ask("store", "stats")["answers"]["rows"]
     (row,) = [r for r in own.ask("plan", SUMMARY)["assets"] if r["key"] == SUMMARY]
     assert (row["llm_calls"], row["stored"]) == (BOOKS, 0)
     stopped = run("--budget-calls", "5", code=1)
@@ -258,8 +258,8 @@ def test_a_budget_stops_cleanly_and_answers_are_paid_for_once(
     own.write("items", rows)
     assert run()["llm_calls"] == len(engine.asked) == 1
     assert run("--force")["llm_calls"] == 0
-    assert own.ask("store", "stats")["responses"]["rows"] == recorded + BOOKS + 1
-    assert own.ask("store", "verify") == {"responses": [], "vectors": []}
+    assert own.ask("store", "stats")["answers"]["rows"] == recorded + BOOKS + 1
+    assert own.ask("store", "verify")["faults"] == []
 
 
 def test_a_pin_stands_until_it_is_moved(own: Shop) -> None:

@@ -67,11 +67,12 @@ def verdict(
     own = [[f for f in findings if f.check == check.name] for findings in found]
     flagged = [row_id for row_id, findings in zip(ids, own, strict=True) if findings]
     kinds = Counter(kind for findings in own for kind in {f.kind for f in findings})
+    most = sorted(((n, kind) for kind, n in kinds.items()), key=lambda pair: (-pair[0], pair[1]))
     share = len(flagged) / max(1, present)
     details: dict[str, Any] = {
         "texts": present, "texts with findings": len(flagged), "share": round(share, 4),
         "limit": check.max_share, "action": check.action,
-        "kinds": ", ".join(f"{kind} {n}" for kind, n in kinds.most_common()) or "none",
+        "kinds": ", ".join(f"{kind} {n}" for n, kind in most) or "none",
         "rows": ", ".join(flagged[:5]) or "none",
     }  # fmt: skip
     failed = share > check.max_share

@@ -212,7 +212,9 @@ def test_which_checks_read_which_assets() -> None:
     assert [c.name for c in only.of("user_profiles")] == ["pii"]
     profile, item = Generate(UserPreference(), Table("users")), Generate(ItemKnowledge())
     blocking = read_safety("t", {"checks": [], "pii": {"blocking": True}}, HERE)
-    assert [c.name for c in checks_of(profile)] == ["no_leakage", "coverage", "quarantine_small"]
+    plain = ["no_leakage", "coverage", "quarantine_small"]
+    assert [c.name for c in checks_of(profile)] == [*plain, "no_held_out_title"]
+    assert [c.name for c in checks_of(item)] == plain
     own = checks_of(item, blocking)[3:]
     assert [(c.name, c.blocking) for c in own] == [("safety_pii", True)]
 
