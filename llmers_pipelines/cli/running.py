@@ -136,7 +136,7 @@ def compare(
     settings = open_settings(**flags)
     dataset = dataset or settings.dataset
     known_dataset(dataset, settings)
-    chosen = None if every else {m.evaluate.name for m in build_plan(settings).methods}
+    chosen = None if every else [m.evaluate for m in build_plan(settings).methods]
     stored = {row["method"] for row in collect(settings, dataset, task)}
     rows = collect(settings, dataset, task, only=chosen)
     if others := len(stored - {row["method"] for row in rows}):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from ..config import Settings
+from ..plan import Evaluate
 from ..store.manifests import Manifest, ManifestStore
 
 _COLUMNS = (
@@ -17,20 +19,31 @@ _COLUMNS = (
 
 
 def collect(
-    settings: Settings, dataset: str, task: str | None, only: set[str] | None = None
+    settings: Settings,
+    dataset: str,
+    task: str | None,
+    only: Iterable[Evaluate] | None = None,
+    *,
+    as_run: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the comparison rows of every evaluation; primary p corrected over methods (Holm).
 
-    ``only`` names evaluation assets. The fields of a row: method, base_method, task, metric, slice,
+    ``only``: the evaluations to tell of; with ``as_run`` the versions with their seeds and
+    controls, else the newest. The fields of a row: method, base_method, task, metric, slice,
     base, enhanced, difference, relative, low, high, p, p_corrected, claim, one set of columns per
     control and reference.
     """
     from ..evaluate.significance import holm
 
     out: list[dict[str, Any]] = []
-    for manifest, path in _evaluations(settings, dataset):
-        if only is not None and manifest.name not in only:
-            continue
+    store = ManifestStore(settings.data)
+    if only is None:
+        found = [m for m in store.all(dataset) if m.name.startswith("evaluations/")]
+    else:
+        pick = evaluation_of if as_run else _newest
+        found = [m for e in only if (m := pick(store, dataset, e)) is not None]
+    for manifest in sorted(found, key=lambda m: m.name):
+        path = store.path(manifest)
         summary = json.loads((path / "summary.json").read_text())
         for row in pq.read_table(path / "rows.parquet").to_pylist():
             if task and row["task"] != task:
@@ -46,9 +59,14 @@ def collect(
     return out
 
 
-def _evaluations(settings: Settings, dataset: str) -> list[tuple[Manifest, Any]]:
-    store = ManifestStore(settings.data)
-    return [(m, store.path(m)) for m in store.all(dataset) if m.name.startswith("evaluations/")]
+def evaluation_of(store: ManifestStore, dataset: str, node: Evaluate) -> Manifest | None:
+    """Return the newest stored evaluation with the seeds and controls of ``node``, else any."""
+    same = [m for m in store.versions(dataset, node.name) if m.code_version == node.code_version]
+    return same[-1] if same else store.current(dataset, node.name)
+
+
+def _newest(store: ManifestStore, dataset: str, node: Evaluate) -> Manifest | None:
+    return store.current(dataset, node.name)
 
 
 def _is_head(row: dict[str, Any]) -> bool:

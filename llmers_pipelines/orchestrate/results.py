@@ -16,7 +16,7 @@ from typing import Any
 from ..config import ConfigError, Method, Settings
 from ..plan import Evaluate, Node, walk
 from .build import Plan, build_plan
-from .compare import collect, leaderboard
+from .compare import collect, evaluation_of, leaderboard
 from .context import StepContext
 from .records import recipe_digest
 
@@ -86,8 +86,8 @@ def write_results(
     for experiment in experiments:
         settings = experiment.settings(base)
         plan = build_plan(settings)
-        names = {m.evaluate.name for m in plan.methods}
-        rows = collect(settings, experiment.dataset, None, only=names)
+        chosen = [m.evaluate for m in plan.methods]
+        rows = collect(settings, experiment.dataset, None, chosen, as_run=True)
         lines += [f"## {experiment.name}", ""]
         if all(r["is_baseline"] for r in rows):
             lines += ["Not run yet.", ""]
@@ -182,7 +182,7 @@ def _cost(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
                      f"{manifest.seconds:.0f} |")  # fmt: skip
     lines += ["", "| method | arm | seed | best epoch | CPU seconds |", "|---|---|---|---|---|"]
     for method in plan.methods:
-        manifest = ctx.manifests.current(ctx.dataset, method.evaluate.name)
+        manifest = evaluation_of(ctx.manifests, ctx.dataset, method.evaluate)
         if manifest is None:
             continue
         summary = json.loads((ctx.manifests.path(manifest) / "summary.json").read_text())
@@ -198,7 +198,7 @@ def _lifts(plan: Plan, experiment: Experiment, settings: Settings) -> list[dict[
     ctx = StepContext(settings, experiment.dataset)
     out = []
     for method in plan.methods:
-        manifest = ctx.manifests.current(ctx.dataset, method.evaluate.name)
+        manifest = evaluation_of(ctx.manifests, ctx.dataset, method.evaluate)
         if manifest is None or method.base is None:
             continue
         out.append({
