@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,16 +64,12 @@ def test_labels_tell_what_kind_of_answer_it_is() -> None:
     )
 
 
-def test_images_enter_by_their_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(b"one")
-
+def test_images_enter_by_their_bytes() -> None:
     def with_image(image: object) -> str:
         parts = [{"type": "text", "text": "see"}, {"type": "image", "image": image}]
         return request_json(GenRequest("1", ({"role": "user", "content": parts},)), MODEL)
 
-    assert with_image(str(path)) == with_image(b"one") == with_image(path)
-    assert hashlib.sha256(b"one").hexdigest() in with_image(path)
+    assert hashlib.sha256(b"one").hexdigest() in with_image(b"one")
     assert with_image(b"two") != with_image(b"one")
 
 
