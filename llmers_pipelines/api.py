@@ -87,7 +87,7 @@ __all__ = [
     "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
     "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "MeanOfHistory",
     "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
-    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach",
-    "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference",
+    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures",
+    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference",
     "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

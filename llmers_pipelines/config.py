@@ -88,7 +88,7 @@ class Settings:
     methods: tuple[Method, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
     safety: Safety | None = None  # checks of generated texts; None = none
-    images: ImageSettings = ImageSettings()
+    images: ImageSettings = field(default_factory=ImageSettings)
     llm_images: bool = False  # the endpoint's model reads pictures
     image_tokens: int = 10_000  # most that an endpoint counts for one picture
     offline: bool = True

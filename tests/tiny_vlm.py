@@ -1,4 +1,4 @@
-"""A vision-language model of 85k random weights (LLaVA on a byte tokenizer), stored as real ones."""
+"""A vision-language model of 85k random weights (LLaVA, byte tokenizer), stored as real ones are."""
 
 from __future__ import annotations
 

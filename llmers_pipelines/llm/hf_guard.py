@@ -10,7 +10,6 @@ from typing import Any
 from .batching import chat_text
 from .protocol import Marks, Message
 
-
 Tokens = Callable[[Sequence[Message]], list[int]]
 
 

@@ -41,7 +41,7 @@ class VisionPrompts:
         processor = self.processor
         if not self.tokenizer.chat_template:
             if images_in(messages):
-                raise ValueError("the model has no chat template, so no place for an image is known")
+                raise ValueError("the model has no chat template, which says where images go")
             return chat_text(processor.tokenizer, messages)
         return chat_text(self.tokenizer, [_in_parts(m) for m in messages])
 

@@ -33,7 +33,7 @@ class Picture:
     height: int
     origin: str = field(default="", compare=False)  # the cell, for people
     path: Path = field(default=Path(), compare=False, repr=False)
-    bounds: ImageSettings = field(default=ImageSettings(), compare=False, repr=False)
+    bounds: ImageSettings = field(default_factory=ImageSettings, compare=False, repr=False)
 
     def pixels(self) -> Image:
         """Return the RGB picture; ``PictureError`` where the file is no longer what it was."""
@@ -93,7 +93,7 @@ def texts_of(message: Mapping[str, Any]) -> str:
 
 
 def read_bounded(path: Path, bounds: ImageSettings) -> bytes:
-    """Return the bytes of a file; ``PictureError`` where it is larger than allowed or unreadable."""
+    """Return the bytes of a file; ``PictureError`` where it is too large or unreadable."""
     most = int(bounds.max_megabytes * 1_000_000)
     try:
         with path.open("rb") as file:
@@ -101,7 +101,8 @@ def read_bounded(path: Path, bounds: ImageSettings) -> bytes:
     except OSError as error:
         raise PictureError(f"the file cannot be read ({error.strerror or error})") from error
     if len(data) > most:
-        raise PictureError(f"the file is larger than images.max_megabytes = {bounds.max_megabytes:g}")
+        bound = f"images.max_megabytes = {bounds.max_megabytes:g}"
+        raise PictureError(f"the file is larger than {bound}")
     return data
 
 

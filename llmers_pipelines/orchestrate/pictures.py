@@ -17,7 +17,7 @@ def looks(task: Any) -> bool:
 
 
 def reader_of(ctx: StepContext) -> Any:
-    """Return the reader of the data set's pictures. Nothing is opened before a cell is looked at."""
+    """Return the reader of the data set's pictures. Nothing is opened until a cell is looked at."""
     from ..llm.images import ImageReader
 
     settings = ctx.settings

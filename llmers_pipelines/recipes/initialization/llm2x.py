@@ -1,7 +1,8 @@
 """LLM2X (Harte et al., RecSys'23): a conventional model whose item table starts from text vectors.
 
 The LLM adds: one vector per item, from its plain text or (``source="summary"``) from an LLM's
-summary of it (``"pictures"``: by a model that sees its pictures), reduced by PCA to the backbone's width.
+summary of it (``"pictures"``: of a model that sees its pictures), reduced by PCA to the backbone's
+width.
 Served online: the backbone alone; nothing remains but its item table.
 Deviations: the table is rescaled to the spread of the backbone's own initialization instead of
 dividing rows by their L1 norm; base and enhanced have the same width.

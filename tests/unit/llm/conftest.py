@@ -44,3 +44,9 @@ def api_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a vision-language model with its processor."""
     return make_tiny_vlm(tmp_path_factory.mktemp("tiny_vlm"))
+
+
+@pytest.fixture(scope="session")
+def wide_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same with attention heads of 32."""
+    return make_tiny_vlm(tmp_path_factory.mktemp("wide_vlm"), hidden=128)

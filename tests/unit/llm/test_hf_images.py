@@ -1,4 +1,4 @@
-"""The path of pictures through a real vision-language model: 85k random weights, a true processor."""
+"""The path of pictures through a vision-language model: 85k random weights, a real processor."""
 
 from __future__ import annotations
 
@@ -113,8 +113,9 @@ def test_it_is_what_the_models_own_classes_answer(
 
     processor = AutoProcessor.from_pretrained(tiny_vlm)
     model = LlavaForConditionalGeneration.from_pretrained(tiny_vlm).eval()
-    chat = [{"role": "system", "content": [{"type": "text", "text": "answer"}]},
-            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "the sea"}]}]  # fmt: skip
+    words = [{"type": "text", "text": text} for text in ("answer", "the sea")]
+    chat = [{"role": "system", "content": words[:1]},
+            {"role": "user", "content": [{"type": "image"}, words[1]]}]  # fmt: skip
     text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     inputs = processor(text=text, images=Image.open(shelf / "c.png"), return_tensors="pt",
                        add_special_tokens=False)  # fmt: skip

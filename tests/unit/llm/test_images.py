@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -129,7 +129,8 @@ def test_bounds_and_damage_are_reasons(shelf: Path) -> None:
     (shelf / "moving.gif").write_bytes(stored((4, 4), "GIF", 1, "P"))
     (shelf / "plain.jpg").write_bytes(stored((4, 4), "JPEG"))
     small = ImageSettings(max_megabytes=0.002, max_pixels=1000)
-    assert "larger than images.max_megabytes = 0.002" in reason(reader(shelf, small).look("large.png"))
+    large = reason(reader(shelf, small).look("large.png"))
+    assert "larger than images.max_megabytes = 0.002" in large
     assert "40 x 30 pixels are more than images.max_pixels = 1000" in reason(
         reader(shelf, small).look("many.png")
     )
@@ -177,8 +178,8 @@ def test_settings_are_checked() -> None:
 
 
 class Site(http.server.BaseHTTPRequestHandler):
-    pages: dict[str, tuple[int, dict[str, str], bytes]] = {}
-    asked: list[tuple[str, str]] = []
+    pages: ClassVar[dict[str, tuple[int, dict[str, str], bytes]]] = {}
+    asked: ClassVar[list[tuple[str, str]]] = []
 
     def do_GET(self) -> None:
         etag = self.headers.get("If-None-Match", "")
@@ -318,11 +319,11 @@ def test_public_addresses_are() -> None:
 def test_no_hop_leads_to_this_machine(site: Any) -> None:
     base, pages, asked = site
     guarded = replace(WEB, private_addresses=False)
-    with pytest.raises(FetchError, match="127.0.0.1, an address of this machine"):
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1, an address of this machine"):
         fetch(f"{base}/a.png", guarded)
     # A name with a public address beside a private one is refused as a whole.
     both = {"two.example": ["93.184.216.34", "10.0.0.1"]}
-    with pytest.raises(FetchError, match="two.example is 10.0.0.1"):
+    with pytest.raises(FetchError, match=r"two\.example is 10\.0\.0\.1"):
         fetch("http://two.example/a.png", guarded, resolve=lambda host, port: both[host])
     assert asked == []
     # The second hop is looked at like the first one.
