@@ -88,6 +88,7 @@ __all__ = [
     "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "MeanOfHistory",
     "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
     "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures",
-    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference",
+    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking",
+    "UserPreference",
     "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A vision-language model of 85k random weights (LLaVA, byte tokenizer), stored as real ones are."""
+"""A vision-language model of 85k random weights (LLaVA, byte tokenizer), stored as real ones."""
 
 from __future__ import annotations
 
