@@ -108,7 +108,7 @@ class HfEngine:
         )
 
         folder = model_folder(self.settings.model, self.settings.revision)
-        kind = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
+        kind: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
         model = kind.from_pretrained(
             folder, dtype=self._dtype, use_safetensors=True, trust_remote_code=False
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from llmers_pipelines.llm.vllm import VllmEngine, VllmSettings, describe, instal
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(not installed(), reason="vLLM is not installed: `make test-vllm`"),
+    pytest.mark.skipif(
+        find_spec("torchvision") is None, reason="vLLM's LLaVA needs torchvision, not installed"
+    ),
 ]
 SCHEMA = {
     "type": "object",
