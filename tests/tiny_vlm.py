@@ -58,5 +58,16 @@ def make_tiny_vlm(folder: Path, *, heads: int = 4, hidden: int = 32) -> Path:
         vision_feature_select_strategy="default",
     ))  # fmt: skip
     model.save_pretrained(folder)
+    _older_names(folder / "model.safetensors")
     processor.save_pretrained(folder)
     return folder
+
+
+def _older_names(file: Path) -> None:
+    """Name the weights of the image part as published LLaVA models do: vLLM knows no other names."""
+    from safetensors.torch import load_file, save_file
+
+    old, new = "vision_tower.vision_model.", "vision_tower."
+    weights = load_file(file)
+    named = {n if old in n else n.replace(new, old): w for n, w in weights.items()}
+    save_file(named, file, metadata={"format": "pt"})
