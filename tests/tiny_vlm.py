@@ -64,7 +64,7 @@ def make_tiny_vlm(folder: Path, *, heads: int = 4, hidden: int = 32) -> Path:
 
 
 def _older_names(file: Path) -> None:
-    """Name the weights of the image part as published LLaVA models do: vLLM knows no other names."""
+    """Name the image part's weights as published LLaVA models do: vLLM knows no other names."""
     from safetensors.torch import load_file, save_file
 
     old, new = "vision_tower.vision_model.", "vision_tower."
