@@ -33,6 +33,7 @@ from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
+from .prompts.pictured_item_summary import PicturedItemSummary
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
@@ -85,8 +86,9 @@ __all__ = [
     "Derive", "Distill", "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate",
     "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
     "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "MeanOfHistory",
-    "NearestNeighbours", "NeighbourDistillation", "Pin", "Popularity", "RandomProjection",
-    "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach",
-    "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference",
+    "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
+    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures",
+    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking",
+    "UserPreference",
     "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

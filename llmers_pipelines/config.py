@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .images import ImageSettings, read_images
 from .prices import Price, read_prices
 from .safety import Safety, read_safety
 
@@ -87,6 +88,9 @@ class Settings:
     methods: tuple[Method, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
     safety: Safety | None = None  # checks of generated texts; None = none
+    images: ImageSettings = field(default_factory=ImageSettings)
+    llm_images: bool = False  # the endpoint's model reads pictures
+    image_tokens: int = 10_000  # most that an endpoint counts for one picture
     offline: bool = True
     dvc: str = ""  # the program; "" = the project's own environment for it, or PATH
 
@@ -182,6 +186,7 @@ _KEYS = {
     "llm.tokens_per_minute": "tokens_per_minute", "llm.timeout_seconds": "timeout_seconds",
     "llm.attempts": "attempts", "llm.throttle_seconds": "throttle_seconds",
     "llm.schema_form": "schema_form", "llm.token_limit": "token_limit",
+    "llm.images": "llm_images", "llm.image_tokens": "image_tokens",
     "encoder.name": "encoder",
     "budget.calls": "budget_calls", "budget.tokens": "budget_tokens",
     "budget.money": "budget_money", "budget.calls_per_day": "budget_calls_per_day",
@@ -242,6 +247,12 @@ def _from_toml(path: Path) -> dict[str, Any]:
             except ValueError as error:
                 raise ConfigError(str(error)) from error
             continue
+        if section == "images" and isinstance(body, dict):
+            try:
+                values["images"] = read_images(str(path), body)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            continue
         if not isinstance(body, dict):
             raise ConfigError(f"{path}: {section!r} must be a [section]")
         for name, value in body.items():
@@ -283,7 +294,7 @@ def _from_environment() -> dict[str, Any]:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Settings):
         variable = f"LLMERS_{f.name.upper()}"
-        tables = ("methods", "prices", "safety", "config_file")
+        tables = ("methods", "prices", "safety", "images", "config_file")
         if f.name not in tables and os.environ.get(variable):
             values[f.name] = os.environ[variable]
     return values
@@ -297,6 +308,8 @@ def _check_model_settings(settings: Settings) -> None:
         )
     if settings.dtype not in _DTYPES:
         raise ConfigError(f"llm.dtype = {settings.dtype!r}; expected one of {', '.join(_DTYPES)}")
+    if settings.image_tokens < 1:
+        raise ConfigError(f"llm.image_tokens = {settings.image_tokens}; at least 1")
     if settings.vllm_tensor_parallel < 1:
         raise ConfigError(f"vllm.tensor_parallel = {settings.vllm_tensor_parallel}; at least 1")
     if not 0 <= settings.vllm_gpu_memory_utilization <= 1:

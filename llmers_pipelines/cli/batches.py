@@ -64,7 +64,8 @@ def export(
         note(f"left out: {name}: {why}", fg="yellow")
     done = export_batch(
         parts, out, data=settings.data, info=engine_info(settings),
-        model=model or settings.model, form=Form(settings.schema_form, settings.token_limit),
+        model=model or settings.model,
+        form=Form(settings.schema_form, settings.token_limit, images=settings.llm_images),
         most_requests=settings.batch_requests, most_bytes=settings.batch_megabytes * 10**6,
     )  # fmt: skip
     for text in done.left_out[:_SHOWN]:

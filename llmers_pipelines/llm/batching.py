@@ -44,6 +44,13 @@ def chat_text(tokenizer: Any, messages: Sequence[Message]) -> str:
     except jinja2.exceptions.TemplateError:
         if messages[0]["role"] != "system" or len(messages) < 2:
             raise
-        joined = f"{messages[0]['content']}\n\n{messages[1]['content']}"
+        joined = _joined(messages[0]["content"], messages[1]["content"])
         merged = [{"role": messages[1]["role"], "content": joined}, *messages[2:]]
         return tokenizer.apply_chat_template(merged, **options)
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Return two contents as one, both of text or both of parts."""
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*first, {"type": "text", "text": "\n\n"}, *second]

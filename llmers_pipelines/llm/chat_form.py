@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .protocol import GenRequest
+from .pictures import images_in, png_of
+from .protocol import GenRequest, Message
 
 CHAT = "/v1/chat/completions"  # as batch files name it
+_DATA_URL = "data:image/png;base64,"
 SCHEMAS = ("full", "lean", "none")
 LIMITS = ("max_tokens", "max_completion_tokens")
 _STRUCTURE = ("type", "properties", "required", "additionalProperties", "items", "enum", "const",
@@ -28,15 +31,23 @@ class Form:
     schema: str = "full"
     limit: str = "max_tokens"
     seed: bool = True
+    images: bool = False
 
 
 def chat_body(model: str, request: GenRequest, form: Form) -> dict[str, Any]:
-    """Return the body of a chat completion; ``ValueError`` where a message is more than text."""
-    if any(not isinstance(m["content"], str) for m in request.messages):
-        raise ValueError("this engine sends text only; the request holds an image")
+    """Return the body of a chat completion, images as data URLs of PNG files.
+
+    Raises ``ValueError`` where a message holds an image and the endpoint's model reads none, or
+    where the image cannot be read.
+    """
+    if not form.images and images_in(request.messages):
+        raise ValueError(
+            "this engine sends text only; the request holds an image. Where the endpoint's model "
+            "reads images, set llm.images = true"
+        )
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": m["role"], "content": m["content"]} for m in request.messages],
+        "messages": [_message(m) for m in request.messages],
         form.limit: request.max_tokens,
         "temperature": request.temperature,
     }
@@ -52,6 +63,19 @@ def chat_body(model: str, request: GenRequest, form: Form) -> dict[str, Any]:
             "json_schema": {"name": "answer", "strict": True, "schema": schema},
         }
     return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    content = message["content"]
+    parts = content if isinstance(content, str) else [_part(part) for part in content]
+    return {"role": message["role"], "content": parts}
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    if part.get("type") != "image":
+        return dict(part)
+    data = base64.b64encode(png_of(part["image"])).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"{_DATA_URL}{data}"}}
 
 
 def sent_schema(request: GenRequest, form: Form) -> Mapping[str, Any] | None:
@@ -75,13 +99,26 @@ def lean(schema: Any) -> Any:
     return out
 
 
-def most_tokens(body: Mapping[str, Any]) -> int:
+def most_tokens(body: Mapping[str, Any], image_tokens: int = 0) -> int:
     """Return a bound that the prompt's tokens do not exceed: no token is shorter than a byte.
 
-    The JSON around the texts is longer than the marks that a chat template puts there.
+    The JSON around the texts is longer than the marks that a chat template puts there. An image
+    counts ``image_tokens``, whatever its bytes.
     """
-    seen = [body.get(name) for name in ("messages", "input", "response_format")]
-    return len(json.dumps(seen, ensure_ascii=False).encode("utf-8", "replace")) + 64
+    images = 0
+
+    def counted(value: Any) -> Any:
+        nonlocal images
+        if isinstance(value, dict) and value.get("type") == "image_url":
+            images += 1
+            return "image"
+        if isinstance(value, dict):
+            return {name: counted(inner) for name, inner in value.items()}
+        return [counted(inner) for inner in value] if isinstance(value, list) else value
+
+    seen = counted([body.get(name) for name in ("messages", "input")])
+    text = json.dumps([*seen, body.get("response_format")], ensure_ascii=False)
+    return len(text.encode("utf-8", "replace")) + 64 + images * image_tokens
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..store.responses import ResponseStore, response_key
 from .budget import Budget, Spent
+from .keys import hashed
 from .progress import Progress, Report
 from .protocol import ChoiceRequest, ChoiceResult, Engine, EngineError, EngineInfo
 
@@ -28,10 +29,10 @@ class Chosen:
     stopped: str = ""
 
 
-def choice_json(request: ChoiceRequest) -> str:
+def choice_json(request: ChoiceRequest, info: EngineInfo = EngineInfo("", "")) -> str:
     """Return everything of ``request`` that may change its scores, as one canonical line."""
     content = {
-        "messages": [{"role": m["role"], "content": m["content"]} for m in request.messages],
+        "messages": [hashed(m, info) for m in request.messages],
         "choices": list(request.choices),
         "asked": "log-probability of each choice",
     }
@@ -47,7 +48,7 @@ def preview_choices(
     requests: Sequence[ChoiceRequest], info: EngineInfo, store: ResponseStore
 ) -> dict[str, int]:
     """Return rows, stored and llm_calls of a run; nothing is loaded or asked."""
-    keys = {response_key(info.identity, choice_json(r)) for r in requests}
+    keys = {response_key(info.identity, choice_json(r, info)) for r in requests}
     stored = len(store.known(keys))
     return {"rows": len(requests), "stored": stored, "llm_calls": len(keys) - stored}
 
@@ -74,7 +75,7 @@ def choose_all(
             f"the {info.kind} engine cannot rank choices by log-probability; choose llm.engine = "
             '"hf" with a model, or another teacher'
         )
-    content = {r.row_id: choice_json(r) for r in requests}
+    content = {r.row_id: choice_json(r, info) for r in requests}
     key_of = {row: response_key(info.identity, text) for row, text in content.items()}
     first: dict[str, ChoiceRequest] = {}
     for request in requests:

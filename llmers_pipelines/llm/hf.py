@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any
 from .batching import batches
 from .hf_guard import ControlGuard
 from .hf_tokens import load_tokenizer, prompt_ids
-from .identity import model_folder, tokenizer_sha256, weights_sha256
+from .identity import (
+    image_processor_sha256,
+    model_folder,
+    tokenizer_sha256,
+    weights_sha256,
+)
 from .neutral import neutral_message, neutralize, tokenizer_marks
+from .pictures import images_in
 from .protocol import (
     ChoiceRequest,
     ChoiceResult,
@@ -29,6 +35,8 @@ from .protocol import (
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+    from .hf_vision import VisionPrompts
 
 SHARD = 4096  # requests that are tokenized and sorted together: bounds memory
 _ABILITIES = frozenset({"prompts", "schema", "logprobs", "prefix_score", "hidden_layers", "lora"})
@@ -54,7 +62,8 @@ class HfSettings:
 def describe(settings: HfSettings) -> EngineInfo:
     """Return the engine's identity from the files alone: nothing is loaded."""
     folder = model_folder(settings.model, settings.revision)
-    names = ("torch", "transformers", "tokenizers", "xgrammar")
+    images = image_processor_sha256(folder)
+    names = ("torch", "transformers", "tokenizers", "xgrammar", *(("pillow",) if images else ()))
     return EngineInfo(
         kind="hf",
         model=f"{settings.model}@{settings.revision}" if settings.revision else settings.model,
@@ -63,8 +72,9 @@ def describe(settings: HfSettings) -> EngineInfo:
         adapter=weights_sha256(Path(settings.adapter)) if settings.adapter else "",
         dtype=settings.dtype,
         libraries={name: version(name) for name in names},
-        capabilities=_ABILITIES,
+        capabilities=_ABILITIES | ({"images"} if images else frozenset()),
         marks=tokenizer_marks(folder),
+        image_processor=images,
     )
 
 
@@ -80,11 +90,26 @@ class HfEngine:
         return load_tokenizer(model_folder(self.settings.model, self.settings.revision))
 
     @cached_property
-    def model(self) -> Any:
-        from transformers import AutoModelForCausalLM, GenerationConfig
+    def _vision(self) -> VisionPrompts | None:
+        """What makes prompts with images; None for a model that reads text alone."""
+        if "images" not in self.info.capabilities:
+            return None
+        from .hf_vision import VisionPrompts
 
         folder = model_folder(self.settings.model, self.settings.revision)
-        model = AutoModelForCausalLM.from_pretrained(
+        return VisionPrompts(folder, self.tokenizer)
+
+    @cached_property
+    def model(self) -> Any:
+        from transformers import (
+            AutoModelForCausalLM,
+            AutoModelForImageTextToText,
+            GenerationConfig,
+        )
+
+        folder = model_folder(self.settings.model, self.settings.revision)
+        kind: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
+        model = kind.from_pretrained(
             folder, dtype=self._dtype, use_safetensors=True, trust_remote_code=False
         )
         if self.settings.adapter:
@@ -143,11 +168,12 @@ class HfEngine:
                 else:
                     works.append(work)
             works.sort(key=lambda w: (-w.size, w.place))
-            sized = [(w.size, w) for w in works]
-            for batch in batches(sized, self._batch_tokens, self._max_batch):
-                if halt is not None and halt():
-                    return
-                yield from self._halving(batch)
+            for images in (False, True):  # a batch holds images in every row, or in none
+                sized = [(w.size, w) for w in works if bool(w.images) is images]
+                for batch in batches(sized, self._batch_tokens, self._max_batch):
+                    if halt is not None and halt():
+                        return
+                    yield from self._halving(batch)
 
     def _work(self, place: int, request: GenRequest) -> Any:
         """Return the tokenized request, or its failure as a result."""
@@ -163,16 +189,24 @@ class HfEngine:
                 f"prompt of {len(prompt)} tokens and answer of up to {request.max_tokens} exceed "
                 f"the model's context of {self.context}",
             )
-        return Work(place, request, prompt)
+        if not (images := images_in(request.messages)) or self._vision is None:
+            return Work(place, request, prompt)
+        short = self._vision.short(request.messages)
+        return Work(place, request, prompt, tuple(images), tuple(short))
 
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a chat; ``ValueError`` where it is more, or less, than text."""
-        ids = prompt_ids(self.tokenizer, messages)
-        self._guard.check(messages, ids)
-        return ids
+        """Return the token ids of a chat; ``ValueError`` where it is more than the model reads."""
+        if self._vision is None:
+            ids = prompt_ids(self.tokenizer, messages)
+            self._guard.check(messages, ids)
+            return ids
+        self._guard.check(messages, self._vision.short(messages))
+        return self._vision.ids(messages)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Return the tokens of a prompt with its template; loads the tokenizer alone."""
+        if self._vision is not None:
+            return len(self._vision.ids(messages))
         return len(prompt_ids(self.tokenizer, messages))
 
     def text_tokens(self, text: str) -> int:
@@ -181,7 +215,8 @@ class HfEngine:
 
     @cached_property
     def _guard(self) -> ControlGuard:
-        return ControlGuard(self.tokenizer, self.info.marks)
+        short = self._vision.short if self._vision is not None else None
+        return ControlGuard(self.tokenizer, self.info.marks, short)
 
     @property
     def _batch_tokens(self) -> int:
@@ -199,7 +234,7 @@ class HfEngine:
         from .hf_decode import decode
 
         try:
-            results = decode(self.model, self.tokenizer, self._grammars, batch)
+            results = decode(self.model, self.tokenizer, self._grammars, batch, self._vision)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             if len(batch) == 1:
@@ -227,6 +262,9 @@ class HfEngine:
     def _scorable(self, request: ChoiceRequest) -> ChoiceResult | tuple[list[int], list[list[int]]]:
         """Return token ids of the prompt and of each choice, or why they cannot be scored."""
         marks = self.info.marks
+        if images_in(request.messages):
+            return ChoiceResult(request.row_id, error="choices are scored for texts alone; the "
+                                "request holds an image")  # fmt: skip
         try:
             prefix = self._prompt([neutral_message(m, marks) for m in request.messages])
         except ValueError as error:

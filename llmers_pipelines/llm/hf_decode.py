@@ -10,44 +10,61 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
+from .pictures import image_sha256, pixels_of
 from .protocol import GenRequest, GenResult
 from .structured import Grammars, SchemaError
 
 
 @dataclass(frozen=True)
 class Work:
-    """One request with its prompt's token ids and its place in the caller's list."""
+    """One request with its prompt's token ids and its place in the caller's list.
+
+    ``short``: the ids with one placeholder per image, where there are images.
+    """
 
     place: int
     request: GenRequest
     prompt: list[int]
+    images: tuple[Any, ...] = ()  # image parts, in order
+    short: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
         return len(self.prompt) + self.request.max_tokens
 
+    @property
+    def drawn_from(self) -> list[Any]:
+        """What a row's noise depends on, beside its seed: prompts alike may show other images."""
+        return [*self.prompt, *map(image_sha256, self.images)]
 
-def decode(model: Any, tokenizer: Any, grammars: Grammars, batch: list[Work]) -> list[GenResult]:
-    """Return the results of ``batch``; rows whose schema cannot be enforced are errors."""
+
+def decode(
+    model: Any, tokenizer: Any, grammars: Grammars, batch: list[Work], vision: Any = None
+) -> list[GenResult]:
+    """Return the results of ``batch``; rows whose schema cannot be enforced are errors.
+
+    All rows hold images (then ``vision`` makes the input), or none does.
+    """
     refused = {w.request.row_id: reason for w in batch if (reason := _refusal(grammars, w))}
     results = [GenResult.failed(row_id, reason) for row_id, reason in refused.items()]
     batch = [work for work in batch if work.request.row_id not in refused]
+    pixels, lost = loaded(batch)
+    results += lost
+    batch = [work for work in batch if work.place in pixels]
     if not batch:
         return results
     requests = [work.request for work in batch]
-    width = max(len(work.prompt) for work in batch)
-    ids = torch.full((len(batch), width), tokenizer.pad_token_id, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, work in enumerate(batch):  # left padding: all rows continue at one position
-        ids[row, width - len(work.prompt) :] = torch.tensor(work.prompt)
-        mask[row, width - len(work.prompt) :] = 1
-    processors: list[Any] = [RowSampler(requests, [work.prompt for work in batch])]
+    if any(work.images for work in batch):
+        inputs = vision.batch(batch, [pixels[work.place] for work in batch])
+    else:
+        inputs = _padded(tokenizer, batch)
+    width = inputs["input_ids"].shape[1]
+    processors: list[Any] = [RowSampler(requests, [work.drawn_from for work in batch])]
     if any(r.schema for r in requests):
         processors.insert(0, grammars.rows([r.schema for r in requests], width))
     with torch.inference_mode():
         out = model.generate(
-            ids.to(model.device),
-            attention_mask=mask.to(model.device),
+            **{name: _on(model, value) for name, value in inputs.items()},
             max_new_tokens=max(r.max_tokens for r in requests),
             do_sample=False,
             logits_processor=LogitsProcessorList(processors),
@@ -56,6 +73,35 @@ def decode(model: Any, tokenizer: Any, grammars: Grammars, batch: list[Work]) ->
     ends = model.generation_config.eos_token_id
     answers = zip(batch, out.tolist(), strict=True)
     return results + [result_of(tokenizer, ends, work, tokens) for work, tokens in answers]
+
+
+def _padded(tokenizer: Any, batch: list[Work]) -> dict[str, torch.Tensor]:
+    width = max(len(work.prompt) for work in batch)
+    ids = torch.full((len(batch), width), tokenizer.pad_token_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, work in enumerate(batch):  # left padding: all rows continue at one position
+        ids[row, width - len(work.prompt) :] = torch.tensor(work.prompt)
+        mask[row, width - len(work.prompt) :] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _on(model: Any, value: Any) -> Any:
+    """Return a tensor on the model's device; pixels in its precision."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
+
+
+def loaded(batch: Sequence[Work]) -> tuple[dict[int, list[Any]], list[GenResult]]:
+    """Return the pixels of each work by its place, and failures where they cannot be read again."""
+    pixels: dict[int, list[Any]] = {}
+    lost = []
+    for work in batch:
+        try:
+            pixels[work.place] = [pixels_of(image) for image in work.images]
+        except ValueError as error:
+            lost.append(GenResult.failed(work.request.row_id, str(error)))
+    return pixels, lost
 
 
 def _refusal(grammars: Grammars, work: Work) -> str:
@@ -90,7 +136,7 @@ class RowSampler:
     Rows of temperature 0 stay greedy.
     """
 
-    def __init__(self, requests: Sequence[GenRequest], prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, requests: Sequence[GenRequest], prompts: Sequence[Sequence[Any]]) -> None:
         self._rows = [
             (row, r.temperature, r.top_p, _generator(r.seed, prompts[row]))
             for row, r in enumerate(requests)
@@ -108,11 +154,11 @@ class RowSampler:
         return scores
 
 
-def _generator(seed: int, prompt: Sequence[int]) -> torch.Generator:
+def _generator(seed: int, prompt: Sequence[Any]) -> torch.Generator:
     return torch.Generator().manual_seed(row_seed(seed, prompt))
 
 
-def row_seed(seed: int, prompt: Sequence[int]) -> int:
+def row_seed(seed: int, prompt: Sequence[Any]) -> int:
     """Return a seed of one row's own: under a shared one, all rows would draw the same noise."""
     digest = hashlib.sha256(f"{seed}:{list(prompt)}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

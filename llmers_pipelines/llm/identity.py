@@ -15,6 +15,7 @@ TOKENIZER_FILES = (
     "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json",
     "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 
@@ -53,6 +54,19 @@ def tokenizer_sha256(folder: Path) -> str:
     if not files:
         raise EngineError(f"{folder}: no tokenizer files; expected tokenizer.json or the like")
     return files_sha256(files)
+
+
+def image_processor_sha256(folder: Path) -> str:
+    """Return the hash of how images become input; "" for a model that reads text alone.
+
+    A model reads images where its config describes a part for them and its folder a processor.
+    """
+    config = folder / "config.json"
+    files = [folder / name for name in IMAGE_FILES if (folder / name).is_file()]
+    if not files or not config.is_file():
+        return ""
+    described = json.loads(config.read_text(encoding="utf-8")).get("vision_config")
+    return files_sha256(files) if isinstance(described, dict) else ""
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from .pictures import image_sha256
 from .protocol import EngineInfo, GenRequest, Message
 
 
@@ -17,7 +17,7 @@ def request_json(request: GenRequest, info: EngineInfo) -> str:
     An engine that does not read prompts answers by row, so there the row id is part of it.
     """
     content: dict[str, Any] = {
-        "messages": [_hashed(message) for message in request.messages],
+        "messages": [hashed(message, info) for message in request.messages],
         "sampling": {
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
@@ -33,20 +33,22 @@ def request_json(request: GenRequest, info: EngineInfo) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _hashed(message: Message) -> dict[str, Any]:
-    """Return the message with each image replaced by the hash of its bytes."""
+def hashed(message: Message, info: EngineInfo) -> dict[str, Any]:
+    """Return the message with each image replaced by its hash, and by how the model reads images.
+
+    The latter is no part of the engine's identity, so that keys of texts do not depend on it.
+    """
     content = message["content"]
     if isinstance(content, str):
         return {"role": message["role"], "content": content}
-    return {"role": message["role"], "content": [_hashed_part(part) for part in content]}
+    return {"role": message["role"], "content": [_hashed_part(part, info) for part in content]}
 
 
-def _hashed_part(part: Mapping[str, Any]) -> dict[str, Any]:
+def _hashed_part(part: Mapping[str, Any], info: EngineInfo) -> dict[str, Any]:
     if part.get("type") != "image":
         return dict(part)
-    image = part.get("image")
-    data = image if isinstance(image, bytes) else Path(str(image)).read_bytes()
-    return {"type": "image", "sha256": hashlib.sha256(data).hexdigest()}
+    told = {"type": "image", "sha256": image_sha256(part["image"])}
+    return told | ({"processor": info.image_processor} if info.image_processor else {})
 
 
 def row_sha256(row: Mapping[str, Any]) -> str:

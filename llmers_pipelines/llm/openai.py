@@ -55,6 +55,8 @@ class OpenAISettings:
     throttle_seconds: float = 600.0  # how long it may ask to wait before it is given up
     schema: str = "full"  # see chat_form.Form
     token_limit: str = "max_tokens"
+    images: bool = False  # the model reads them
+    image_tokens: int = 10_000  # most that one image counts for; held until the use is known
     breaker_failures: int = 10
     breaker_cooldown: float = 15.0
     breaker_probes: int = 4
@@ -71,7 +73,7 @@ def describe(settings: OpenAISettings) -> EngineInfo:
         kind="openai",
         model=name,
         libraries={"requests": version("requests")},
-        capabilities=_ABILITIES,
+        capabilities=_ABILITIES | ({"images"} if settings.images else frozenset()),
         marks=COMMON,  # nobody says which tokenizer answers
     )
 
@@ -99,7 +101,7 @@ class OpenAIEngine:
             failures=settings.breaker_failures, cooldown=settings.breaker_cooldown,
             probes=settings.breaker_probes, clock=self.clock,
         )  # fmt: skip
-        self.form = Form(settings.schema, settings.token_limit)
+        self.form = Form(settings.schema, settings.token_limit, images=settings.images)
         self.seen = Seen()
 
     @cached_property
@@ -221,4 +223,5 @@ def settings_of(settings: Any) -> OpenAISettings:
         tokens_per_minute=settings.tokens_per_minute, timeout_seconds=settings.timeout_seconds,
         attempts=settings.attempts, throttle_seconds=settings.throttle_seconds,
         schema=settings.schema_form, token_limit=settings.token_limit,
+        images=settings.llm_images, image_tokens=settings.image_tokens,
     )  # fmt: skip

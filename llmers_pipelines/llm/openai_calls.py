@@ -11,6 +11,7 @@ from .chat_form import Completion, Form, chat_body, most_tokens, read_completion
 from .clock import Stop
 from .ledger import Hold
 from .openai_verdict import Verdict, judge
+from .pictures import PictureError
 from .protocol import GenRequest, GenResult
 from .rate import backoff
 
@@ -57,11 +58,14 @@ class Calls:
     def generate(self, request: GenRequest) -> GenResult | None:
         """Return the result of one request; None where it was not begun."""
         try:
-            chat_body("", request, Form())
+            chat_body("", request, self.engine.form)
         except ValueError as error:
             return GenResult.failed(request.row_id, str(error), attempts=0)
-        done = self.ask("/chat/completions", request, lambda form: chat_body(
-            self.engine.settings.model, request, form))  # fmt: skip
+        try:
+            done = self.ask("/chat/completions", request, lambda form: chat_body(
+                self.engine.settings.model, request, form))  # fmt: skip
+        except PictureError as error:  # its file changed meanwhile
+            return GenResult.failed(request.row_id, str(error))
         if done is None:
             return None
         if done.verdict is None or done.verdict.completion is None:
@@ -97,7 +101,7 @@ class Calls:
         sent = False
         while True:
             body = body_of(form)
-            most_in = most_tokens(body)
+            most_in = most_tokens(body, engine.settings.image_tokens)
             guess = most_in // 4 + most_out
             hold = self._admit(guess, most_in, most_out)
             if hold is None:

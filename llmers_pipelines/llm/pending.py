@@ -6,7 +6,7 @@ from ..prompts.task import Context, PromptTask
 from ..store.responses import ResponseStore
 from .asking import Ask, from_store, keyed
 from .protocol import EngineInfo, Sampling
-from .runner import Rows, by_id, judge_result, render, repair_request
+from .runner import Rows, by_id, judge_result, render, repair_request, told_context
 
 
 def pending(
@@ -22,6 +22,7 @@ def pending(
 
     A stored answer that the task refuses makes its repair request missing, unless that is stored.
     """
+    context = told_context(context, info)
     asks = [
         keyed(row, render(task, row_id, row, sampling, context), info)
         for row_id, row in by_id(rows, task).items()

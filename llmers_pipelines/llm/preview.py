@@ -14,8 +14,9 @@ from ..store.responses import ResponseStore
 from .asking import Ask, keyed
 from .budget import Budget
 from .neutral import COMMON, found_marks
+from .pictures import plain_message, texts_of
 from .protocol import Engine, GenResult, Message, Sampling
-from .runner import judge_result, render, repair_request, run_task
+from .runner import judge_result, render, repair_request, run_task, told_context
 
 CHARACTERS_PER_TOKEN = 4
 Count = Callable[[Sequence[Message]], int]
@@ -40,6 +41,7 @@ def preview_row(
     second: raw text, parsed value, ``refused`` (why, "" = accepted), where it came from.
     """
     row_id = str(row[task.id_column])
+    context = told_context(context, engine.info)
     out: dict[str, Any] = {
         "task": task.produces, "prompt_revision": task.prompt_revision, "id": row_id,
         "engine": engine.info.kind, "model": engine.info.label,
@@ -49,7 +51,7 @@ def preview_row(
     given = render(task, row_id, row, sampling, context)
     first = keyed(row, given, engine.info)
     out |= {
-        "messages": [dict(m) for m in first.sent.messages],
+        "messages": [plain_message(m) for m in first.sent.messages],
         "schema": given.schema,
         "max_tokens": given.max_tokens,
         "tokens": _tokens(first.sent.messages, count),
@@ -134,12 +136,7 @@ def _tokens(messages: Sequence[Message], count: Count | None) -> dict[str, Any]:
 
 
 def _text(messages: Sequence[Message]) -> str:
-    parts: list[str] = []
-    for message in messages:
-        content = message["content"]
-        whole = [content] if isinstance(content, str) else [str(p.get("text", "")) for p in content]
-        parts += whole
-    return "\n".join(parts)
+    return "\n".join(texts_of(message) for message in messages)
 
 
 def _cells(row: Row) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..store.responses import ResponseStore
 from .history import characters_per_token, costs
+from .pictures import images_in, texts_of
 
 ASSUMED_CHARACTERS = 4.0  # per token, where no answer of the model tells
 Counter = Callable[[Sequence[Any]], float]  # messages -> prompt tokens
@@ -20,14 +21,16 @@ def prompt_counter(settings: Any, info: Any, store: ResponseStore) -> tuple[Coun
     """
     if info.tokenizer_sha256:
         from .hf_tokens import context_of, load_tokenizer, prompt_ids
+        from .hf_vision import VisionPrompts
         from .identity import model_folder
 
         folder = model_folder(settings.model, settings.model_revision)
         tokenizer = load_tokenizer(folder)
+        vision = VisionPrompts(folder, tokenizer) if info.image_processor else None
 
         def exact(messages: Sequence[Any]) -> float:
             try:
-                return len(prompt_ids(tokenizer, messages))
+                return len(vision.ids(messages) if vision else prompt_ids(tokenizer, messages))
             except ValueError:  # an image: the engine refuses the row and nothing is paid
                 return 0
 
@@ -40,6 +43,8 @@ def prompt_counter(settings: Any, info: Any, store: ResponseStore) -> tuple[Coun
         how = f"{ratio:g} characters per token assumed: no answer of the model is stored yet"
 
     def approximate(messages: Sequence[Any]) -> float:
-        return sum(len(str(m["content"])) for m in messages) / ratio
+        texts = sum(len(texts_of(m)) for m in messages) / ratio
+        images = len(images_in(messages))
+        return texts + (images * settings.image_tokens if images else 0)
 
     return approximate, how, 0

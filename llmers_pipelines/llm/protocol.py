@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from .pictures import Picture
 
 # What an engine may be able to do; tasks and the runner ask before they rely on it.
 CAPABILITIES = {
@@ -18,8 +20,23 @@ CAPABILITIES = {
     "hidden_layers": "embed() reads any layer",
     "lora": "loads an adapter",
     "metered": "books every attempt by itself, before it is made",
+    "images": "reads image parts; without it a request that holds one is an error of its row",
 }
-Message = Mapping[str, Any]  # {"role": ..., "content": str | list of parts}
+class TextPart(TypedDict):
+    """Words, as one part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(TypedDict):
+    """A picture, as one part of a message: ``pictures.Picture``, or the bytes of a file."""
+
+    type: Literal["image"]
+    image: Picture | bytes
+
+
+Message = Mapping[str, Any]  # {"role": ..., "content": str | list[TextPart | ImagePart]}
 Halt = Callable[[], bool]  # True: begin no further batch
 
 
@@ -61,6 +78,7 @@ class EngineInfo:
     capabilities: frozenset[str] = frozenset()
     data_cutoff: str = ""  # data that recorded prompts saw; "unknown" when nobody wrote it down
     marks: Marks = Marks()  # what texts must not spell; requests are neutralized before they go
+    image_processor: str = ""  # sha256 of how images become input; in keys of requests with images
 
     @property
     def identity(self) -> str:

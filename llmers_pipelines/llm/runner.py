@@ -24,7 +24,7 @@ from .budget import Budget
 from .meter import Meter
 from .outcome import Outcome, to_table
 from .progress import Progress, Report
-from .protocol import Engine, GenRequest, GenResult, Sampling
+from .protocol import Engine, EngineInfo, GenRequest, GenResult, Sampling
 
 COUNTS = ("rows", "llm_calls", "cache_hits", "recorded", "templated", "deduped", "repaired",
           "quarantined", "no_answer", "fallback", "truncated", "attempts", "throttled",
@@ -73,6 +73,7 @@ def run_task(
     """
     began = time.perf_counter()
     given = by_id(rows, task)
+    context = told_context(context, engine.info)
     about = {"task": task.produces, "prompt_revision": task.prompt_revision}
     template = engine.info.kind == "template"
     writer = None
@@ -92,6 +93,13 @@ def run_task(
     rows_out = to_table(task, outcomes, engine.info.label)
     notes = tuple(getattr(engine, "notes", ()))
     return RunResult(rows_out, done, asker.stopped, tuple(asker.missing), notes)
+
+
+def told_context(context: Context, info: EngineInfo) -> Context:
+    """Return ``context`` without its reader of images where the engine reads no prompts."""
+    if context is None or "images" not in context or "prompts" in info.capabilities:
+        return context
+    return {**context, "images": None}
 
 
 def render(
@@ -120,7 +128,8 @@ def _answer(
     asks = []
     for row_id, row in given.items():
         if reason := task.unaskable(row, context):
-            outcomes[row_id] = Outcome(row_id, row, status="no_answer", reason=reason)
+            status = "quarantined" if task.unusable(row, context) else "no_answer"
+            outcomes[row_id] = Outcome(row_id, row, status=status, reason=reason)
         else:
             request = render(task, row_id, row, sampling, context)
             asks.append(keyed(row, request, asker.engine.info))

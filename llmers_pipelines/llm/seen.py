@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .chat_form import Completion, Form, same_model
@@ -54,11 +55,11 @@ class Seen:
         may be at fault.
         """
         with self._lock:
-            new = Form(old.schema, tried.limit, old.seed and tried.seed)
+            new = replace(old, limit=tried.limit, seed=old.seed and tried.seed)
             if schema:
                 self._taken.add(tried.schema)
                 if old.schema not in self._taken:
-                    new = Form(tried.schema, new.limit, new.seed)
+                    new = replace(new, schema=tried.schema)
             if new.schema != old.schema:
                 how = "without any schema" if new.schema == "none" else "without its limits"
                 self._once["schema"] = (

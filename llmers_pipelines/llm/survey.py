@@ -12,8 +12,9 @@ from ..prompts.task import Context, PromptTask, Row
 from ..store.responses import ResponseStore, response_key
 from .asking import from_store, keyed
 from .keys import request_json
+from .pictures import texts_of
 from .protocol import Engine, EngineInfo, GenRequest, Sampling
-from .runner import Rows, by_id, judge_result, render, repair_request
+from .runner import Rows, by_id, judge_result, render, repair_request, told_context
 
 _BY_ROW = EngineInfo(kind="recorded", model="")
 JUDGED = 20_000  # stored answers that are judged for repairs; of more, evenly spread ones
@@ -95,6 +96,7 @@ def survey(
     Answers of ``others`` to the same questions are counted in ``elsewhere`` where this run would
     have to pay. Raises ``ValueError`` as the runner does.
     """
+    context = told_context(context, engine.info)
     given = by_id(rows, task)
     askable = [i for i, row in given.items() if not task.unaskable(row, context)]
     if "prompts" not in engine.info.capabilities or store is None:
@@ -129,7 +131,7 @@ def survey(
 
 def characters(request: GenRequest) -> int:
     """Return the characters of a prompt's texts."""
-    return sum(len(str(message["content"])) for message in request.messages)
+    return sum(len(texts_of(message)) for message in request.messages)
 
 
 def _judged(

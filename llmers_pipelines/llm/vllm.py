@@ -68,7 +68,7 @@ def describe(settings: VllmSettings) -> EngineInfo:
         info,
         kind="vllm",
         libraries=libraries,
-        capabilities=_ABILITIES,
+        capabilities=_ABILITIES | (info.capabilities & {"images"}),
         quantization=settings.quantization,
     )
 

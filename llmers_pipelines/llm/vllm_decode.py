@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from .hf_decode import Work, result_of, row_seed
+from .hf_decode import Work, loaded, result_of, row_seed
+from .pictures import image_sha256
 from .protocol import GenResult, Halt
 from .structured import grammar_text
 from .vllm_machine import stream
@@ -23,12 +24,23 @@ def answers(
     """Yield the result of each work as it is finished, and failures as they are met."""
     failed: list[GenResult] = []
 
-    def jobs() -> Iterator[tuple[Work, list[int], Any]]:
+    def jobs() -> Iterator[tuple[Work, dict[str, Any], Any]]:
         for work in works:
             if isinstance(work, GenResult):
                 failed.append(work)
-            else:
-                yield work, work.prompt, partial(sampling, work)
+                continue
+            prompt: dict[str, Any] = {"prompt_token_ids": work.prompt}
+            if work.images:  # vLLM itself repeats the placeholders
+                pixels, lost = loaded([work])
+                if lost:
+                    failed.extend(lost)
+                    continue
+                prompt = {
+                    "prompt_token_ids": list(work.short),
+                    "multi_modal_data": {"image": pixels[work.place]},
+                    "multi_modal_uuids": {"image": [image_sha256(i) for i in work.images]},
+                }
+            yield work, prompt, partial(sampling, work)
 
     for work, output in stream(machine, jobs(), adapter=adapter, halt=halt):
         yield from failed
@@ -52,7 +64,7 @@ def sampling(work: Work) -> Any:
         max_tokens=request.max_tokens,
         temperature=request.temperature,
         top_p=request.top_p if draws else 1.0,
-        seed=row_seed(request.seed, work.prompt) if draws else None,
+        seed=row_seed(request.seed, work.drawn_from) if draws else None,
         stop=list(request.stop) or None,
         detokenize=bool(request.stop),
         structured_outputs=_bound(request.schema) if request.schema else None,

@@ -114,12 +114,14 @@ def lora(adapter: str) -> Any:
 
 def stream(
     machine: Any,
-    jobs: Iterable[tuple[Any, list[int], Callable[[], Any]]],
+    jobs: Iterable[tuple[Any, list[int] | dict[str, Any], Callable[[], Any]]],
     *,
     adapter: str = "",
     halt: Halt | None = None,
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield (tag, output) as each of ``jobs`` (tag, prompt ids, maker of its sampling) ends.
+    """Yield (tag, output) as each of ``jobs`` (tag, prompt, maker of its sampling) ends.
+
+    A prompt is a list of token ids, or such a list with images in vLLM's own form.
 
     The machine is kept full: as many jobs as it runs at once are in flight, and each that ends
     makes room for the next. After ``halt()`` none is begun, and those in flight end. Where a job is
@@ -146,7 +148,8 @@ def stream(
                 tag, prompt, sampling = job
                 try:
                     (name,) = machine.enqueue(
-                        [{"prompt_token_ids": prompt}], [sampling()],
+                        [prompt if isinstance(prompt, dict) else {"prompt_token_ids": prompt}],
+                        [sampling()],
                         lora_request=request, use_tqdm=False,
                     )  # fmt: skip
                 except (ValueError, VLLMClientError) as error:

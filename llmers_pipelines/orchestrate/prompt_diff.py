@@ -228,11 +228,12 @@ def _prompts(
 
 def _prompt(node: Generate | None, answer: Answered, row: Any, ctx: StepContext) -> list[str]:
     """Return a prompt as lines: rendered now, or as it was stored with the answer."""
+    from ..llm.pictures import plain_message
     from ..store.responses import ResponseStore
     from .steps.generate import prompt_context
 
     if node is not None:
-        messages = node.task.render(row, prompt_context(ctx))
+        messages = [plain_message(m) for m in node.task.render(row, prompt_context(ctx))]
     else:
         stored = ResponseStore(ctx.settings.data / "responses").records([answer.key])
         messages = json.loads(stored[0]["request"])["messages"] if stored else []

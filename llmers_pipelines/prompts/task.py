@@ -39,7 +39,8 @@ class PromptTask(Component):
     """One question, asked of a language model once per entity.
 
     ``context`` is what is equal for all rows of a run: ``domain`` (a name or words of its own, see
-    ``domains``), ``fields`` (column -> kind, as the data set declares them).
+    ``domains``), ``fields`` (column -> kind, as the data set declares them), ``images`` (reads the
+    cells of image columns, see ``pictures``; None where nobody looks at images).
     """
 
     produces: ClassVar[str] = ""  # asset prefix: item_summaries, user_profiles, ...
@@ -66,6 +67,13 @@ class PromptTask(Component):
 
     def unaskable(self, row: Row, context: Context = None) -> str:
         """Return why nothing can be asked about this row, or ""."""
+        return ""
+
+    def unusable(self, row: Row, context: Context = None) -> str:
+        """Return why this row's data are at fault, or ""; ``unaskable`` says so as well.
+
+        Such a row is quarantined; other rows that cannot be asked have no answer.
+        """
         return ""
 
     def render(self, row: Row, context: Context = None) -> list[Message]:

@@ -18,7 +18,7 @@ PACKAGE = Path(llmers_pipelines.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_GROUND = {"node", "walk", "plan", "config", "prices", "safety"}
+_GROUND = {"node", "walk", "plan", "config", "prices", "safety", "images"}
 _TEXTS = _GROUND | {"data", "prompts", "store"}
 _MODELS = _GROUND | {"data", "models"}
 _ENHANCE = _MODELS | {"enhance"}
@@ -28,7 +28,8 @@ _LIBRARY = _EVALUATE | _TEXTS | {"registry", "llm", "encode", "derive", "teach"}
 _METHODS = {"recipe", "recipes", "api"}
 MAY_IMPORT = {
     "naming": set(), "node": {"naming"}, "walk": {"node"}, "plan": {"naming", "node", "walk"},
-    "prices": set(), "safety": set(), "config": {"prices", "safety"},
+    "prices": set(), "safety": set(), "images": set(),
+    "config": {"prices", "safety", "images"},
     "data": _GROUND, "store": _GROUND,
     "prompts": _GROUND | {"data"}, "llm": _TEXTS, "encode": _TEXTS, "derive": _TEXTS,
     "models": _MODELS, "enhance": _ENHANCE, "train": _TRAIN, "evaluate": _EVALUATE,
@@ -46,6 +47,7 @@ OWNERS = {
     "transformers": ("encode/transformer_net.py", "llm/hf"),
     "vllm": ("llm/", "encode/"),
     "ray": ("executors/ray",),
+    "PIL": ("llm/pictures.py",),
 }
 # Where modules may import torch when they are loaded themselves.
 TORCH = re.compile(r".*_net\.py|llm/hf_.*\.py|train/(loop|\w+_loader)\.py")

@@ -16,6 +16,7 @@ from ...plan import Derive, Generate
 from ..checks import safety_checks
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
+from ..pictures import fetch_pictures, looks, pictures_version, reader_of
 from .derive import preview
 from .embed import _is_items, _is_splits
 from .generate_checks import answer_checks, answer_columns, titles_of
@@ -30,6 +31,8 @@ def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
 
         engine = engine_info(ctx.settings).identity  # weights and tokenizer, not the folder's name
     found = {"engine": engine, "columns": str(sorted(ctx.field_kinds.items()))}
+    if looks(node.task) and engine not in ("template", "recorded"):
+        found["images"] = pictures_version(node, ctx)
     if recorded is not None:
         from ...data.sources import file_hash
 
@@ -74,6 +77,8 @@ def prepare(node: Generate, ctx: StepContext) -> Question:
         raise StepError(f"{node.name}: {error}") from error
     store = ResponseStore(ctx.settings.data / "responses")
     context = prompt_context(ctx)
+    if looks(node.task) and "prompts" in engine.info.capabilities:
+        fetch_pictures(node, rows, context)
     return Question(rows, engine, store, sampling_of(ctx), context, log, flags, note)
 
 
@@ -190,16 +195,21 @@ def pending_asks(node: Generate, ctx: StepContext) -> list[Any] | None:
 def rendered_prompt(node: Generate, row_id: str, ctx: StepContext) -> list[dict[str, Any]]:
     """Return the messages that are rendered for one row now."""
     row = next((r for r in entity_rows(node, ctx) if str(r[node.task.id_column]) == row_id), None)
-    return [dict(m) for m in node.task.render(row, prompt_context(ctx))] if row else []
+    from ...llm.pictures import plain_message
+
+    if row is None:
+        return []
+    return [plain_message(m) for m in node.task.render(row, prompt_context(ctx))]
 
 
 def prompt_context(ctx: StepContext) -> dict[str, Any]:
-    """Return what is equal for all rows: the domain's words and the declared columns."""
+    """Return what is equal for all rows: the domain's words, the declared columns, the pictures."""
     rating = ctx.description.interactions.rating
     return {
         "domain": ctx.description.domain or "generic",
         "fields": ctx.field_kinds,
         "rating_max": rating[1] if rating else None,
+        "images": reader_of(ctx),
     }
 
 

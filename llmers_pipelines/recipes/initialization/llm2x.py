@@ -1,7 +1,8 @@
 """LLM2X (Harte et al., RecSys'23): a conventional model whose item table starts from text vectors.
 
 The LLM adds: one vector per item, from its plain text or (``source="summary"``) from an LLM's
-summary of it, reduced by PCA to the backbone's width.
+summary of it (``"pictures"``: of a model that sees its pictures), reduced by PCA to the backbone's
+width.
 Served online: the backbone alone; nothing remains but its item table.
 Deviations: the table is rescaled to the spread of the backbone's own initialization instead of
 dividing rows by their L1 norm; base and enhanced have the same width.
@@ -19,6 +20,7 @@ from llmers_pipelines.api import (
     ItemKnowledge,
     ItemSummary,
     ItemText,
+    PicturedItemSummary,
     SASRec,
     Train,
     items,
@@ -31,7 +33,9 @@ from llmers_pipelines.api import (
     name="LLM2X", task="sequential", family="initialization", paper="doi:10.1145/3604915.3610647"
 )
 def llm2x(backbone=SASRec(), source="text", scale="match", protocol="sequential"):
-    task = {"text": None, "summary": ItemSummary(), "knowledge": ItemKnowledge()}[source]
+    tasks = {"summary": ItemSummary(), "pictures": PicturedItemSummary(),
+             "knowledge": ItemKnowledge()}  # fmt: skip
+    task = {"text": None, **tasks}[source]
     if task is None:
         vectors = Embed(ItemText(), over=items)
     else:

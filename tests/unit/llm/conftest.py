@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tiny_lm import make_tiny_lm
+from tiny_vlm import make_tiny_vlm
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,15 @@ def api_key(monkeypatch: pytest.MonkeyPatch) -> None:
     from endpoint_kit import KEY
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a vision-language model with its processor."""
+    return make_tiny_vlm(tmp_path_factory.mktemp("tiny_vlm"))
+
+
+@pytest.fixture(scope="session")
+def wide_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same with attention heads of 32."""
+    return make_tiny_vlm(tmp_path_factory.mktemp("wide_vlm"), hidden=128)

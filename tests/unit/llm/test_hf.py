@@ -200,11 +200,13 @@ def test_a_full_device_halves_the_batch(
 
     real, sizes = hf_decode.decode, []
 
-    def small(model: Any, tokenizer: Any, grammars: Any, batch: list[Any]) -> list[Any]:
+    def small(
+        model: Any, tokenizer: Any, grammars: Any, batch: list[Any], vision: Any
+    ) -> list[Any]:
         sizes.append(len(batch))
         if len(batch) > 1 or batch[0].request.row_id == "2":
             raise torch.cuda.OutOfMemoryError("full")
-        return real(model, tokenizer, grammars, batch)
+        return real(model, tokenizer, grammars, batch, vision)
 
     monkeypatch.setattr(hf_decode, "decode", small)
     results = by_id(engine.generate([ask(n, "a", max_tokens=2) for n in range(4)]))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from llmers_pipelines.llm.choosing import choice_json
 from llmers_pipelines.llm.keys import description_sha, request_json, row_sha256
-from llmers_pipelines.llm.protocol import EngineInfo, GenRequest
+from llmers_pipelines.llm.protocol import ChoiceRequest, EngineInfo, GenRequest
+from llmers_pipelines.store.responses import response_key
 
 MODEL = EngineInfo("hf", "m", weights_sha256="w", capabilities=frozenset({"prompts"}))
 BY_ROW = EngineInfo("recorded", "file", weights_sha256="w")
@@ -65,16 +66,26 @@ def test_labels_tell_what_kind_of_answer_it_is() -> None:
     )
 
 
-def test_images_enter_by_their_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(b"one")
+def test_keys_of_texts_are_those_under_which_answers_were_stored() -> None:
+    messages = ({"role": "system", "content": "s"}, {"role": "user", "content": "Ärger?"})
+    ask = GenRequest("1", messages, schema={"type": "object"}, max_tokens=9, seed=3)
+    sees = dataclasses.replace(MODEL, image_processor="p")
+    for info in (MODEL, sees):  # how a model reads images is no part of a text's key
+        assert response_key(info.identity, request_json(ask, info)) == (
+            "88e72a6f6faa6cf33fd45703436657d2f336f12116dffc12bf1d989babf9eb7d"
+        )
+    scores = choice_json(ChoiceRequest("1", messages, ("a", "b")))
+    assert hashlib.sha256(scores.encode()).hexdigest() == (
+        "dd85c9963bbc49f737b336582027763906b02d215c7c2d82398feeaa69967322"
+    )
 
+
+def test_images_enter_by_their_bytes() -> None:
     def with_image(image: object) -> str:
         parts = [{"type": "text", "text": "see"}, {"type": "image", "image": image}]
         return request_json(GenRequest("1", ({"role": "user", "content": parts},)), MODEL)
 
-    assert with_image(str(path)) == with_image(b"one") == with_image(path)
-    assert hashlib.sha256(b"one").hexdigest() in with_image(path)
+    assert hashlib.sha256(b"one").hexdigest() in with_image(b"one")
     assert with_image(b"two") != with_image(b"one")
 
 
