@@ -106,8 +106,9 @@ def survey(
     foreign: dict[str, dict[str, str]] = {other.identity: {} for other in others}
     for row_id in askable:
         request = render(task, row_id, given[row_id], sampling, context)
-        content = request_json(request, engine.info)
-        key = row_key[row_id] = response_key(engine.info.identity, content)
+        ask = keyed(given[row_id], request, engine.info)
+        content, key = ask.content, ask.key
+        row_key[row_id] = key
         first.setdefault(key, Missing(row_id, key, characters(request)))
         for other in others:
             asked = content if other.reads_prompts else request_json(request, _BY_ROW)
