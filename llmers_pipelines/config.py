@@ -201,7 +201,7 @@ _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True,
           "0": False, "false": False, "no": False, "off": False}  # fmt: skip
 PAIR_ARMS = ("random_pairs", "popular_pairs")  # of methods that augment interactions
-_CONTROLS = ("permuted", "gaussian", "shuffled", "template", *PAIR_ARMS)
+CONTROLS = ("permuted", "gaussian", "shuffled", "template", *PAIR_ARMS)
 
 
 def _unknown(where: str, name: str, known: list[str]) -> ConfigError:
@@ -351,8 +351,8 @@ def load_settings(**flags: Any) -> Settings:
             f"llm.engine = {settings.engine!r}; expected one of {', '.join(_ENGINES)}"
         )
     for control in settings.controls:
-        if control not in _CONTROLS:
-            raise _unknown("evaluation.controls", control, list(_CONTROLS))
+        if control not in CONTROLS:
+            raise _unknown("evaluation.controls", control, list(CONTROLS))
     if settings.engine in ("hf", "vllm") and not settings.model:
         raise ConfigError(
             f'llm.engine = "{settings.engine}" needs llm.model: a local folder in Hugging Face '

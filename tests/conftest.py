@@ -23,6 +23,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record-proofs", default="", help="write the record of proofs to this file")
 
 
+# What the default suite leaves out, and the command that runs it.
+_APART = {
+    "data": "needs the public data sets: make test-data",
+    "slow": "takes minutes: make test-slow",
+    "gpu": "needs a CUDA device: pytest -m gpu",
+    "browser": "needs a headless browser",
+    "dvc": "needs DVC in its own environment: make test-dvc",
+    "vllm": "needs vLLM in its own environment: make test-vllm",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what belongs to another command, with the reason; ``-m`` chooses otherwise."""
+    if config.getoption("markexpr"):
+        return
+    for item in items:
+        for name, why in _APART.items():
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=why))
+
+
 @pytest.fixture(scope="session")
 def data_root(request: pytest.FixtureRequest) -> Path:
     """The folder of public data sets; a test that needs it fails or is skipped with the reason."""

@@ -105,7 +105,11 @@ def add(
         sys.exit(1)
     for path in [made["file"], *made.get("dvc", [])]:
         note(f"written: {path}")
-    note(f"next: llmers run all --dataset {name}")
+    if name in description_files(settings.home):
+        note(f"next: llmers run all --dataset {name}")
+    else:
+        note(f"next: data sets are looked up in {Path(settings.home) / 'data' / 'datasets'}; put "
+             f"{name}.toml there, then: llmers run all --dataset {name}")
 
 
 def _pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:

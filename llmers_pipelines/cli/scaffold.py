@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .common import note
+from .common import note, open_settings, settings_options
 
 _RECIPE = '''"""{title}: what is published, in one line.
 
@@ -99,16 +99,21 @@ def recipe(name: str, family: str, into: Path) -> None:
          f"pytest tests/contract/test_{slug}.py; llmers run {slug}")  # fmt: skip
 
 
-@new.command(epilog="Example: llmers new dataset shop --into data/datasets")
+@new.command(epilog="Example: llmers new dataset shop")
 @click.argument("name")
-@click.option("--into", type=click.Path(path_type=Path), default=Path("data/datasets"))
-def dataset(name: str, into: Path) -> None:
+@click.option("--into", type=click.Path(path_type=Path), help="Default: HOME/data/datasets.")
+@settings_options
+def dataset(name: str, into: Path | None, **flags) -> None:
     """Write an annotated data set description to fill in."""
-    from ..data.registry import dataset_template
+    from ..data.registry import dataset_template, description_files
 
-    path = into / f"{name}.toml"
-    if path.exists():
-        raise click.ClickException(f"{path} exists already")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+        raise click.ClickException(f"{name!r} is no name; use letters, digits, - and _")
+    settings = open_settings(**flags)
+    path = (into or Path(settings.home) / "data" / "datasets") / f"{name}.toml"
+    taken = description_files(settings.home).get(name)
+    if taken or path.exists():
+        raise click.ClickException(f"{taken or path} exists already; choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(dataset_template(name))
     click.echo(path)

@@ -107,8 +107,9 @@ def _show(document: dict) -> None:
 
 
 @store.command()
+@json_option
 @settings_options
-def compact(**flags) -> None:
+def compact(as_json: bool, **flags) -> None:
     """Merge small segments; readers and writers may go on meanwhile."""
     from ..store.responses import ResponseStore
     from ..store.vectors import VectorStore
@@ -116,6 +117,8 @@ def compact(**flags) -> None:
     settings = open_settings(**flags)
     merged = ResponseStore(settings.data / "responses").compact()
     vectors = sum(s.compact() for _, s in VectorStore(settings.data / "vectors").spaces())
+    if as_json:
+        return emit({"answers": merged, "vectors": vectors})
     click.echo(f"merged {merged} segments of answers and {vectors} of vectors")
 
 
@@ -236,8 +239,9 @@ def pin() -> None:
 @pin.command()
 @click.argument("asset")
 @dataset_option
+@json_option
 @settings_options
-def move(asset: str, dataset: str | None, **flags) -> None:
+def move(asset: str, dataset: str | None, as_json: bool, **flags) -> None:
     """Move the pin ASSET (features/pin__...) to the current version of what it pins."""
     from ..orchestrate.build import build_plan
     from ..orchestrate.context import StepContext
@@ -249,4 +253,6 @@ def move(asset: str, dataset: str | None, **flags) -> None:
     if not isinstance(node, Pin):
         raise click.ClickException(f"{asset} is not a pin")
     done = materialize(node, StepContext(settings, dataset or settings.dataset), force=True)
+    if as_json:
+        return emit({"asset": asset, "data_version": done.manifest.data_version})
     note(f"{asset} now stands at {done.manifest.data_version}")

@@ -100,7 +100,7 @@ def _plain(text: str) -> str:
 
 def recorded_flags(
     recorded: Recorded | Source | RankingSpec,
-    data: TrainingData,
+    data: TrainingData | None,
     *,
     accept_contaminated: bool = False,
 ) -> tuple[str, ...]:
@@ -108,15 +108,17 @@ def recorded_flags(
 
     ``labels_seen``, ``valid_seen`` and, only with ``accept_contaminated``, ``contaminated``.
     Raises ``LeakageError`` when what the author saw is unknown or reaches past the training rows.
+    ``data`` is None for answers about items: they serve every split, so only ``none`` fits.
     """
     name = recorded.key if isinstance(recorded, Recorded) else recorded.name
     cutoff = recorded.data_cutoff
     if cutoff == NO_CUTOFF:
         return (LABELS_SEEN,) if recorded.labels_seen else ()
-    options = data.info.get("options", {})
-    here = {data.info.get("split"), options.get("column") if isinstance(options, dict) else None}
+    info = data.info if data is not None else {}
+    options = info.get("options", {})
+    here = {info.get("split"), options.get("column") if isinstance(options, dict) else None}
     flags = [LABELS_SEEN] if recorded.labels_seen else []
-    if cutoff in here:
+    if data is not None and cutoff in here:
         if data.info.get("valid_from_train") and (data.split == VALID).any():
             flags.append(VALID_SEEN)
         return tuple(flags)
@@ -127,7 +129,10 @@ def recorded_flags(
         WHOLE_LOG: "their prompts saw the whole log, test rows included",
     }.get(cutoff, f"their prompts saw the training rows of {cutoff!r}")
     mend = "" if cutoff in (UNKNOWN_CUTOFF, WHOLE_LOG) else f"use the split {cutoff!r}, "
+    place = f"the split {info.get('split')!r}"
+    if data is None:
+        place, mend = "every split, as answers about items must", ""
     raise LeakageError(
-        f"recorded answers {name!r} do not fit the split {data.info.get('split')!r}: {saw}; "
+        f"recorded answers {name!r} do not fit {place}: {saw}; "
         f"{mend}generate answers from this split, or mark the run as contaminated"
     )

@@ -29,13 +29,15 @@ def description_files(
     """Return name -> toml file of every data set.
 
     Looked up in the package, the project's and ``home``'s ``data/datasets/*.toml`` and
-    ``data/<name>/<name>.toml``, and the folders ``extra``. Two files of one name raise.
+    ``data/<name>/<name>.toml``, and the folders ``extra``. Where ``home`` and the
+    project describe the same name, ``home`` counts; any other two files of one name raise.
     """
     files = sorted(_PACKAGED.glob("*.toml"))
-    roots = dict.fromkeys(Path(r).resolve() for r in (PROJECT, home) if r is not None)
-    for root in roots:
-        files += sorted((root / "data" / "datasets").glob("*.toml"))
-        files += [f for f in sorted((root / "data").glob("*/*.toml")) if f.stem == f.parent.name]
+    roots = list(dict.fromkeys(Path(r).resolve() for r in (home, PROJECT) if r is not None))
+    own = [_in_root(root) for root in roots]
+    # A home may be another copy of the project: what it describes itself counts.
+    told = {file.stem for file in own[0]}
+    files += [*own[0], *(f for more in own[1:] for f in more if f.stem not in told)]
     for folder in extra:
         files += sorted(Path(folder).glob("*.toml"))
     found: dict[str, Path] = {}
@@ -46,6 +48,11 @@ def description_files(
                 f"{other} and {file} both describe a data set {file.stem!r}; rename one of them"
             )
     return found
+
+
+def _in_root(root: Path) -> list[Path]:
+    named = [f for f in sorted((root / "data").glob("*/*.toml")) if f.stem == f.parent.name]
+    return [*sorted((root / "data" / "datasets").glob("*.toml")), *named]
 
 
 def find_dataset(

@@ -38,9 +38,9 @@ class Comparison:
 
     def table(self) -> pa.Table:
         """Return the rows as an Arrow table; absent values are null."""
-        return pa.table({
-            c: pa.array([r[c] for r in self.rows], _arrow_type(c)) for c in self.rows[0]
-        })
+        return pa.table(
+            {c: pa.array([r[c] for r in self.rows], _arrow_type(c)) for c in self.rows[0]}
+        )
 
     def to_json(self) -> str:
         """Return the run's JSON, the one source of all tables in documents."""
@@ -65,6 +65,7 @@ def compare(
     metrics: Sequence[str] | None = None,
     primary: str | None = None,
     marks: Sequence[str] = (),
+    required: Sequence[str] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
@@ -74,7 +75,8 @@ def compare(
     without randomness. Arms that are neither base, enhanced nor ``references`` (reference baselines
     such as ItemKNN) count as controls in the same slot. Seeds are averaged per user before the
     tests over users. p: paired t-test, exact McNemar for one-seed hits, bootstrap for CTR.
-    Default metrics: those of ``ranking.default_metrics`` or of ``ctr``.
+    ``required``: controls without which no lift is claimed. Default metrics: those of
+    ``ranking.default_metrics`` or of ``ctr``.
 
     Corrected p: the primary metric (NDCG@10 or AUC) over all rows is declared before running and
     tested alone; all other rows form one family under Holm's correction. A row's ``claim`` follows
@@ -97,7 +99,7 @@ def compare(
     facts = describe(slices, aligned.rows)
     cards = [card(aligned, s.rows(aligned.rows), metrics, resamples=resamples, seed=seed)
              for s in slices]  # fmt: skip
-    arms = _Arms(base, enhanced, tuple(controls), tuple(references), tuple(marks))
+    arms = _Arms(base, enhanced, tuple(controls), tuple(references), tuple(marks), tuple(required))
     made = [
         _row(c, fact, metric, arms)
         for metric in metrics
@@ -127,6 +129,7 @@ class _Arms:
     controls: tuple[str, ...]
     references: tuple[str, ...]
     marks: tuple[str, ...]
+    required: tuple[str, ...] = ()
 
 
 def _row(c: Card, fact: dict[str, object], metric: str, arms: _Arms) -> tuple[dict, Any]:
@@ -165,7 +168,7 @@ def _row(c: Card, fact: dict[str, object], metric: str, arms: _Arms) -> tuple[di
         if gain is None:
             return Verdict("not shown", ("the slice is empty or the metric is not defined on it",))
         return lift_claim(
-            gain, spread, corrected_p=p, marks=arms.marks,
+            gain, spread, corrected_p=p, marks=arms.marks, required=arms.required,
             references={n: g for n, g in references.items() if g},
             controls={n: g for n, g in controls.items() if g},
         )  # fmt: skip

@@ -16,6 +16,7 @@ from .significance import Gain
 
 REFUSED_MARKS = {
     "contaminated": "its inputs may contain held-out interactions",
+    "valid_seen": "its inputs have seen the validation rows on which the gate decides",
     "labels_seen": "its inputs have seen the labels it is evaluated on",
 }
 NO_CHAMPION = "there is no champion yet"

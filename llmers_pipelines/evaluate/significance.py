@@ -183,6 +183,7 @@ def lift_claim(
     references: Mapping[str, Gain],
     controls: Mapping[str, Gain],
     marks: Sequence[str] = (),
+    required: Sequence[str] = (),
     corrected_p: float | None = None,
 ) -> Verdict:
     """Return whether ``gain`` (enhanced over base) may be called a lift, with every reason why not.
@@ -191,9 +192,10 @@ def lift_claim(
     ``references``: base over each, at least one); the interval over users excludes zero; at least
     three seeds, and their t-interval excludes zero, and the mean gain is at least two standard
     deviations over seeds; the interval of enhanced over each of ``controls`` (at least one)
-    excludes zero; no mark such as ``contaminated`` or ``labels_seen``; ``corrected_p``, where
-    given, is below 0.05. With one seed the verdict is ``exploratory`` unless users, baseline or
-    controls already speak against it. Models without randomness (``seeds.exact``) need no seeds.
+    excludes zero, and none of the ``required`` ones is missing; no mark such as ``contaminated`` or
+    ``labels_seen``; ``corrected_p``, where given, is below 0.05. With one seed the verdict is
+    ``exploratory`` unless users, baseline or controls already speak against it. Models without
+    randomness (``seeds.exact``) need no seeds.
     """
     sign = -1 if gain.lower_is_better else 1
     against = [f"the results are marked {mark!r}" for mark in marks]
@@ -210,6 +212,7 @@ def lift_claim(
         against.append(f"the corrected p is {corrected_p:.3g}")
     if not controls:
         against.append("no control in the same slot was evaluated")
+    against += [f"the control {n} was not run" for n in required if n not in controls]
     against += [f"not above the control {n}: {g}" for n, g in controls.items() if not g.better]
     if seeds.low is None or seeds.high is None or seeds.sd is None or seeds.mean is None:
         if against:

@@ -33,7 +33,7 @@ def collect(
     base, enhanced, difference, relative, low, high, p, p_corrected, claim, one set of columns per
     control and reference.
     """
-    from ..evaluate.significance import holm
+    from ..evaluate.significance import LEVEL, holm
 
     out: list[dict[str, Any]] = []
     store = ManifestStore(settings.data)
@@ -56,6 +56,9 @@ def collect(
         family = [r for r in heads if r["task"] == name]
         for row, p in zip(family, holm([r["p"] for r in family]), strict=True):
             row["p_corrected"] = p
+            if row["verdict"] == "claimed" and (p is None or p >= LEVEL):
+                row["verdict"] = "not shown"
+                row["reasons_method"] = [f"the p corrected over {len(family)} methods is {p:.3g}"]
     return out
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from ..config import PAIR_ARMS
+from ..config import CONTROLS, PAIR_ARMS
 from ..models.seams import check_seams
-from ..plan import Distill, Node, PlanError, Teach, Train, component_slug, rewrite, walk
+from ..plan import Distill, Generate, Node, PlanError, Teach, Train, component_slug, rewrite, walk
 
 
 def named_teachers(train: Train, owner: str, label_of: Callable[[Train], str]) -> Train:
@@ -56,3 +56,9 @@ def controls_of(train: Train, configured: Sequence[str]) -> tuple[str, ...]:
     if not any(n.prefix == "augmented_interactions" for n in train.inputs):
         without.update(PAIR_ARMS)
     return tuple(c for c in configured if c not in without)
+
+
+def required_controls(train: Train) -> tuple[str, ...]:
+    """Return the controls that fit the inputs of a model: without all of them none is claimed."""
+    asked = any(isinstance(n, Generate) and n.engine != "template" for n in walk([train]))
+    return controls_of(train, CONTROLS) + (("template",) if asked and train.parts else ())

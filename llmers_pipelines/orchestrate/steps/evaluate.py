@@ -14,6 +14,7 @@ from ...plan import Evaluate, Teach, Train
 from ...store.manifests import CheckOutcome
 from ..cells import MAIN, Cell, run_cell
 from ..context import Outcome, StepContext
+from ..teachers import required_controls
 
 BASE, ENHANCED = "base", "enhanced"
 
@@ -37,6 +38,7 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
         references=[] if alone else [_name(r) for r in node.references],
         slices=standard_slices(data),
         marks=list(flags),
+        required=() if alone else required_controls(node.model),
     )
     records = {f"{arm}/{seed}": cell.record for (arm, seed), cell in cells.items()}
     title = f"{node.model.slug} on {ctx.dataset}"

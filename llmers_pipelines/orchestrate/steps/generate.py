@@ -320,13 +320,12 @@ def _engine(
     note = ""
     if recorded is not None:
         spec = ctx.description.recorded_for(snake(type(node.task).__name__))
-        if log is not None or spec.labels_seen:
-            try:
-                flags = recorded_flags(spec, log, accept_contaminated=settings.accept_contaminated)
-            except LeakageError as error:
-                if settings.engine == "recorded":
-                    raise StepError(f"{node.name}: {error}") from error
-                kind, recorded, note = "template", None, f"template instead: {error}"
+        try:
+            flags = recorded_flags(spec, log, accept_contaminated=settings.accept_contaminated)
+        except LeakageError as error:
+            if settings.engine == "recorded":
+                raise StepError(f"{node.name}: {error}") from error
+            kind, recorded, note = "template", None, f"template instead: {error}"
     if kind == "template":
         settings = dataclasses.replace(settings, engine="template")
     scope = "/".join([ctx.dataset, node.slug, log.info.get("split", "") if log else ""])

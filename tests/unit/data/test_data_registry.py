@@ -256,3 +256,12 @@ def test_show_counts_by_hand(make):
         "gini": 0.166667,
     }  # fmt: skip
     assert facts["text_coverage"] == {"title": 1.0}
+
+
+def test_a_home_that_is_another_copy_of_the_project_speaks_for_itself(tmp_path):
+    source = find_dataset("sample").file
+    (tmp_path / "data" / "sample").mkdir(parents=True)
+    own = tmp_path / "data" / "sample" / "sample.toml"
+    own.write_text(source.read_text())
+    assert find_dataset("sample", tmp_path).file == own
+    assert find_dataset("sample").file == source

@@ -91,3 +91,12 @@ def test_recorded_answers_that_do_not_fit_are_refused_or_marked(data, cutoff, wo
     assert words in str(fault.value) and "user_preference.v2" in str(fault.value)
     flags = recorded_flags(recorded(cutoff, True), data, accept_contaminated=True)
     assert flags == ("labels_seen", "contaminated")
+
+
+@pytest.mark.parametrize("cutoff", ["unknown", "all", "ctr"])
+def test_answers_about_items_serve_every_split_and_may_have_seen_none(cutoff):
+    assert recorded_flags(recorded("none"), None) == ()
+    with pytest.raises(LeakageError, match="every split, as answers about items must"):
+        recorded_flags(recorded(cutoff), None)
+    marked = recorded_flags(recorded(cutoff, True), None, accept_contaminated=True)
+    assert marked == ("labels_seen", "contaminated")

@@ -103,6 +103,13 @@ def claim(gain=GOOD, seeds=SEEDS, references=REFERENCES, controls=CONTROLS, **mo
     return lift_claim(gain, seeds, references=references, controls=controls, **more)
 
 
+def test_a_control_that_fits_and_was_not_run_forbids_the_claim():
+    assert claim(required=["permuted"]).status == "claimed"
+    verdict = claim(required=["permuted", "gaussian"])
+    assert verdict.status == "not shown"
+    assert verdict.reasons == ("the control gaussian was not run",)
+
+
 def test_a_lift_is_claimed_when_everything_holds():
     verdict = claim()
     assert verdict.status == "claimed" and str(verdict) == "claimed"

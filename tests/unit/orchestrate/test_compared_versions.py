@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 from llmers_pipelines.config import Method, Settings
 from llmers_pipelines.orchestrate.build import build_plan
-from llmers_pipelines.orchestrate.compare import evaluation_of
+from llmers_pipelines.orchestrate.compare import collect, evaluation_of
 from llmers_pipelines.store.manifests import Manifest, ManifestStore
 
 
@@ -30,3 +35,22 @@ def test_an_evaluation_with_other_seeds_does_not_stand_for_it(tmp_path: Path) ->
     assert found(one) == "version1"
     assert found(dataclasses.replace(three, seeds=5)) == "version1", "any is better than none"
     assert evaluation_of(store, "other", three) is None
+
+
+def test_a_claim_holds_only_with_the_p_corrected_over_the_methods(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    store = ManifestStore(settings.data)
+    for number, p in enumerate((0.03, 0.04, 0.0001)):
+        folder = store.warehouse / f"e{number}"
+        folder.mkdir(parents=True)
+        row = {"task": "sequential", "method": f"m{number}", "slice": "all", "p": p}
+        row |= {"metric": "ndcg@10"}
+        pq.write_table(pa.Table.from_pylist([row]), folder / "rows.parquet")
+        summary = {"base": "b", "verdict": "claimed", "reasons": [], "primary": "ndcg@10"}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        name = f"evaluations/m{number}"
+        store.write(Manifest(name, "shop", "c", f"v{number}", "d", f"e{number}"))
+    rows = collect(settings, "shop", None)
+    assert [r["p_corrected"] for r in rows] == pytest.approx([0.06, 0.06, 0.0003])
+    assert [r["verdict"] for r in rows] == ["not shown", "not shown", "claimed"]
+    assert rows[0]["reasons_method"] == ["the p corrected over 3 methods is 0.06"]
