@@ -210,7 +210,8 @@ def _lifts(
         verdict, reasons = verdicts[method.slug]
         out.append({
             "recipe": method.recipe.slug, "method": method.slug, "dataset": experiment.dataset,
-            "task": method.task, "verdict": verdict, "reasons": reasons, "metrics": manifest.info["metrics"],
+            "task": method.task, "verdict": verdict, "reasons": reasons,
+            "metrics": manifest.info["metrics"],
             "seeds": experiment.seeds, "data_version": manifest.data_version,
             "digest": recipe_digest(method.recipe.slug),
         })  # fmt: skip
