@@ -61,7 +61,7 @@ class PCA(Derivation):
         )  # fmt: skip
         out = project(table, kept.arrays["components"].T, kept.arrays["mean"])
         info = {k: v for k, v in kept.info.items() if k != "anchor_ids"}
-        return out, {**info, "reused": kept.reused}
+        return out, {**info, "reused": kept.reused, "components": kept.arrays["components"]}
 
 
 def warm(table: VectorTable, log: TrainingData) -> np.ndarray:

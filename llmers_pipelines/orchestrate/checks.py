@@ -71,6 +71,7 @@ _TRAIN = (
         True,
         "Frozen tables have the same checksum after training (invariant 8).",
     ),
+    CheckKind("padding", True, "Row 0 of trained embedding tables is still zero (invariant 2)."),
 )
 _TEACH = (
     CheckKind(

@@ -315,3 +315,8 @@ def test_new_items_keep_the_places_of_reducers_and_encoders(own: Shop) -> None:
     assert after.ids[: len(before.ids)] == before.ids and "b99" in after.ids
     assert (after.vectors[: len(before.ids)] == before.vectors).all()
     assert own.manifest(VECTORS).counts["encoded"] == 1
+    told = {c.name: c.details for c in own.manifest(node.name).checks}["reducer_hygiene"]
+    assert told["rows kept in place"] == len(before.ids) and told["worst relative move"] == 0
+    assert told["wrong signs"] == 0 and told["axes"] == before.dim
+    told = {c.name: c.details for c in own.manifest(VECTORS).checks}["geometry"]
+    assert 0 <= told["purity_by_chance"] <= told["category_purity"] <= 1

@@ -26,12 +26,13 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
     counts = {k: v for k, v in info.items() if isinstance(v, (int, float, str, bool))}
     made_from = columns_read(node.sources, ctx)
     if isinstance(artifact, VectorTable):
+        moved = _moved(node, artifact, loaded, info, ctx)
         return Outcome(
             artifact.save,
             artifact.content_hash(),
             rows=len(artifact.ids),
             counts={"width": artifact.dim, **counts},
-            checks=_vector_checks(artifact, loaded, info),
+            checks=_vector_checks(artifact, loaded, info, moved),
             columns=((f"{artifact.entity}_id", "string", "entity"),
                      ("vector", f"float32[{artifact.dim}]", ""),
                      ("mask", "bool", "False where the row is a fallback")),
@@ -94,10 +95,37 @@ def preview(table: pa.Table, n: int = 5) -> str:
     return "\n".join(lines)
 
 
+def _moved(
+    node: Derive, table: VectorTable, loaded: list[Any], info: dict[str, Any], ctx: StepContext
+) -> Any:
+    """Return the check that a kept fit left rows of equal source vectors where they were."""
+    from ...encode.invariants import unchanged_rows
+
+    have = ctx.manifests.current(ctx.dataset, node.name)
+    if not info.get("reused") or have is None or have.code_version != node.code_version:
+        return None
+    at, source = next((n, a) for n, a in enumerate(loaded) if isinstance(a, VectorTable))
+    name = node.sources[at].name
+    version = have.inputs.get(name, "").split(" ")[0]
+    before = ctx.manifests.version(ctx.dataset, name, version)
+    folders = [ctx.manifests.path(m) for m in (have, before) if m is not None]
+    if len(folders) < 2 or not all((f / "vectors.npy").is_file() for f in folders):
+        return None
+    made, read = (VectorTable.load(f) for f in folders)
+    if read.dim != source.dim:
+        return None
+    rows = {entity: n for n, entity in enumerate(read.ids)}
+    changed = {
+        entity for n, entity in enumerate(source.ids)
+        if entity not in rows or not np.array_equal(source.vectors[n], read.vectors[rows[entity]])
+    }  # fmt: skip
+    return unchanged_rows(made, table, changed)
+
+
 def _vector_checks(
-    table: VectorTable, loaded: list[Any], info: dict[str, Any]
+    table: VectorTable, loaded: list[Any], info: dict[str, Any], moved: Any = None
 ) -> tuple[CheckOutcome, ...]:
-    from ...encode.invariants import reducer_hygiene
+    from ...encode.invariants import reducer_hygiene, sign_convention
 
     source = next(a for a in loaded if isinstance(a, VectorTable))
     covers = source.entity != table.entity or (
@@ -113,6 +141,14 @@ def _vector_checks(
         check = reducer_hygiene(info)
         passed = passed and check.passed
         details |= check.details
+    if "components" in info:
+        signs = sign_convention(info["components"])
+        passed = passed and signs.passed
+        details |= {"axes": signs.details["axes"], "wrong signs": len(signs.details["wrong"])}
+    if moved is not None:
+        passed = passed and moved.passed
+        details |= {"rows kept in place": moved.details.get("compared", 0),
+                    "worst relative move": moved.details.get("worst_relative_move", 0.0)}
     return (CheckOutcome("reducer_hygiene", passed, True, details),)
 
 

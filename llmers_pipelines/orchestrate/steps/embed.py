@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from ...data.text import Texts
 from ...data.training import IdMap
 from ...data.vectors import VectorTable
-from ...plan import Embed, Node, Table
+from ...plan import Embed, Node, Table, walk
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext
 from ..lineage import columns_read
@@ -82,7 +82,9 @@ def run(node: Embed, ctx: StepContext) -> Outcome:
             ctx.log(f"{node.name}: {n} of {total} texts encoded")
 
     table, counts = embed_texts(texts, encoder, store, progress)
-    checks = _checks(table, texts, encoder, counts, _before(node, ctx, encoder))
+    before = _before(node, ctx, encoder)
+    kinds = _categories(node, ctx) if table.entity == "item" else None
+    checks = _checks(table, texts, encoder, counts, before, kinds)
     entity = table.entity
 
     def save(folder: Path) -> None:
@@ -113,7 +115,7 @@ def _preview(texts: Texts, n: int = 3) -> str:
 
 def _checks(
     table: VectorTable, texts: Texts, encoder: Any, counts: Any,
-    before: tuple[VectorTable, dict[str, str]] | None,
+    before: tuple[VectorTable, dict[str, str]] | None, categories: dict[str, list[str]] | None,
 ) -> tuple[CheckOutcome, ...]:  # fmt: skip
     from ...encode.invariants import coverage, determinism, geometry
 
@@ -124,8 +126,22 @@ def _checks(
         outcome(same, blocking=True) if same else CheckOutcome(
             "determinism", True, True, {"checked": 0, "all rows": "from the vector store"}),
         _incrementality(table, texts, counts, before),
-        outcome(geometry(table), blocking=False),
+        outcome(geometry(table, categories), blocking=False),
     )  # fmt: skip
+
+
+def _categories(node: Embed, ctx: StepContext) -> dict[str, list[str]] | None:
+    """Return item id -> values of the first category column; None where there is none."""
+    items = next((n for n in walk([node]) if _is_items(n)), None)
+    told = [name for name, kind in ctx.field_kinds.items() if kind == "category"]
+    if items is None or not told:
+        return None
+    table = ctx.load(items)
+    if told[0] not in table.column_names:
+        return None
+    values = table[told[0]].to_pylist()
+    lists = [v if isinstance(v, list) else [v] if v else [] for v in values]
+    return dict(zip(table["item_id"].to_pylist(), lists, strict=True))
 
 
 def _before(

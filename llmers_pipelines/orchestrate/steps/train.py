@@ -6,6 +6,7 @@ import hashlib
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ...plan import Train
 from ...store.manifests import CheckOutcome
@@ -29,6 +30,7 @@ def run(node: Train, ctx: StepContext) -> Outcome:
             "frozen_unchanged", bool(record["frozen_unchanged"]), True,
             {"tables": sum(1 for n in node.inputs if n != node.log)},
         ),
+        _padding(cell.folder),
     )  # fmt: skip
     return Outcome(
         save,
@@ -59,6 +61,17 @@ def _finite(folder: Path) -> bool:
 
     arrays = load_file(folder / "weights.safetensors").values()
     return all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f")
+
+
+def _padding(folder: Path) -> CheckOutcome:
+    """Row 0 of every trained embedding table is padding: zero, whatever the training did."""
+    from safetensors.numpy import load_file
+
+    arrays = load_file(folder / "weights.safetensors")
+    tables = {n: a for n, a in arrays.items() if n.endswith("table.weight") and a.ndim == 2}
+    wrong = sorted(name for name, table in tables.items() if table[0].any())
+    details: dict[str, Any] = {"tables": len(tables), "wrong": ", ".join(wrong) or "none"}
+    return CheckOutcome("padding", not wrong, True, details)
 
 
 def _curve(folder: Path) -> str:
