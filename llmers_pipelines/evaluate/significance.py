@@ -212,12 +212,13 @@ def lift_claim(
         against.append(f"the corrected p is {corrected_p:.3g}")
     if not controls:
         against.append("no control in the same slot was evaluated")
-    against += [f"the control {n} was not run" for n in required if n not in controls]
+    missing = [f"the control {n} was not run" for n in required if n not in controls]
     against += [f"not above the control {n}: {g}" for n, g in controls.items() if not g.better]
     if seeds.low is None or seeds.high is None or seeds.sd is None or seeds.mean is None:
         if against:
             return Verdict("not shown", tuple(against))
-        return Verdict("exploratory", ("one seed: the spread over seeds is unknown",))
+        return Verdict("exploratory", ("one seed: the spread over seeds is unknown", *missing))
+    against += missing
     if seeds.seeds < MIN_SEEDS and not seeds.exact:
         against.append(f"{seeds.seeds} seeds, at least {MIN_SEEDS} are needed")
     if sign * (seeds.low if sign > 0 else seeds.high) <= 0:

@@ -108,6 +108,8 @@ def test_a_control_that_fits_and_was_not_run_forbids_the_claim():
     verdict = claim(required=["permuted", "gaussian"])
     assert verdict.status == "not shown"
     assert verdict.reasons == ("the control gaussian was not run",)
+    once = claim(seeds=seed_spread([0.006]), required=["permuted", "gaussian"])
+    assert once.status == "exploratory" and once.reasons[-1] == "the control gaussian was not run"
 
 
 def test_a_lift_is_claimed_when_everything_holds():
