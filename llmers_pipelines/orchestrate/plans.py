@@ -25,7 +25,7 @@ def store_plan(
 ) -> dict[str, Any]:  # fmt: skip
     """Write a plan below ``plans/<data set>/`` and return its document."""
     created = now()
-    stamp = "".join(c for c in created[:19] if c.isdigit())
+    stamp = "".join(c for c in created[:26] if c.isdigit())  # plans of one second stay in order
     document = plain({
         "plan": f"{stamp}-{uuid.uuid4().hex[:6]}", "created": created, "dataset": dataset,
         "what": list(what), "machine": machine(), "assets": rows, "totals": total,

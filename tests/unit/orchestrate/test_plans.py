@@ -274,3 +274,9 @@ def test_totals_are_by_currency_and_name_what_is_unknown() -> None:
     assert found["unknown"]["calls"] == ["d"] and found["forks"] == ["a: f"]
     assert (found["assets"], found["work"]) == (6, 5)
     assert plain({"x": [float("inf"), one]})["x"][0] is None
+
+
+def test_plans_of_one_second_stay_in_order(tmp_path: Path) -> None:
+    where = settings(tmp_path)
+    made = [store_plan(where, "shop", ["all"], [], {})["plan"] for _ in range(20)]
+    assert made == sorted(made)
