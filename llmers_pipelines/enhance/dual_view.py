@@ -39,9 +39,10 @@ class DualView(Enhancement):
             raise PlanError("DualView needs `source`, a node of item vectors")
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
-        from .dual_view_net import DualViewHook, frozen_vectors
+        from .dual_view_net import DualViewHook
+        from .tables_net import item_vectors
 
-        vectors = frozen_vectors(inputs[self.source], data.items, self.source.name)
+        vectors = item_vectors(inputs[self.source], data.items, self.source.name, missing="mean")
         table = model.item_table.weight
         hook = DualViewHook(
             n_items=data.n_items, dim=table.shape[1], width=vectors.shape[1],

@@ -12,24 +12,7 @@ from torch.nn import functional as F
 from ..models.dropout_net import dropout
 
 if TYPE_CHECKING:
-    from ..data.training import IdMap
-    from ..data.vectors import VectorTable
-
-
-def frozen_vectors(table: VectorTable, ids: IdMap, name: str) -> Tensor:
-    """Return float32 (N + 1, E): vectors by position, the mean of the real ones where none is."""
-    if table.entity != "item":
-        raise ValueError(f"{name}: vectors of {table.entity}s, expected vectors of items")
-    aligned, mask = table.aligned(ids)
-    vectors, real = torch.from_numpy(aligned), torch.from_numpy(mask)
-    if not bool(real.any()):
-        raise ValueError(
-            f"{name}: none of its {len(table.ids)} rows is an item of the log (for example "
-            f"{list(table.ids[:3])} against {list(ids.ids[:3])})"
-        )
-    vectors[~real] = vectors[real].mean(0)
-    vectors[0] = 0
-    return vectors
+    pass
 
 
 class CrossAttention(nn.Module):

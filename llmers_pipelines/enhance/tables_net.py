@@ -74,3 +74,23 @@ def overwrite(table: Tensor, rows: Tensor, where: Tensor) -> None:
     where[0] = False
     with torch.no_grad():
         table[where] = rows[where].to(table.device, table.dtype)
+
+
+def item_vectors(table: VectorTable, ids: IdMap, name: str, *, missing: str) -> Tensor:
+    """Return float32 (N + 1, E): vectors of items by position, row 0 zero.
+
+    Items without a vector get the ``"mean"`` of the real ones or ``"zero"``. Raises ValueError for
+    vectors of users and where no row is an item of the log.
+    """
+    if table.entity != "item":
+        raise ValueError(f"{name}: vectors of {table.entity}s, expected vectors of items")
+    aligned, mask = table.aligned(ids)
+    vectors, real = torch.from_numpy(aligned), torch.from_numpy(mask)
+    if not bool(real.any()):
+        raise ValueError(
+            f"{name}: none of its {len(table.ids)} rows is an item of the log (for example "
+            f"{list(table.ids[:3])} against {list(ids.ids[:3])})"
+        )
+    vectors[~real] = vectors[real].mean(0) if missing == "mean" else 0
+    vectors[0] = 0
+    return vectors

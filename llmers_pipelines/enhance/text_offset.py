@@ -38,10 +38,11 @@ class TextOffset(Enhancement):
             raise PlanError(f"TextOffset: scale is {self.scale!r}; use 'match', 'none' or a number")
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
-        from .text_offset_net import TextOffsetHook, known_vectors
+        from .tables_net import item_vectors
+        from .text_offset_net import TextOffsetHook
 
         table = model.item_table.weight
-        vectors = known_vectors(inputs[self.source], data.items, self.source.name)
+        vectors = item_vectors(inputs[self.source], data.items, self.source.name, missing="zero")
         hook = TextOffsetHook(vectors, table.shape[1], self.weight)
         if self.scale != "none":
             std = float(table.detach()[1:].std()) if self.scale == "match" else float(self.scale)

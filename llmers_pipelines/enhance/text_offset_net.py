@@ -8,23 +8,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from ..data.training import IdMap
-    from ..data.vectors import VectorTable
-
-
-def known_vectors(table: VectorTable, ids: IdMap, name: str) -> Tensor:
-    """Return float32 (N + 1, E): vectors by position, zero where an item has none."""
-    if table.entity != "item":
-        raise ValueError(f"{name}: vectors of {table.entity}s, expected vectors of items")
-    aligned, mask = table.aligned(ids)
-    vectors, real = torch.from_numpy(aligned), torch.from_numpy(mask)
-    if not bool(real.any()):
-        raise ValueError(
-            f"{name}: none of its {len(table.ids)} rows is an item of the log (for example "
-            f"{list(table.ids[:3])} against {list(ids.ids[:3])})"
-        )
-    vectors[~real] = 0
-    return vectors
+    pass
 
 
 class TextOffsetHook(nn.Module):

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from llmers_pipelines.data.vectors import VectorTable
+from llmers_pipelines.enhance.tables_net import item_vectors
 from llmers_pipelines.enhance.text_offset import TextOffset
-from llmers_pipelines.enhance.text_offset_net import TextOffsetHook, known_vectors
+from llmers_pipelines.enhance.text_offset_net import TextOffsetHook
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.gru4rec import GRU4Rec
 from llmers_pipelines.models.hooks_net import attach_parts
@@ -81,7 +82,7 @@ def test_vectors_stay_frozen_and_join_by_id(rings):
     table = VectorTable("item", rings.items.ids, vectors, mask)
     ids = tuple(rings.items.ids[i] for i in order)
     other = VectorTable("item", ids, vectors[order], mask[order])
-    one, two = (known_vectors(t, rings.data.items, "x") for t in (table, other))
+    one, two = (item_vectors(t, rings.data.items, "x", missing="zero") for t in (table, other))
     assert torch.equal(one, two)
     assert not one[4].any() and not one[0].any()  # item 4 has mask False
     train = Train(BACKBONES["sasrec"], LOG, fuse=(TextOffset(ITEMS),))
@@ -108,4 +109,4 @@ def test_wrong_settings_and_vectors_are_named(rings):
         TextOffset(ITEMS, scale="big")
     users = VectorTable("user", ("u1",), np.ones((1, 3), np.float32), np.ones(1, bool))
     with pytest.raises(ValueError, match="expected vectors of items"):
-        known_vectors(users, rings.data.items, "x")
+        item_vectors(users, rings.data.items, "x", missing="zero")
