@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .gpu import Gpu, read_gpu
 from .images import ImageSettings, read_images
 from .prices import Price, read_prices
 from .safety import Safety, read_safety
@@ -91,6 +92,8 @@ class Settings:
     images: ImageSettings = field(default_factory=ImageSettings)
     llm_images: bool = False  # the endpoint's model reads pictures
     image_tokens: int = 10_000  # most that an endpoint counts for one picture
+    gpu: Gpu = field(default_factory=Gpu)
+    mlflow_ui: str = "http://127.0.0.1:5000"  # where links lead; `llmers up` says its own
     offline: bool = True
     dvc: str = ""  # the program; "" = the project's own environment for it, or PATH
 
@@ -172,7 +175,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # toml section.key -> field of Settings
 _KEYS = {
     "llmers.dataset": "dataset", "llmers.home": "home", "llmers.data_root": "data_root",
-    "llmers.offline": "offline", "llmers.dvc": "dvc",
+    "llmers.offline": "offline", "llmers.dvc": "dvc", "llmers.mlflow_ui": "mlflow_ui",
     "llm.engine": "engine", "llm.model": "model", "llm.revision": "model_revision",
     "llm.max_tokens": "max_tokens", "llm.temperature": "temperature", "llm.seed": "llm_seed",
     "llm.adapter": "adapter", "llm.dtype": "dtype",
@@ -196,6 +199,12 @@ _KEYS = {
     "train.device": "device", "train.threads": "threads",
     "evaluation.seeds": "seeds", "evaluation.controls": "controls",
 }  # fmt: skip
+_TABLES = {
+    "prices": lambda path, body: read_prices(str(path), body),
+    "safety": lambda path, body: read_safety(str(path), body, path.parent),
+    "images": lambda path, body: read_images(str(path), body),
+    "gpu": lambda path, body: read_gpu(str(path), body),
+}
 _ENGINES = ("auto", "template", "recorded", "hf", "vllm", "openai")
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True,
@@ -235,21 +244,9 @@ def _from_toml(path: Path) -> dict[str, Any]:
         if section == "methods":
             values["methods"] = _methods(str(path), body)
             continue
-        if section == "prices" and isinstance(body, dict):
+        if section in _TABLES and isinstance(body, dict):
             try:
-                values["prices"] = read_prices(str(path), body)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-            continue
-        if section == "safety" and isinstance(body, dict):
-            try:
-                values["safety"] = read_safety(str(path), body, path.parent)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-            continue
-        if section == "images" and isinstance(body, dict):
-            try:
-                values["images"] = read_images(str(path), body)
+                values[section] = _TABLES[section](path, body)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
             continue
@@ -294,7 +291,7 @@ def _from_environment() -> dict[str, Any]:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Settings):
         variable = f"LLMERS_{f.name.upper()}"
-        tables = ("methods", "prices", "safety", "images", "config_file")
+        tables = ("methods", *_TABLES, "config_file")
         if f.name not in tables and os.environ.get(variable):
             values[f.name] = os.environ[variable]
     return values

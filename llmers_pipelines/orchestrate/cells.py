@@ -21,8 +21,10 @@ from ..data.training import TEST, VALID, TrainingData
 from ..plan import Node, Train, sha
 from ..store.fingerprints import read_fingerprint, write_fingerprint
 from .context import StepContext
+from .progress import trained as told
 
 MAIN = "main"
+EXPERIMENT = "experiment"  # the main arm under settings that are not the asset's
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def cell_key(train: Train, arm: str, seed: int, ctx: StepContext) -> str:
 
 def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
     """Return the cell, trained now or read back."""
-    if train.backbone.closed_form and arm == MAIN:
+    if train.backbone.closed_form and arm in (MAIN, EXPERIMENT):
         seed = 0  # no randomness: one training answers for every seed
     key = cell_key(train, arm, seed, ctx)
     folder = ctx.settings.data / "cells" / ctx.dataset / key
@@ -85,15 +87,20 @@ def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) ->
 
     data: TrainingData = ctx.load(train.log)
     inputs = inputs_of(train, ctx)
-    if arm != MAIN:
+    if arm not in (MAIN, EXPERIMENT):
         inputs = control_inputs(inputs, arm, seed=seed, log=data)
     started, cpu = time.perf_counter(), time.process_time()
-    last = [time.monotonic()]
+    report = ctx.reporter()
+    best: list[tuple[int, float]] = []
 
     def progress(epoch: dict[str, Any]) -> None:
-        if time.monotonic() - last[0] > 10:
-            last[0] = time.monotonic()
-            ctx.log(f"{train.slug} [{arm}, seed {seed}] epoch {epoch.get('epoch')}: {epoch}")
+        valid = epoch.get("valid")
+        if valid is not None and (not best or valid > best[-1][1]):
+            best[:] = [(int(epoch["epoch"]), float(valid))]
+        most = getattr(getattr(train.backbone, "fit", None), "epochs", 0)
+        name = f"{train.slug} [{arm}, seed {seed}]"
+        seconds = time.perf_counter() - started
+        report(lambda: told(name, epoch, best[-1] if best else None, most, seconds))
 
     frozen_before = {n.name: _hash(a) for n, a in inputs.items()}
     trained = fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress)
@@ -130,8 +137,13 @@ def _log_run(train: Train, trained: Any, record: dict[str, Any], ctx: StepContex
         params={"backbone": train.backbone, **parts, "arm": record["arm"], "seed": record["seed"]},
         data_versions={n.name: ctx.manifest(n).data_version for n in train.inputs},
         dagster_run_id=ctx.run_id,
-        tags={"arm": record["arm"], "seed": str(record["seed"])},
+        tags={"arm": record["arm"], "seed": str(record["seed"]), **_marks(record["arm"])},
     ) as run:
         run.log_epochs(trained.epochs)
         run.log_metrics({"best_valid": record["best_valid"], "seconds": record["seconds"]})
     return run.run_id
+
+
+def _marks(arm: str) -> dict[str, str]:
+    """Return the tags that tell an experiment from what is published."""
+    return {"experiment": "yes", "published": "no"} if arm == EXPERIMENT else {}

@@ -8,6 +8,8 @@ import dagster as dg
 
 from ..config import Settings
 from ..plan import Node
+from ..store.manifests import ManifestStore
+from .plots import shown
 from .publish import Published
 
 
@@ -29,9 +31,13 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
     for name in ("report", "preview"):
         if manifest.info.get(name):
             out[name] = dg.MetadataValue.md(str(manifest.info[name]))
-    for name in ("mlflow_run", "model_version"):
-        if manifest.info.get(name):
-            out[name] = str(manifest.info[name])
+    if manifest.info.get("mlflow_run"):
+        out["mlflow_run"] = run_link(settings, str(manifest.info["mlflow_run"]))
+    if manifest.info.get("version") and manifest.info.get("model_name"):
+        page = f"models/{manifest.info['model_name']}/versions/{manifest.info['version']}"
+        out["mlflow_model"] = dg.MetadataValue.url(f"{settings.mlflow_ui}/#/{page}")
+    for name, picture in shown(ManifestStore(settings.data).path(manifest)).items():
+        out[f"plot of {name}"] = dg.MetadataValue.md(picture)
     if manifest.info.get("plot"):
         out["plot"] = dg.MetadataValue.md(
             f"![intervals](data:image/png;base64,{manifest.info['plot']})"
@@ -53,6 +59,11 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
         )
         out["column_lineage"] = dg.MetadataValue.md(_lineage_table(manifest.lineage))
     return out
+
+
+def run_link(settings: Settings, run: str) -> Any:
+    """Return the address of a run in the MLflow UI."""
+    return dg.MetadataValue.url(f"{settings.mlflow_ui}/#/runs/{run}")
 
 
 def _made_from(manifest: Any) -> str:

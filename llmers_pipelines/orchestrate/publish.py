@@ -98,6 +98,15 @@ def materialize(node: Node, ctx: StepContext, *, force: bool = False) -> Publish
     return Published(manifest, "materialized", time.perf_counter() - start)
 
 
+def _draw(node: Node, folder: Any, ctx: StepContext) -> None:
+    from .plots import draw
+
+    try:
+        draw(node, folder)
+    except Exception as error:  # a picture is no reason to lose what was made
+        ctx.log(f"{node.name}: no picture: {type(error).__name__}: {error}")
+
+
 def _store(
     node: Node, ctx: StepContext, outcome: Outcome, want: dict[str, Any], seconds: float
 ) -> Manifest:
@@ -121,6 +130,7 @@ def _store(
     files = fingerprint(target) if files is None else files
     if outcome.beside:
         outcome.beside(target)
+    _draw(node, target, ctx)
     # The gate reads marks, it does not carry them: a refused candidate taints no champion.
     parents = [] if isinstance(node, Champion) else required(node, ctx)
     inherited = [f for n in parents for f in ctx.manifest(n).flags]
