@@ -78,7 +78,7 @@ def tell_experiment(
                 "best_epoch": record["best_epoch"], "seconds": record["seconds"],
                 "published": "no",
                 "mlflow_run": run_link(ctx.settings, record["mlflow_run"]),
-                **({"epochs_plot": dg.MetadataValue.md(inline(picture, "epochs"))}
+                **({"plot of epochs": dg.MetadataValue.md(inline(picture, "epochs"))}
                    if picture else {}),
             },
         )

@@ -24,8 +24,8 @@ def jobs_of(plan: Plan) -> list[Any]:
         _job("refresh_catalog", (n for n in plan.nodes if isinstance(n, Table)),
              "Read the data set's files, validate them, cut the splits. Asks no model."),
         _job("enhancements", walk([n for n in plan.nodes if isinstance(n, _MADE_BY_LLM)]),
-             "All that a language model adds: answers, vectors, features, teachers, and their inputs. "
-             "May ask the configured model; `llmers plan` tells how much."),
+             "All that a language model adds (answers, vectors, features, teachers) and what it is "
+             "made of. May ask the configured model; `llmers plan` tells how much."),
         *(_job(f"family__{name}", plan.select([name]),
                f"Every method of the family {name}, from the catalog to the registry.")
           for name in FAMILIES if name in families),

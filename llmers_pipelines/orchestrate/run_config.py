@@ -89,7 +89,7 @@ def _schema(names: tuple[str, ...], trains: bool) -> dg.Field:
     }
     if trains:
         fields[EXPERIMENT] = _experiment()
-    return dg.Field(dg.Shape(fields), is_required=False)
+    return dg.Field(dg.Shape(fields))  # every entry has a default, and the form shows it
 
 
 @cache
@@ -131,7 +131,12 @@ def config_for(node: Node, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def given(config: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the entries that say something: no defaults, no empty ones."""
-    return {k: v for k, v in (config or {}).items() if v not in (None, "", 0, CONFIGURED, {})}
+    out = {k: v for k, v in (config or {}).items() if v not in (None, "", 0, CONFIGURED, {})}
+    if EXPERIMENT in out:
+        wanted = {k: v for k, v in out[EXPERIMENT].items() if v is not None and v != {}}
+        out = {**{k: v for k, v in out.items() if k != EXPERIMENT},
+               **({EXPERIMENT: wanted} if wanted else {})}  # fmt: skip
+    return out
 
 
 def applied(settings: Settings, config: Mapping[str, Any]) -> Settings:
