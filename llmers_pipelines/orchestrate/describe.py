@@ -92,7 +92,7 @@ def _lead(node: Node, plan: Plan) -> tuple[str, str]:
             f"The base is {node.base.slug}; controls fill the same slot with what should not help."
         )
     if isinstance(node, Register):
-        return f"{node.slug} as it would be served: an MLflow model version, without any LLM.", ""
+        return f"How {node.slug} would be served: an MLflow model version, without any LLM.", ""
     if isinstance(node, Champion):
         return f"The gate of the task `{node.task}`: which registered model serves.", (
             "It alone moves the alias `champion`, and only for a candidate that beats the champion "
@@ -116,7 +116,8 @@ def _training(node: Train, plan: Plan) -> tuple[str, str]:
         name = owner.recipe.name if owner else node.slug
         lead = f"{backbone} enhanced by {name}: the weights that would be served."
         if node.slug.endswith("__template"):
-            lead = f"{name.removesuffix('__template')} fed by templates: the control without a LLM."
+            method = name.removesuffix("__template")
+            lead = f"The method {method} fed by templates: the control without an LLM."
     return lead, owner.recipe.doc if owner is not None else _doc(node.backbone)
 
 
