@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "integration"))
 
-from shop import Shop, same_environment
+from hands import CHOICE, Site, await_ready, start
+from shop import Shop
 
-CHOICE = """
-[llmers]
-dataset = "shop"
-
-[encoder]
-name = "tfidf?dim=24"
-
-[evaluation]
-controls = ["permuted"]
-
-[[methods]]
-recipe = "itemknn"
-[[methods]]
-recipe = "knnblend"
-[[methods]]
-recipe = "sasrec"
-backbone_settings = { dim = 16 }
-[[methods]]
-recipe = "llm2x"
-settings = { source = "summary" }
-backbone_settings = { dim = 16 }
-"""
-LLM2X = "llm2x__sasrec__dim16__summary"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -74,46 +48,6 @@ def browser(request: pytest.FixtureRequest) -> Iterator[object]:
         opened = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         yield opened
         opened.close()
-
-
-@dataclass
-class Site:
-    """A running `llmers up`."""
-
-    shop: Shop
-    process: subprocess.Popen
-    addresses: dict[str, str]
-    ready_seconds: float
-    lines: list[str]
-
-    @property
-    def dagster(self) -> str:
-        return self.addresses["Dagster"]
-
-
-def start(shop: Shop, *more: str) -> subprocess.Popen:
-    """Start `llmers up` on ``shop`` from a folder that has nothing to do with it."""
-    command = [sys.executable, "-c", "from llmers_pipelines.cli import run_main; run_main()",
-               "up", "--home", str(shop.home), "--config", str(shop.home / "llmers.toml"),
-               "--port", "3700", "--mlflow-port", "5700", *more]  # fmt: skip
-    with same_environment():
-        env = dict(os.environ)
-    return subprocess.Popen(
-        command, cwd="/", env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def await_ready(process: subprocess.Popen) -> tuple[dict[str, str], list[str], float]:
-    """Return addresses, lines and seconds once `llmers up` says that it is ready."""
-    began, lines, addresses = time.monotonic(), [], {}
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if found := re.match(r"(\w+) +(http://127\.0\.0\.1:\d+)", line):
-            addresses[found[1]] = found[2]
-        if line.startswith("ready in"):
-            return addresses, lines, time.monotonic() - began
-    raise AssertionError(f"llmers up ended: {''.join(lines)}")
 
 
 @pytest.fixture(scope="session")
