@@ -79,6 +79,7 @@ def asset_for(
                 done = materialize(node, ctx, force=config.get("force", False))
         except (StepError, ValueError) as error:
             # What they say needs a person: another attempt would wait, or spend a budget again.
+            context.log.error(str(error))  # in one line, before the frames that nobody asked for
             told = getattr(error, "report", {})
             raise dg.Failure(str(error), metadata=told, allow_retries=False) from error
         context.log.info(told_end(node, done))

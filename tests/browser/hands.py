@@ -110,8 +110,11 @@ def new_runs(site: Site, before: dict[str, Any], count: int = 1, seconds: float 
 def choose(page: Any, *datasets: str) -> None:
     """In the dialog of a launch: choose data sets."""
     page.get_by_text("Select a partition").click()
+    search = page.get_by_placeholder("Filter partitions")
     for name in datasets:
-        page.locator(f'text="{name}" >> visible=true').last.click()
+        search.fill(name)
+        popover = search.locator("xpath=ancestor::*[contains(@class, 'dagster-popover')][1]")
+        popover.locator(f'text="{name}" >> visible=true').last.click()
     page.keyboard.press("Escape")
 
 
