@@ -30,6 +30,11 @@ def observe(
     )  # fmt: skip
 
 
+def is_one_of_many(context: dg.AssetExecutionContext) -> bool:
+    """Say whether a run was asked for more than this asset: a job, a family, a backfill."""
+    return len(context.job_def.asset_layer.selected_asset_keys) > 1
+
+
 def told_end(node: Node, done: Published) -> str:
     """Return the last line of a step's log."""
     manifest = done.manifest

@@ -11,11 +11,12 @@ import dagster as dg
 
 from ..config import Settings
 from ..plan import Node
+from .applicable import lacks_task
 from .build import Plan
 from .checks import CheckKind, checks_of
 from .context import StepContext, StepError
 from .describe import describe, kinds_of, pool_of, tags_of, uses_device
-from .events import observe, tell_experiment, threads, told_end
+from .events import is_one_of_many, observe, tell_experiment, threads, told_end
 from .metadata import metadata_of
 from .publish import materialize
 from .run_config import EXPERIMENT, applied, check_run, given, schema_of
@@ -71,6 +72,9 @@ def asset_for(
             event=lambda text, figures: observe(context, node, text, figures),
         )
         try:
+            if (why := lacks_task(node, ctx.description)) and is_one_of_many(context):
+                context.log.warning(f"{why}: what reads {node.name} is skipped")
+                return
             check_run(context.run.run_config.get("ops", {}), plan, settings)
             with threads(limits.get("threads", 0)):
                 if EXPERIMENT in config:

@@ -181,6 +181,26 @@ def test_the_report_shows_what_was_evaluated(shop: Shop) -> None:
     assert (shop.home / "data/llmers/reports/shop.md").read_text() == told["report"].value
 
 
+def test_a_job_leaves_out_what_a_data_set_has_no_task_for(own: Shop) -> None:
+    toml = own.folder / "shop.toml"
+    text = toml.read_text()
+    start = text.index("[splits.ctr]")
+    toml.write_text(text[:start] + text[text.index("[recorded.item_summary]"):].replace(
+        '"ctr"\nlabels_seen = true', '"none"'))  # fmt: skip
+    job = build_definitions(own.settings()).resolve_job_def("champion_race")
+    with open_instance(own.settings()) as instance:
+        result = job.execute_in_process(
+            partition_key="shop", instance=instance, raise_on_error=False
+        )
+    assert result.success, messages(result)
+    skipped = {e.step_key for e in result.all_events if e.is_step_skipped}
+    assert {"registry__champion__ctr", "recommenders__deepfm"} <= skipped
+    made = {"__".join(e.asset_key.path) for e in result.all_events if e.is_step_materialization}
+    assert "registry__champion__sequential" in made and "catalog__splits__ctr" not in made
+    alone = run(own, {}, "catalog/splits__ctr")
+    assert not alone.success and "ctr" in messages(alone)
+
+
 def test_the_report_of_nothing_says_so(shop: Shop) -> None:
     job = build_definitions(shop.settings()).resolve_job_def("report")
     with open_instance(shop.settings()) as instance:
