@@ -9,6 +9,7 @@ from .common import (
     emit,
     json_option,
     known_dataset,
+    note,
     open_settings,
     settings_options,
     table,
@@ -70,6 +71,21 @@ def diff(
     if as_json:
         return emit(found.as_json())
     click.echo(render(found))
+
+
+@click.command(epilog="Example: llmers lineage --port 3001")
+@click.option("--port", default=3001, show_default=True, help="Of the pages, on 127.0.0.1.")
+@settings_options
+def lineage(port: int, **flags) -> None:
+    """Serve the lineage pages on loopback; Ctrl-C ends them."""
+    from ..web.server import serve
+    from .up import listening
+
+    settings = open_settings(**flags)
+    if listening(port):
+        raise click.ClickException(f"port {port} is taken (by `llmers up`?); pass --port")
+    note(f"Lineage  http://127.0.0.1:{port}")
+    serve(settings, port)
 
 
 @click.command(

@@ -8,6 +8,7 @@ import dagster as dg
 
 from ..config import Settings
 from ..plan import Node
+from .lineage_url import asset_path, lineage_root
 from .publish import Published
 
 
@@ -21,6 +22,9 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
         "made_at": manifest.created,
         "digest": manifest.digest,
         "path": dg.MetadataValue.path(str(settings.data / "warehouse" / manifest.folder)),
+        "lineage": dg.MetadataValue.url(
+            lineage_root(settings) + asset_path(manifest.dataset, manifest.name)
+        ),
         "made_from": dg.MetadataValue.md(_made_from(manifest)),
     }
     for name, value in manifest.counts.items():

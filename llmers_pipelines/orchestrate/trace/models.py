@@ -49,13 +49,13 @@ class Consumers:
         out = []
         for manifest, same, through in self.found.values():
             verb = verb_of(manifest)
-            here, brief = False, ""
+            here, told = False, ""
             if verb in _DATA and self.stored.folder(manifest).is_dir():
                 artifact = self.stored.load(manifest)
                 here = holds(artifact, entity, row_id)
-                brief = _brief(artifact, entity, row_id) if here else ""
+                told = brief(artifact, entity, row_id) if here else ""
             out.append(Onward(manifest.name, verb, manifest.data_version,
-                              self.start.name in through, same, here, brief))  # fmt: skip
+                              self.start.name in through, same, here, told))  # fmt: skip
         return tuple(out)
 
     def models(self, aliases: Aliases) -> tuple[ModelUse, ...]:
@@ -74,10 +74,10 @@ class Consumers:
         self, manifest: Manifest, same: bool, through: tuple[str, ...], aliases: Aliases
     ) -> ModelUse:
         slug = manifest.name.split("/", 1)[1]
-        evaluation = self.stored._read(f"evaluations/{slug}", "current")
+        evaluation = self.stored.newest(f"evaluations/{slug}")
         if evaluation is not None and _version(evaluation, manifest.name) != manifest.data_version:
             evaluation = None  # its figures are those of other weights
-        register = self.stored._read(f"registry/{slug}", "current")
+        register = self.stored.newest(f"registry/{slug}")
         if register is not None and register.info.get("train_version") != manifest.data_version:
             register = None
         flags = {*manifest.flags, *(evaluation.flags if evaluation else ())}
@@ -139,7 +139,8 @@ def metric_of(stored: Stored, evaluation: Manifest) -> Metric | None:
     )  # fmt: skip
 
 
-def _brief(artifact: Any, entity: str, row_id: str) -> str:
+def brief(artifact: Any, entity: str, row_id: str) -> str:
+    """Return what an artifact says of an entity in one line: its answer, or how many rows."""
     if not isinstance(artifact, pa.Table):
         return ""
     rows = artifact.filter(pc.equal(artifact[f"{entity}_id"], row_id))

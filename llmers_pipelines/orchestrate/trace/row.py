@@ -87,7 +87,7 @@ def _walk(
             problem = problem or f"the version of {name} that was read is stored no more"
         elif _walk(stored, before, entity, row_id, steps):
             reads.append(name)
-    newest = stored._read(manifest.name, "current")
+    newest = stored.newest(manifest.name)
     steps[key] = Step(
         asset=manifest.name, verb=verb_of(manifest), data_version=manifest.data_version,
         code_version=manifest.code_version, made=manifest.created,

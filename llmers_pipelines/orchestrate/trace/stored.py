@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ CACHE_BYTES = 1 << 29
 _VERBS = {"catalog": "table", "llm_embeddings": "embed", "features": "derive",
           "recommenders": "train", "student_weights": "distill", "teacher_states": "teach",
           "evaluations": "evaluate", "registry": "register"}  # fmt: skip
+_ASSET, _VERSION = re.compile(r"[a-z0-9_]+/[a-z0-9_]+"), re.compile(r"[A-Za-z0-9_-]+")
 MODELS = ("recommenders", "student_weights")
 
 
@@ -108,9 +110,13 @@ class Stored:
         """Return the node of an asset; None where ``llmers.toml`` does not load it now."""
         return self._nodes.get(name)
 
+    def newest(self, name: str) -> Manifest | None:
+        """Return the newest manifest of an asset; None where it was never materialized."""
+        return self._read(name, "current")
+
     def current(self, name: str) -> Manifest:
-        """Return the newest manifest of an asset; ``StepError`` names the mend where none is."""
-        found = self._read(name, "current")
+        """Return the newest manifest of an asset; ``StepError`` names what is stored instead."""
+        found = self.newest(name)
         if found is None:
             known = ", ".join(self.manifests.names(self.dataset)) or "none"
             raise StepError(
@@ -123,15 +129,17 @@ class Stored:
 
     def all(self) -> list[Manifest]:
         """Return the newest manifest of every asset, by name."""
-        return [self.current(name) for name in self.manifests.names(self.dataset)
-                if self._read(name, "current") is not None]  # fmt: skip
+        found = map(self.newest, self.manifests.names(self.dataset))
+        return [manifest for manifest in found if manifest is not None]
 
     def _read(self, name: str, version: str) -> Manifest | None:
+        if not _ASSET.fullmatch(name) or not _VERSION.fullmatch(version):
+            return None  # what is asked for may come from an address; it never names a path
         store = self.manifests
         path = store.root / self.dataset / name / f"{version}.json"
         try:
             state = path.stat()
-        except (OSError, ValueError):
+        except OSError:
             return None
         key = ("manifest", path, state.st_mtime_ns, state.st_size, state.st_ino)
         read = store.current if version == "current" else store.version
@@ -168,7 +176,7 @@ class Stored:
 
     def titles(self, manifest: Manifest | None = None) -> dict[str, str]:
         """Return title by item id, of the catalog's newest version or of ``manifest``."""
-        manifest = manifest or self._read("catalog/items", "current")
+        manifest = manifest or self.newest("catalog/items")
         if manifest is None or not self.folder(manifest).is_dir():
             return {}
         key = ("titles", self.dataset, manifest.data_version)
