@@ -20,8 +20,7 @@ from .stored import AsMade, Stored
 _OWN = ("text", "status", "reason", "raw", "request_key", "prompt_revision", "model",
         "truncated", "safety")  # fmt: skip
 _AGAIN = "; asked again: "  # between the reasons of a row that was refused twice
-_RECORDED = ("rendered by this project when the recorded answer was read; what its author sent to "
-             "the model is not known here")  # fmt: skip
+_RECORDED = ("the answer is a recorded one, so what its author sent to the model is not known here")
 _NOTHING = "no answer is recorded for this row; so it would be asked"
 _TEMPLATE = "no language model read it: the template speaks from the row itself"
 
@@ -201,7 +200,7 @@ def _attempts(
         told = Attempt(
             record["text"], finish_reason=record["finish_reason"],
             tokens_in=record["tokens_in"], tokens_out=record["tokens_out"], key=record["key"],
-            asked=str(record["created"]), stored=True,
+            asked=_seconds(record["created"]), stored=True,
         )  # fmt: skip
         out.append(judge.attempt(told, grounded=grounded))
     reasons = (row["reason"] or "").split(_AGAIN)
@@ -210,6 +209,10 @@ def _attempts(
     elif row["status"] == "quarantined" and not out[0].reason:
         out[0] = dataclasses.replace(out[0], reason=reasons[0])
     return out
+
+
+def _seconds(moment: Any) -> str:
+    return moment.isoformat(timespec="seconds") if hasattr(moment, "isoformat") else str(moment)
 
 
 def _more(records: list[dict[str, Any]]) -> str:

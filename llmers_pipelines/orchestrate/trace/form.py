@@ -133,7 +133,8 @@ Content = CatalogRow | LogRow | AnswerRow | VectorRow | TableRows
 class Step:
     """One asset on the way, in the version that was read there.
 
-    ``current``: that version is still the newest. ``content`` is None where the asset holds nothing
+    ``current``: that version is still the newest. ``also_read``: inputs without a row of this very
+    entity (the catalog of a user's history). ``content`` is None where the asset holds nothing
     of the row; ``problem`` says why it cannot be shown.
     """
 
@@ -144,6 +145,7 @@ class Step:
     made: str
     current: bool
     reads: tuple[str, ...]
+    also_read: tuple[str, ...]
     sources: Mapping[str, str]
     flags: tuple[str, ...]
     held_by: tuple[str, ...]

@@ -147,6 +147,15 @@ def brief(artifact: Any, entity: str, row_id: str) -> str:
     if "status" in rows.column_names:
         row = rows.slice(0, 1).to_pylist()[0]
         if row["text"] is None:
-            return f"{row['status']}: {row['reason'] or ''}"[:_BRIEF]
-        return " ".join(str(row["text"]).split())[:_BRIEF]
-    return f"{rows.num_rows} rows" if rows.num_rows != 1 else ""
+            return _short(f"{row['status']}: {row['reason'] or ''}")
+        return _short(" ".join(str(row["text"]).split()))
+    if rows.num_rows == 1:
+        row = rows.to_pylist()[0]
+        cells = (f"{k} {v}" for k, v in row.items()
+                 if v is not None and k not in (f"{entity}_id", "title"))  # fmt: skip
+        return _short("; ".join(cells))
+    return f"{rows.num_rows} rows"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]} ..."

@@ -81,18 +81,20 @@ def _walk(
         problem = str(error)
     if content is None and not problem:
         return False
-    reads = []
+    reads, also = [], []
     for name, before in stored.inputs(manifest):
         if before is None:
             problem = problem or f"the version of {name} that was read is stored no more"
         elif _walk(stored, before, entity, row_id, steps):
             reads.append(name)
+        else:
+            also.append(name)
     newest = stored.newest(manifest.name)
     steps[key] = Step(
         asset=manifest.name, verb=verb_of(manifest), data_version=manifest.data_version,
         code_version=manifest.code_version, made=manifest.created,
         current=newest is not None and newest.data_version == manifest.data_version,
-        reads=tuple(reads), sources=dict(manifest.sources), flags=manifest.flags,
+        reads=tuple(reads), also_read=tuple(also), sources=dict(manifest.sources), flags=manifest.flags,
         held_by=tuple(manifest.held_by), content=content, problem=problem,
     )  # fmt: skip
     return True

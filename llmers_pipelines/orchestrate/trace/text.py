@@ -38,7 +38,8 @@ def _head(step: Step) -> str:
     marks = [*step.flags, *(f"held by {name}" for name in step.held_by)]
     marks += [] if step.current else ["an older version"]
     told = f" [{', '.join(marks)}]" if marks else ""
-    made_from = f" <- {', '.join(step.reads)}" if step.reads else ""
+    inputs = [*step.reads, *(f"({name})" for name in step.also_read)]
+    made_from = f" <- {', '.join(inputs)}" if inputs else ""
     return f"{step.asset} @ {step.data_version} (code {step.code_version}){told}{made_from}"
 
 
@@ -55,7 +56,7 @@ def _content(content: Any, titles: Mapping[str, str]) -> Iterator[str]:
         case LogRow():
             yield ", ".join(f"{n} {name} rows" for name, n in content.rows.items())
             if content.newest:
-                yield f"newest training items: {'; '.join(map(_named, content.newest))}"
+                yield f"newest known items: {'; '.join(map(_named, content.newest))}"
         case AnswerRow():
             yield from _answer(content)
         case VectorRow():
