@@ -60,13 +60,16 @@ def table_content(
         row = rows.slice(0, 1).to_pylist()[0]
         return CatalogRow({k: v for k, v in row.items() if v is not None})
     names = rows.column_names
+    note = ""
     if "position" in names and entity == "user":  # a teacher: the newest position speaks
-        newest = pc.max(rows["position"])
+        positions, newest = len(rows["position"].unique()), pc.max(rows["position"])
+        note = f"{positions} positions, the newest is {newest.as_py()}"
         rows = rows.filter(pc.equal(rows["position"], newest)).sort_by("rank")
+    elif "rank" in names and names[0] != f"{entity}_id":
+        note = f"in {rows.num_rows} lists, mean rank {pc.mean(rows['rank']).as_py():.2f}"
     elif "timestamp" in names:
         rows = rows.sort_by([("timestamp", "descending")])
-    shown = tuple(rows.slice(0, ROWS).to_pylist())
-    return TableRows(shown, rows.num_rows)
+    return TableRows(tuple(rows.slice(0, ROWS).to_pylist()), rows.num_rows, note)
 
 
 def log_content(

@@ -119,10 +119,11 @@ class VectorRow:
 
 @dataclass(frozen=True)
 class TableRows:
-    """Rows of any other table that are about the entity (``total`` of them)."""
+    """Rows of any other table that are about the entity (``total`` of them); ``note`` sums up."""
 
     rows: tuple[Mapping[str, Any], ...]
     total: int
+    note: str = ""
     kind: str = "table"
 
 

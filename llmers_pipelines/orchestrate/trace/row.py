@@ -94,8 +94,8 @@ def _walk(
         asset=manifest.name, verb=verb_of(manifest), data_version=manifest.data_version,
         code_version=manifest.code_version, made=manifest.created,
         current=newest is not None and newest.data_version == manifest.data_version,
-        reads=tuple(reads), also_read=tuple(also), sources=dict(manifest.sources), flags=manifest.flags,
-        held_by=tuple(manifest.held_by), content=content, problem=problem,
+        reads=tuple(reads), also_read=tuple(also), sources=dict(manifest.sources),
+        flags=manifest.flags, held_by=tuple(manifest.held_by), content=content, problem=problem,
     )  # fmt: skip
     return True
 

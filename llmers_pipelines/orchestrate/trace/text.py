@@ -62,7 +62,8 @@ def _content(content: Any, titles: Mapping[str, str]) -> Iterator[str]:
         case VectorRow():
             yield from _vector(content)
         case TableRows():
-            yield f"{content.total} rows" if content.total != 1 else "1 row"
+            note = f": {content.note}" if content.note else ""
+            yield f"{content.total} row{'s' if content.total != 1 else ''}{note}"
             for row in content.rows:
                 cells = [f"{k} {_titled(v, titles)}" for k, v in row.items()]
                 yield "  " + ", ".join(cells)
