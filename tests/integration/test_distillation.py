@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from shop import CHOICE, SHOP, SMALL, Shop, same_environment
+from shop import CHOICE, SHOP, SMALL, Shop, same_environment, wrong_lineage
 
 from llmers_pipelines.llm import factory
 from llmers_pipelines.llm.fake import FakeEngine
@@ -90,6 +90,7 @@ def test_one_run_makes_teachers_students_and_their_evaluations(ran: Any) -> None
         if isinstance(node, (Teach, Distill)):
             assert all(c.passed for c in shop.manifest(node.name).checks if c.blocking), node.name
     assert len([k for k in report["metrics"] if k.startswith("dllm2rec")]) == 2
+    assert wrong_lineage(shop) == []
 
 
 def test_each_teacher_says_who_taught(shop: Shop) -> None:

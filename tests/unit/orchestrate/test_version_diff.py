@@ -141,5 +141,5 @@ def test_versions_are_named_by_prefix_or_place(tmp_path: Path) -> None:
         named("ab")
     with pytest.raises(StepError, match=r"no version 'zz'.*ff03 \(2026-01-03, current\)"):
         named("zz")
-    with pytest.raises(StepError, match="no version is stored.*catalog/items"):
+    with pytest.raises(StepError, match=r"no version is stored.*catalog/items"):
         resolve(store, "shop", "catalog/users", "current")
