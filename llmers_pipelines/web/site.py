@@ -13,6 +13,7 @@ from ..config import Settings
 from ..orchestrate.build import Plan
 from ..orchestrate.context import StepError
 from ..orchestrate.serving import champion_of
+from ..orchestrate.trace.answers import answers
 from ..orchestrate.trace.row import no_aliases, registry_aliases
 from ..orchestrate.trace.stored import CACHE_BYTES, Cache, Stored
 from ..store.manifests import Manifest, ManifestStore
@@ -61,7 +62,8 @@ class Site:
         return found
 
     def warm(self) -> None:
-        """Load the registry's library before the first request, which would wait for it."""
+        """Load what the first page would wait for: the registry's library, the answers' keys."""
+        answers(self.cache, self.settings).known(["0" * 64])
         with self._lock:
             self._reader  # noqa: B018
 

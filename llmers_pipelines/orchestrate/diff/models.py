@@ -54,7 +54,7 @@ def weight_changes(before: Path, after: Path) -> tuple[WeightChange, ...]:
 
 
 def _weight(name: str, a: np.ndarray | None, b: np.ndarray | None) -> WeightChange:
-    shape = tuple("none" if v is None else "x".join(map(str, v.shape)) or "1" for v in (a, b))
+    shape = (_shape(a), _shape(b))
     norms = [None if v is None else float(np.linalg.norm(v.astype(np.float64))) for v in (a, b)]
     relative = cosine = None
     if a is not None and b is not None and a.shape == b.shape:
@@ -64,3 +64,7 @@ def _weight(name: str, a: np.ndarray | None, b: np.ndarray | None) -> WeightChan
         both = size * (norms[1] or 0.0)
         cosine = float(one @ two / both) if both else None
     return WeightChange(name, shape, norms[0], norms[1], relative, cosine)
+
+
+def _shape(array: np.ndarray | None) -> str:
+    return "none" if array is None else "x".join(map(str, array.shape)) or "1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ def vector_drift(
     was, now = before.mask[old], after.mask[new]
     both = was & now
     gone = sorted(set(before.ids) - set(after.ids))
-    told = {
+    told: dict[str, Any] = {
         "before": len(before.ids), "after": len(after.ids),
         "added": int((at < 0).sum()), "removed": len(gone),
         "known_gained": int((~was & now).sum()), "known_lost": int((was & ~now).sum()),
@@ -48,7 +49,7 @@ def vector_drift(
     same_text = _same_texts(folders, [after.ids[i] for i in new])
     order = np.argsort(cosine, kind="stable")[:MOVED]
     sample = np.random.default_rng(0).permutation(len(new))[:SAMPLE]
-    texts: dict[str, int | float | None] = {}
+    texts: dict[str, Any] = {}
     if same_text is not None:
         texts["texts_changed"] = int((~same_text).sum())
         texts["mean_same_text"] = float(cosine[same_text].mean()) if same_text.any() else None

@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...config import Settings
 from ...plan import Generate
 from ...store.manifests import Manifest
+from ...store.responses import ResponseStore, response_key
 from ..context import StepError
 from .entities import rows_of
 from .form import AnswerRow, Attempt, Engine, Prompt
-from .stored import AsMade, Stored
+from .stored import AsMade, Cache, Stored
 
 _OWN = ("text", "status", "reason", "raw", "request_key", "prompt_revision", "model",
         "truncated", "safety")  # fmt: skip
@@ -124,15 +126,10 @@ def _records(
     stored: Stored, manifest: Manifest, row: Mapping[str, Any], judge: _Judge
 ) -> list[dict[str, Any]]:
     """Return the stored answers of this row in the order in which they were asked for."""
-    from ...store.responses import ResponseStore
-
     key = row["request_key"]
     if not key:
         return []
-    store = stored.cache.get(
-        ("responses", stored.settings.data),
-        lambda: ResponseStore(stored.settings.data / "responses"),
-    )
+    store = answers(stored.cache, stored.settings)
     mine = store.records([key])
     if not mine:
         return []
@@ -145,10 +142,14 @@ def _records(
     return mine
 
 
+def answers(cache: Cache, settings: Settings) -> ResponseStore:
+    """Return the home's response store, whose keys stay in memory once they were read."""
+    folder = settings.data / "responses"
+    return cache.get(("responses", folder), lambda: ResponseStore(folder))
+
+
 def _key(record: Mapping[str, Any], request: Mapping[str, Any]) -> str:
     """Return the key of another request to the model that answered ``record``."""
-    from ...store.responses import response_key
-
     text = json.dumps(request, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return response_key(record["identity"], text)
 
