@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import click
 
 from .common import (
@@ -79,11 +81,11 @@ def diff(
 def lineage(port: int, **flags) -> None:
     """Serve the lineage pages on loopback; Ctrl-C ends them."""
     from ..web.server import serve
-    from .up import listening
 
     settings = open_settings(**flags)
-    if listening(port):
-        raise click.ClickException(f"port {port} is taken (by `llmers up`?); pass --port")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise click.ClickException(f"port {port} is taken (by `llmers up`?); pass --port")
     note(f"Lineage  http://127.0.0.1:{port}")
     serve(settings, port)
 

@@ -23,8 +23,7 @@ def _free_port(wanted: int) -> int:
     raise click.ClickException(f"no free port between {wanted} and {wanted + 49}; pass --port")
 
 
-def listening(port: int) -> bool:
-    """Say whether something answers at a port of this machine."""
+def _listening(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -100,7 +99,7 @@ def _wait(children: dict[str, subprocess.Popen], ports: dict[str, int]) -> None:
         for name, port in list(pending.items()):
             if children[name].poll() is not None:
                 raise click.ClickException(f"{name} ended while starting")
-            if listening(port):
+            if _listening(port):
                 click.echo(f"{name:8} http://127.0.0.1:{port}")
                 del pending[name]
         time.sleep(0.3)
