@@ -49,7 +49,7 @@ OWNERS = {
     "vllm": ("llm/", "encode/"),
     "ray": ("executors/ray",),
     "PIL": ("llm/pictures.py",),
-    "starlette": ("web/",), "uvicorn": ("web/",), "jinja2": ("web/",),
+    "starlette": ("web/",), "uvicorn": ("web/",),
 }
 # Where modules may import torch when they are loaded themselves.
 TORCH = re.compile(r".*_net\.py|llm/hf_.*\.py|train/(loop|\w+_loader)\.py")
