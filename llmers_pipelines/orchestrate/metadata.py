@@ -22,9 +22,6 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
         "made_at": manifest.created,
         "digest": manifest.digest,
         "path": dg.MetadataValue.path(str(settings.data / "warehouse" / manifest.folder)),
-        "lineage": dg.MetadataValue.url(
-            lineage_root(settings) + asset_path(manifest.dataset, manifest.name)
-        ),
         "made_from": dg.MetadataValue.md(_made_from(manifest)),
     }
     for name, value in manifest.counts.items():
@@ -48,6 +45,8 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
         out["dagster/column_schema"] = dg.TableSchema(
             columns=[dg.TableColumn(n, t, description=d or None) for n, t, d in manifest.columns]
         )
+    page = lineage_root(settings) + asset_path(manifest.dataset, manifest.name)
+    out["lineage"] = dg.MetadataValue.url(page)
     if manifest.lineage:
         out["dagster/column_lineage"] = dg.TableColumnLineage(
             {

@@ -19,6 +19,7 @@ from ..orchestrate.lineage_url import (
     row_path,
 )
 from ..orchestrate.trace import Stored, trace_row
+from ..orchestrate.trace.models import metric_of
 from ..orchestrate.trace.recommendation import explain_recommendation
 from ..orchestrate.trace.stored import verb_of
 from ..orchestrate.trace.text import STAGES
@@ -82,8 +83,10 @@ def asset(site: Site, request: Request) -> Page:
     here = {m.data_version: stored.folder(m).is_dir() for m in versions}
     return "asset.html", {
         "dataset": stored.dataset, "manifest": manifest, "newest": newest, "versions": versions,
-        "here": here, "verb": verb_of(manifest), "listing": listing, "problem": problem,
-        "query": query, "version": version, "inputs": list(stored.inputs(manifest)),
+        "here": here, "verb": verb_of(manifest),
+        "metric": metric_of(stored, manifest) if verb_of(manifest) == "evaluate" else None,
+        "listing": listing, "problem": problem, "query": query, "version": version,
+        "inputs": list(stored.inputs(manifest)),
         "readers": [m for m in stored.all() if name in m.inputs],
         "loaded": stored.node(name) is not None,
         "crumbs": _crumbs(stored.dataset, name),

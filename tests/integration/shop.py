@@ -203,20 +203,25 @@ def same_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def wrong_lineage(shop: Shop, shown: dict[str, Manifest] | None = None) -> list[str]:
+def wrong_lineage(
+    shop: Shop, shown: dict[str, Manifest] | None = None, **changes: Any
+) -> list[str]:
     """Return each column of lineage that no stored file has; ``shown`` stands for some manifests.
 
-    Schemas are read from the files, so that a manifest cannot vouch for itself.
+    Schemas are read from the files, so that a manifest cannot vouch for itself. What the plan of
+    ``changes`` has and nobody made is left out.
     """
-    manifests = {n.name: shop.manifest(n.name) for n in shop.plan().nodes} | (shown or {})
-    found = {name: _columns(shop, manifest) for name, manifest in manifests.items()}
+    store = shop.context().manifests
+    found = {n.name: store.current("shop", n.name) for n in shop.plan(**changes).nodes}
+    manifests = {name: m for name, m in found.items() if m is not None} | (shown or {})
+    has = {name: _columns(shop, manifest) for name, manifest in manifests.items()}
     wrong = []
     for name, manifest in manifests.items():
-        wrong += [f"{name}.{c} is no column" for c in manifest.lineage if c not in found[name]]
+        wrong += [f"{name}.{c} is no column" for c in manifest.lineage if c not in has[name]]
         wrong += [
             f"{name}.{column} comes from {asset}.{source}"
             for column, sources in manifest.lineage.items() for asset, source in sources
-            if asset not in manifest.inputs or source not in found[asset]
+            if asset not in manifest.inputs or source not in has[asset]
         ]  # fmt: skip
     return wrong
 

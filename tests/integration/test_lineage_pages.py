@@ -15,7 +15,12 @@ import pytest
 from shop import BOOKS, Shop, same_environment, wrong_lineage
 from starlette.testclient import TestClient
 
+from llmers_pipelines.config import Method
 from llmers_pipelines.orchestrate.lineage_url import asset_path, diff_path, row_path
+from llmers_pipelines.orchestrate.metadata import metadata_of
+from llmers_pipelines.orchestrate.publish import materialize
+from llmers_pipelines.plan import Train, walk
+from llmers_pipelines.recipe import discover
 from llmers_pipelines.web.app import HERE, create_app
 from llmers_pipelines.web.site import Site
 
@@ -268,9 +273,6 @@ def test_an_old_version_is_traced_through_what_it_was_made_from(own: Shop) -> No
 
 
 def test_a_link_to_the_pages_is_no_part_of_a_version(own: Shop) -> None:
-    from llmers_pipelines.orchestrate.metadata import metadata_of
-    from llmers_pipelines.orchestrate.publish import materialize
-
     node = own.plan().node(VECTORS)
     urls = []
     for address in ("", "https://lineage.example/shop"):
@@ -292,6 +294,20 @@ def test_every_column_that_lineage_names_exists(shop: Shop) -> None:
     broken = {"vector": ((SUMMARY, "text"), (SUMMARY, "txt"), ("catalog/users", "user_id"))}
     shown = dataclasses.replace(shop.manifest(VECTORS), lineage={**broken, "no": ()})
     assert len(wrong_lineage(shop, {VECTORS: shown})) == 3, "the check itself can fail"
+
+
+def test_lineage_of_every_recipe_names_columns_that_exist(odd: Shop) -> None:
+    """Whatever is made of the catalog without a training: the rest has no columns of its own."""
+    found = [r for r in discover().values() if not r.is_baseline]
+    every = {"methods": tuple(Method(r.slug, backbone_settings={"dim": 8}) for r in found)}
+    nodes = [n for n in odd.plan(**every).nodes
+             if n.verb in ("table", "generate", "embed", "derive")
+             and not any(isinstance(m, Train) for m in walk([n]))]  # fmt: skip
+    assert len({n.name for n in nodes} - {n.name for n in odd.plan().nodes}) >= 3
+    ctx = odd.context(**every)
+    made = [materialize(node, ctx).manifest for node in nodes]
+    assert wrong_lineage(odd, **every) == []
+    assert len(found) > 5 and sum(len(m.lineage) for m in made) > 20
 
 
 def test_masked_answers_stay_masked(own: Shop, tmp_path: Path) -> None:

@@ -78,6 +78,10 @@ def _bytes(value: Any) -> int:
         return held + 200 * (value.n_users + value.n_items)
     if isinstance(value, np.ndarray):
         return value.nbytes
+    if isinstance(value, dict):  # titles
+        return 200 * len(value)
+    if isinstance(value, Manifest):
+        return 4096 + len(str(value.info))
     return 4096
 
 
