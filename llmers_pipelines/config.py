@@ -188,14 +188,13 @@ _KEYS = {
     "llm.attempts": "attempts", "llm.throttle_seconds": "throttle_seconds",
     "llm.schema_form": "schema_form", "llm.token_limit": "token_limit",
     "llm.images": "llm_images", "llm.image_tokens": "image_tokens",
-    "encoder.name": "encoder",
+    "encoder.name": "encoder", "ui.lineage_url": "lineage_url",
     "budget.calls": "budget_calls", "budget.tokens": "budget_tokens",
     "budget.money": "budget_money", "budget.calls_per_day": "budget_calls_per_day",
     "budget.tokens_per_day": "budget_tokens_per_day",
     "budget.money_per_day": "budget_money_per_day",
     "batch.requests": "batch_requests", "batch.megabytes": "batch_megabytes",
     "train.device": "device", "train.threads": "threads",
-    "ui.lineage_url": "lineage_url",
     "evaluation.seeds": "seeds", "evaluation.controls": "controls",
 }  # fmt: skip
 _ENGINES = ("auto", "template", "recorded", "hf", "vllm", "openai")

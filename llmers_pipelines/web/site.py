@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +15,11 @@ from ..orchestrate.build import Plan
 from ..orchestrate.context import StepError
 from ..orchestrate.serving import champion_of
 from ..orchestrate.trace.answers import answers
-from ..orchestrate.trace.row import no_aliases, registry_aliases
+from ..orchestrate.trace.row import registry_aliases
 from ..orchestrate.trace.stored import CACHE_BYTES, Cache, Stored
 from ..store.manifests import Manifest, ManifestStore
 
+_log = logging.getLogger(__name__)
 ALIASES_SECONDS = 10.0  # how long the registry's word stands
 SCORERS = 2  # served models that are kept open
 
@@ -64,23 +66,22 @@ class Site:
     def warm(self) -> None:
         """Load what the first page would wait for: the registry's library, the answers' keys."""
         answers(self.cache, self.settings).known(["0" * 64])
-        with self._lock:
-            self._reader  # noqa: B018
+        self.aliases("none")
 
     @cached_property
     def _reader(self) -> Any:
-        reader = registry_aliases(self.settings)
-        if reader is not no_aliases:
-            reader("none")
-        return reader
+        return registry_aliases(self.settings)
 
     def aliases(self, name: str) -> Mapping[str, str]:
-        """Return alias -> version of a registered model, at most ten seconds old."""
+        """Return alias -> version of a registered model, ten seconds old where it answers."""
         with self._lock:
             now = time.monotonic()
             at, found = self._aliases.get(name, (-ALIASES_SECONDS, {}))
             if now - at >= ALIASES_SECONDS:
-                found = self._reader(name)
+                try:
+                    found = self._reader(name)
+                except Exception as error:  # a registry that is away hides aliases, not the page
+                    _log.warning("the registry cannot be asked: %s", error)
                 self._aliases[name] = (now, found)
             return found
 

@@ -98,6 +98,17 @@ def test_the_champion_is_marked_and_explains_itself(shop: Shop) -> None:
     assert "other" in page(browser, "/d/shop/recommend?user=u05&task=other", 404)
 
 
+def test_a_registry_that_is_away_hides_aliases_and_not_the_page(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(name: str) -> dict[str, str]:
+        raise ConnectionError("no registry")
+
+    monkeypatch.setattr("llmers_pipelines.web.site.registry_aliases", lambda settings: away)
+    text = page(client(shop), row_path("shop", "catalog/items", "b03"))
+    assert "llmers-shop-sequential version" in text and ">champion</span>" not in text
+
+
 def test_rows_are_found_by_id_and_title(shop: Shop) -> None:
     browser = client(shop)
     text = page(browser, asset_path("shop", VECTORS, q="sea book 1"))

@@ -115,6 +115,18 @@ def test_another_revision_judges_no_old_answer(
     assert "not valid JSON" in first.reason, "what the run noted is told all the same"
 
 
+def test_other_declared_columns_are_said_and_nothing_is_judged(asked: Shop, tmp_path: Path) -> None:
+    own = asked.copy(tmp_path / "home")
+    toml = own.folder / "shop.toml"
+    toml.write_text(toml.read_text().replace('description = "text"', 'description = "category"'))
+    told = answer(own, "b03")
+    assert "other columns are declared" in told.note and told.prompt.origin == "asked"
+    assert told.attempts[0].parsed is None and told.attempts[0].reason
+    toml.unlink()
+    told = answer(own, "b03")
+    assert "cannot be rendered again: no data set 'shop'" in told.note and told.text
+
+
 def test_an_asset_that_is_not_loaded_is_traced_from_what_is_stored(asked: Shop) -> None:
     settings = asked.settings()
     plan = asked.plan(methods=tuple(m for m in settings.methods if m.recipe == "sasrec"))

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...config import Settings
+from ...data.schema import DataError
 from ...plan import Generate
 from ...store.manifests import Manifest
 from ...store.responses import ResponseStore, response_key
@@ -86,10 +87,14 @@ class _Judge:
         from ...llm.runner import render
         from ..steps.generate import entity_rows, prompt_context, sampling_of
 
-        view = AsMade(stored, manifest, node.over.name, task.id_column, row_id)
         try:
+            view = AsMade(stored, manifest, node.over.name, task.id_column, row_id)
+            columns = str(sorted(view.field_kinds.items()))
+            if manifest.sources.get("columns", columns) != columns:
+                return cls("other columns are declared now than when it was asked, so it is "
+                           "neither rendered nor judged again")  # fmt: skip
             rows = entity_rows(node, view)
-        except StepError as error:
+        except (StepError, DataError) as error:
             return cls(f"it cannot be rendered again: {error}")
         row = next((r for r in rows if str(r[task.id_column]) == row_id), None)
         if row is None:
@@ -190,7 +195,8 @@ def _asked_after(record: Mapping[str, Any], repair: str) -> list[str]:
 def _attempts(
     row: Mapping[str, Any], records: list[dict[str, Any]], judge: _Judge
 ) -> list[Attempt]:
-    grounded = row["model"] != "no LLM (template)"
+    # A fallback's text is the template's, but what was refused before is a model's.
+    grounded = row["model"] != "no LLM (template)" or row["status"] == "fallback"
     if not records:
         if row["raw"] is None:
             return []
@@ -247,8 +253,8 @@ def _prompt(records: list[dict[str, Any]], judge: _Judge, row: Mapping[str, Any]
         return Prompt("", note="nothing was asked about this row")
     if records:
         request = json.loads(records[0]["request"])
-        return Prompt("asked", tuple(request["messages"]), request["schema"], request["sampling"],
-                      _RECORDED)  # fmt: skip
+        return Prompt("rendered", tuple(request["messages"]), request["schema"],
+                      request["sampling"], _RECORDED)  # fmt: skip
     return Prompt("", note=judge.note)
 
 
