@@ -93,6 +93,13 @@ def test_the_champion_is_marked_and_explains_itself(shop: Shop) -> None:
         assert f"score {item['score']:.4f}" in text
         for near in item["why"]["nearest"]:
             assert f"({near['similarity']:.3f})" in text
+    same = shop.ask("recommend", "--user", "u05", "--task", "sequential", "-k", "3", "--evidence")
+    assert [i["item"]["id"] for i in same["items"]] == [i["item_id"] for i in answer["items"]]
+    for item in same["items"]:
+        for read in item["read"]:
+            assert read["asset"] in text and read["id"] == item["item"]["id"]
+    words = shop.invoke("recommend", "--user", "u05", "--evidence").stdout
+    assert "made from catalog/items @" in words and served in words
     unknown = page(browser, "/d/shop/recommend?user=nobody&task=sequential")
     assert "fallback: popularity" in unknown
     assert "other" in page(browser, "/d/shop/recommend?user=u05&task=other", 404)

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .form import AnswerRow, CatalogRow, LogRow, ModelUse, Named, Step, TableRows, VectorRow, Way
+from .form import (
+    AnswerRow,
+    CatalogRow,
+    LogRow,
+    Metric,
+    ModelUse,
+    Named,
+    Step,
+    TableRows,
+    VectorRow,
+    Way,
+)
+from .recommendation import Read, Recommendation
 
 _LONG = 1200
 STAGES = {"cut": "cut off", "refusal": "refused by the model", "parse": "could not be read",
@@ -124,14 +136,44 @@ def _model(use: ModelUse) -> Iterator[str]:
     through = ", ".join(use.through)
     yield f"{use.asset} @ {use.data_version} by {through}{names}{aliases}{stale}{flags}"
     if use.metric is not None:
-        m = use.metric
-        told = f"  test {m.name} {number(m.value)}"
-        if m.base is not None:
-            told += f", base {m.base_model} {number(m.base)}, difference {number(m.difference)}"
-            told += f" [{number(m.low)}, {number(m.high)}]"
-        yield f"{told}; {m.verdict}"
+        yield f"  {_metric(use.metric)}"
     if use.gate:
         yield f"  gate: {use.gate}: {'; '.join(use.gate_reasons)}"
+
+
+def _metric(m: Metric) -> str:
+    told = f"test {m.name} {number(m.value)}"
+    if m.base is not None:
+        told += f", base {m.base_model} {number(m.base)}, difference {number(m.difference)}"
+        told += f" [{number(m.low)}, {number(m.high)}]"
+    return f"{told}; {m.verdict}"
+
+
+def render_recommendation(found: Recommendation) -> str:
+    """Return a served list with its evidence as lines."""
+    flags = f"  [{', '.join(found.flags)}]" if found.flags else ""
+    lines = [f"{found.user} of {found.dataset}: {found.model} version {found.version}{flags}"]
+    if found.asset:
+        lines.append(f"trained as {found.asset} @ {found.data_version}")
+    if found.metric is not None:
+        lines.append(_metric(found.metric))
+    if found.fallback:
+        lines.append(f"fallback: {found.fallback}: {found.note}")
+    lines += [f"made from {_read(read)}" for read in found.user_read]
+    for n, row in enumerate(found.items, start=1):
+        lines += ["", f"{n}. {number(row.score)} {_named(row.item)}"]
+        near = "; ".join(f"{_named(one)} ({number(one.cosine)})" for one in row.nearest)
+        if near:
+            lines.append(f"   near {near}, by {row.by}")
+        for attribute, counts in row.shared.items():
+            told = ", ".join(f"{value} ({count})" for value, count in counts.items())
+            lines.append(f"   shares {attribute}: {told}")
+        lines += [f"   made from {_read(read)}" for read in row.read]
+    return "\n".join(lines)
+
+
+def _read(read: Read) -> str:
+    return f"{read.asset} @ {read.data_version}" + (f": {read.brief}" if read.brief else "")
 
 
 def number(value: float | None) -> str:
