@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import BOOKS, Shop, same_environment, wrong_lineage
+from shop import BOOKS, TINY, Shop, same_environment, wrong_lineage
 from starlette.testclient import TestClient
 
 from llmers_pipelines.config import Method
@@ -326,6 +328,20 @@ def test_lineage_of_every_recipe_names_columns_that_exist(odd: Shop) -> None:
     made = [materialize(node, ctx).manifest for node in nodes]
     assert wrong_lineage(odd, **every) == []
     assert len(found) > 5 and sum(len(m.lineage) for m in made) > 20
+
+
+def test_a_changed_choice_is_followed_and_a_broken_one_is_not(own: Shop) -> None:
+    site = Site(own.settings(), own.plan(), lambda: (own.settings(), own.plan()))
+    browser = TestClient(create_app(site), base_url=HERE_ALONE)
+    assert "not loaded by llmers.toml" not in page(browser, "/d/shop")
+    config = own.home / "llmers.toml"
+    whole = config.read_text()
+    for text, lacking in ((whole.replace('recipe = "kar"', 'recipe = "popularity"').replace(
+            f'backbone = "deepfm"\nbackbone_settings = {TINY}\n', ""), True),
+            ("nothing", True), (whole, False)):  # fmt: skip
+        config.write_text(text)
+        os.utime(config, ns=(0, time.time_ns()))
+        assert ("not loaded by llmers.toml" in page(browser, "/d/shop")) is lacking, text
 
 
 def test_masked_answers_stay_masked(own: Shop, tmp_path: Path) -> None:
