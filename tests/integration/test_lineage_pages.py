@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 import os
 import re
 import subprocess
@@ -77,6 +78,18 @@ def test_a_row_page_shows_the_whole_way(shop: Shop) -> None:
     assert shop.manifest("catalog/items").data_version in text
     kar = page(client(shop), row_path("shop", "user_profiles/user_preference", "u05"))
     assert "labels_seen" in kar and "what is recommended (ctr)" in kar
+
+
+def test_every_asset_with_rows_shows_the_row_that_was_asked_for(shop: Shop) -> None:
+    for entity, row_id in (("item", "b03"), ("user", "u05")):
+        for manifest in (shop.manifest(n.name) for n in shop.plan().nodes):
+            words = ("trace", manifest.name, row_id, "--entity", entity, "--json")
+            result = shop.invoke(*words)
+            if result.exit_code:
+                assert re.search("has no row|holds rows of", str(result.exception)), manifest.name
+                continue
+            last = json.loads(result.stdout)["steps"][-1]
+            assert last["asset"] == manifest.name and last["content"], manifest.name
 
 
 def test_the_champion_is_marked_and_explains_itself(shop: Shop) -> None:
