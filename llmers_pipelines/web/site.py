@@ -15,7 +15,8 @@ from ..orchestrate.build import Plan
 from ..orchestrate.context import StepError
 from ..orchestrate.serving import champion_of
 from ..orchestrate.trace.answers import answers
-from ..orchestrate.trace.row import registry_aliases
+from ..orchestrate.trace.models import Aliases
+from ..orchestrate.trace.row import no_aliases, registry_aliases
 from ..orchestrate.trace.stored import CACHE_BYTES, Cache, Stored
 from ..store.manifests import Manifest, ManifestStore
 
@@ -39,6 +40,7 @@ class Site:
     _aliases: dict[str, tuple[float, Mapping[str, str]]] = field(default_factory=dict)
     _scorers: dict[tuple[str, str], Any] = field(default_factory=dict)
     _lock: Any = field(default_factory=Lock)
+    _reader: Aliases = no_aliases
     _serving: Any = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
@@ -99,10 +101,6 @@ class Site:
         answers(self.cache, self.settings).known(["0" * 64])
         self.aliases("none")
 
-    @cached_property
-    def _reader(self) -> Any:
-        return registry_aliases(self.settings)
-
     def aliases(self, name: str) -> Mapping[str, str]:
         """Return alias -> version of a registered model, five seconds old where it answers."""
         with self._lock:
@@ -110,6 +108,8 @@ class Site:
             at, found = self._aliases.get(name, (-SECONDS, {}))
             if now - at >= SECONDS:
                 try:
+                    if self._reader is no_aliases:  # a new home has no registry yet
+                        self._reader = registry_aliases(self.settings)
                     found = self._reader(name)
                 except Exception as error:  # a registry that is away hides aliases, not the page
                     _log.warning("the registry cannot be asked: %s", error)

@@ -131,6 +131,17 @@ def test_a_registry_that_is_away_hides_aliases_and_not_the_page(
     assert "llmers-shop-sequential version" in text and ">champion</span>" not in text
 
 
+def test_a_registry_that_comes_later_is_found(own: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = own.settings()
+    site = Site(settings, own.plan())
+    there = settings.mlflow_folder
+    there.rename(there.with_name("later"))
+    assert site.aliases("llmers-shop-sequential") == {}
+    there.with_name("later").rename(there)
+    monkeypatch.setattr("llmers_pipelines.web.site.SECONDS", 0.0)
+    assert "champion" in site.aliases("llmers-shop-sequential")
+
+
 def test_rows_are_found_by_id_and_title(shop: Shop) -> None:
     browser = client(shop)
     text = page(browser, asset_path("shop", VECTORS, q="sea book 1"))
