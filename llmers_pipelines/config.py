@@ -95,6 +95,7 @@ class Settings:
     gpu: Gpu = field(default_factory=Gpu)
     mlflow_ui: str = "http://127.0.0.1:5000"  # where links lead; `llmers up` says its own
     offline: bool = True
+    lineage_url: str = ""  # where people reach the lineage pages; "" = as `llmers up` serves them
     dvc: str = ""  # the program; "" = the project's own environment for it, or PATH
 
     @cached_property
@@ -175,7 +176,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # toml section.key -> field of Settings
 _KEYS = {
     "llmers.dataset": "dataset", "llmers.home": "home", "llmers.data_root": "data_root",
-    "llmers.offline": "offline", "llmers.dvc": "dvc", "llmers.mlflow_ui": "mlflow_ui",
+    "llmers.offline": "offline", "llmers.dvc": "dvc",
     "llm.engine": "engine", "llm.model": "model", "llm.revision": "model_revision",
     "llm.max_tokens": "max_tokens", "llm.temperature": "temperature", "llm.seed": "llm_seed",
     "llm.adapter": "adapter", "llm.dtype": "dtype",
@@ -190,7 +191,7 @@ _KEYS = {
     "llm.attempts": "attempts", "llm.throttle_seconds": "throttle_seconds",
     "llm.schema_form": "schema_form", "llm.token_limit": "token_limit",
     "llm.images": "llm_images", "llm.image_tokens": "image_tokens",
-    "encoder.name": "encoder",
+    "encoder.name": "encoder", "ui.lineage_url": "lineage_url", "ui.mlflow_url": "mlflow_ui",
     "budget.calls": "budget_calls", "budget.tokens": "budget_tokens",
     "budget.money": "budget_money", "budget.calls_per_day": "budget_calls_per_day",
     "budget.tokens_per_day": "budget_tokens_per_day",
@@ -366,6 +367,11 @@ def load_settings(**flags: Any) -> Settings:
     if settings.engine == "openai" and not settings.model:
         raise ConfigError(
             'llm.engine = "openai" needs llm.model: the name by which the endpoint knows the model'
+        )
+    if settings.lineage_url and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", settings.lineage_url):
+        raise ConfigError(
+            f"ui.lineage_url = {settings.lineage_url!r}; expected an address such as "
+            "http://127.0.0.1:3001"
         )
     _check_model_settings(settings)
     if settings.seeds < 1:

@@ -1,4 +1,4 @@
-"""``llmers up``: Dagster (UI and daemon) and the MLflow UI on loopback."""
+"""``llmers up``: Dagster (UI and daemon), the MLflow UI and the lineage pages on loopback."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ def _tool(name: str) -> str:
 @click.command(epilog="Example: llmers up --port 3000")
 @click.option("--port", default=3000, show_default=True, help="Dagster UI, or the next free port.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="MLflow UI, likewise.")
+@click.option("--lineage-port", default=3001, show_default=True, help="Lineage pages, likewise.")
 @click.option("--no-mlflow", is_flag=True, help="Without the MLflow UI.")
 @settings_options
-def up(port: int, mlflow_port: int, no_mlflow: bool, **flags) -> None:
-    """Start the Dagster UI with its daemon and the MLflow UI; Ctrl-C ends them."""
+def up(port: int, mlflow_port: int, lineage_port: int, no_mlflow: bool, **flags) -> None:
+    """Start the Dagster UI with its daemon, the MLflow UI and the lineage pages until Ctrl-C."""
     began = time.monotonic()
     settings = open_settings(**flags)
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
@@ -47,9 +48,9 @@ def up(port: int, mlflow_port: int, no_mlflow: bool, **flags) -> None:
     signal.signal(signal.SIGHUP, _leave)
     try:
         with UpLock(settings.home, settings.dagster_home) as lock:
-            servers = _servers(settings, port, 0 if no_mlflow else mlflow_port)
+            servers = _servers(settings, port, lineage_port, 0 if no_mlflow else mlflow_port)
             addresses = {s.name: s.address for s in servers}
-            env = {**os.environ, **settings.child_environment(), **_links(addresses)}
+            env = {**os.environ, **settings.child_environment(), **_links(settings, addresses)}
             _prepare(settings)
             with Servers(servers, env, settings.dagster_home / "logs" / "up") as group:
                 group.start()
@@ -75,7 +76,7 @@ def _prepare(settings: Settings) -> None:
     instance.dispose()
 
 
-def _servers(settings: Settings, port: int, mlflow_port: int) -> list[Server]:
+def _servers(settings: Settings, port: int, lineage_port: int, mlflow_port: int) -> list[Server]:
     """Return what is to be started, each on a free port. ``mlflow_port`` 0: without MLflow."""
     port = free_port(port)
     workspace = settings.dagster_home / "workspace.yaml"
@@ -83,8 +84,11 @@ def _servers(settings: Settings, port: int, mlflow_port: int) -> list[Server]:
         Server("Dagster", (_tool("dagster"), "dev", "-h", "127.0.0.1", "-p", str(port),
                            "-w", str(workspace), "--log-level", "warning"), port, _dagster_ready),
     ]  # fmt: skip
+    lineage_port = free_port(lineage_port, (port,))
+    pages = (_tool("llmers"), "lineage", "--port", str(lineage_port))
+    found.append(Server("Lineage", pages, lineage_port, lambda p: bool(_fetch(p, "/"))))
     if mlflow_port:
-        mlflow_port = free_port(mlflow_port, (port,))
+        mlflow_port = free_port(mlflow_port, (port, lineage_port))
         artifacts = settings.mlflow_folder / "artifacts"
         command = (_tool("mlflow"), "ui", "--host", "127.0.0.1", "--port", str(mlflow_port),
                    "--workers", "1", "--backend-store-uri", settings.mlflow_uri,
@@ -93,9 +97,12 @@ def _servers(settings: Settings, port: int, mlflow_port: int) -> list[Server]:
     return found
 
 
-def _links(addresses: dict[str, str]) -> dict[str, str]:
+def _links(settings: Settings, addresses: dict[str, str]) -> dict[str, str]:
     """Return the variables by which steps know the pages that their metadata link to."""
-    return {"LLMERS_MLFLOW_UI": addresses["MLflow"]} if "MLflow" in addresses else {}
+    found = {"LLMERS_MLFLOW_UI": addresses.get("MLflow", "")}
+    if not settings.lineage_url:  # where people reach the pages may be elsewhere than here
+        found["LLMERS_LINEAGE_URL"] = addresses["Lineage"]
+    return {name: address for name, address in found.items() if address}
 
 
 def _dagster_ready(port: int) -> bool:

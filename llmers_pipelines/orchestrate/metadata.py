@@ -9,6 +9,7 @@ import dagster as dg
 from ..config import Settings
 from ..plan import Node, Train
 from ..store.manifests import ManifestStore
+from .lineage_url import asset_path, lineage_root
 from .plots import shown
 from .publish import Published
 
@@ -32,6 +33,8 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
             out.setdefault(name, shorter)  # "seconds" is this step's, not the answers'
     if manifest.info.get("device"):
         out["device"] = str(manifest.info["device"])
+    page = lineage_root(settings) + asset_path(manifest.dataset, manifest.name)
+    out["lineage"] = dg.MetadataValue.url(page)
     if manifest.info.get("mlflow_run"):
         out["mlflow_run"] = run_link(settings, str(manifest.info["mlflow_run"]))
     if manifest.info.get("version") and manifest.info.get("model_name"):
