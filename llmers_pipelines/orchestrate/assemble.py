@@ -7,6 +7,7 @@ import dagster as dg
 from ..config import Settings
 from .build import Plan, build_plan
 from .factories import asset_for, checks_for, key_of
+from .sensor import refreshing
 
 
 def build_definitions(settings: Settings, plan: Plan | None = None) -> dg.Definitions:
@@ -23,4 +24,8 @@ def build_definitions(settings: Settings, plan: Plan | None = None) -> dg.Defini
         for method in plan.methods
     ]
     executor = dg.in_process_executor
-    return dg.Definitions(assets=assets, asset_checks=checks, jobs=jobs, executor=executor)
+    status, sensor = refreshing(settings, plan)
+    return dg.Definitions(
+        assets=[*assets, status], asset_checks=checks, jobs=jobs, sensors=[sensor],
+        executor=executor,
+    )  # fmt: skip
