@@ -180,7 +180,7 @@ def refreshing(settings: Settings, plan: Plan) -> tuple[dg.AssetsDefinition, dg.
     watch, loaded = Watch(settings, plan), Loaded(settings)
 
     @dg.asset(
-        key=STATUS, group_name="catalog", kinds={"parquet"}, owners=OWNERS,
+        key=STATUS, group_name="catalog", kinds={"markdown"}, owners=OWNERS, code_version="1",
         tags={"llmers/verb": "status"}, output_required=False,
         description="What is stale, why, and which failed check or run holds it, for every data "
         "set. The refresh sensor reports it when it changes; `llmers status` prints it.",
