@@ -148,20 +148,3 @@ def new_items(old: TrainingData, new: TrainingData) -> list[str]:
     known = old.items.index(new.items.ids) > 0
     return [i for i, k in zip(new.items.ids, known, strict=True) if not k]
 
-
-def unknown_items(
-    train: Train, before: Earlier, now: dict[Node, Any], data: TrainingData
-) -> list[str]:
-    """Return the items added since the weights were trained of which the method knows nothing.
-
-    It knows an item by a vector of its own, or by its fields where clicks are predicted.
-    """
-    if data.task == "ctr" and data.item_fields:
-        return []
-    told: set[str] = set()
-    for artifact in now.values():
-        if isinstance(artifact, VectorTable) and artifact.entity == "item":
-            told.update(i for i, m in zip(artifact.ids, artifact.mask, strict=True) if m)
-    added = [*before.record.get("new_items", []), *new_items(before.data, data)]
-    there = set(data.items.ids)
-    return [i for i in dict.fromkeys(added) if i in there and i not in told]

@@ -27,7 +27,6 @@ from .carry import (
     inputs_then,
     new_items,
     same_rows,
-    unknown_items,
     versions_of,
 )
 from .context import StepContext
@@ -163,12 +162,16 @@ def _fit(
             found = extended(train, before.state(), (before.data, then), (data, inputs),
                              before.training, seed=seed, device=ctx.device)  # fmt: skip
             if found is not None:
-                added = [*before.record.get("new_items", []), *new_items(before.data, data)]
+                trained, unknown = found
+                told = before.record
+                added = [*told.get("new_items", []), *new_items(before.data, data)]
+                unknown = [*told.get("unknown_items", []), *unknown]
                 ctx.log(f"{train.slug} [{arm}, seed {seed}]: {len(added)} items without "
                         f"interactions more, the weights of cell {before.key} stand")  # fmt: skip
-                return found, {
-                    "extended_from": before.key, "new_items": added,
-                    "unknown_items": unknown_items(train, before, real, data),
+                there = set(data.items.ids)
+                return trained, {
+                    "extended_from": before.key, "new_items": [i for i in added if i in there],
+                    "unknown_items": [i for i in unknown if i in there],
                 }
         if warm:
             start = partial(carry, state=before.state(), old=before.data, new=data)

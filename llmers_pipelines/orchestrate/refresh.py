@@ -67,13 +67,14 @@ def compare(
     for node in nodes:
         behind = [n for n in node.inputs if n in rows]
         why, key, held = _judge(node, ctx, failures, tried)
-        if behind and not isinstance(node, Champion):
-            held += tuple(h for n in behind for h in rows[n].held_by if h not in held)
+        if behind:
             why = why or f"behind {behind[0].name}"
-            go = not held and all(n in request for n in behind)
-        elif behind:  # the gate judges what there is; a candidate that is held stays out
-            why = why or f"behind {behind[0].name}"
-            go = not held and (bool(key) or any(n in request for n in behind))
+            ready = [n in request for n in behind]
+            # The gate judges what there is: a candidate that is held stays out of its way.
+            enough = any(ready) or bool(key) if isinstance(node, Champion) else all(ready)
+            go = enough and not held
+            if not go:
+                held = tuple(dict.fromkeys([*held, *(h for n in behind for h in rows[n].held_by)]))
         else:
             go = bool(key) and not held
             if go:

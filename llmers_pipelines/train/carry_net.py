@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from ..data.training import IdMap, TrainingData
+from ..data.vectors import VectorTable
 from ..models.hooks_net import attach_parts
-from ..models.served import fold
+from ..models.served import Served, fold
 from ..plan import Node, Train
 from .loop import choose_device, load_loader
 from .trained import Trained
 
 Arrays = Mapping[str, np.ndarray]
+_PROBED = 64  # users whose scores tell whether a vector is read
 
 
 def carry(model: nn.Module, state: Arrays, old: TrainingData, new: TrainingData) -> list[str]:
@@ -45,41 +47,88 @@ def extended(
     *,
     seed: int,
     device: str = "cpu",
-) -> Trained | None:
+) -> tuple[Trained, list[str]] | None:
     """Return the trained model of ``old`` (log, inputs) for ``new``, or None where it cannot be.
 
     The logs must have the same rows. Weights, and the frozen vectors of items that both have, are
     those that were trained with; a new item has what building and attaching give it. ``record`` is
-    that of the training. No step is taken; the validation value is measured again.
+    that of the training. No step is taken; the validation value is measured again. The second
+    value names the new items of which the method knows nothing: their scores do not depend on any
+    vector of theirs (nor, for clicks, on fields).
     """
     where, started = choose_device(device), time.perf_counter()
+    added = _ids_added(old[0], new[0])
     with torch.random.fork_rng():
-        before, model = (_built(train, *pair, seed) for pair in (old, new))
-        if carry(model, state, old[0], new[0]):
+        before = _built(train, *old, seed)
+        model = _grown(train, before, state, old[0], *new, seed)
+        if model is None:
             return None
-        kept = set(model.state_dict())
-        frozen = {n: b.numpy() for n, b in before.named_buffers()
-                  if n not in kept and b.is_floating_point()}  # fmt: skip
-        # Frozen vectors may be standardized over all items: the old ones stay as they were.
-        mine = {
-            n: b for n, b in model.named_buffers()
-            if n in frozen and _rows(b, old[0], new[0], frozen[n], n)
-        }  # fmt: skip
-        _copied(mine, frozen, old[0], new[0])
         model.to(where).eval()
         with torch.no_grad():
             valid = float(load_loader(train.backbone.loader)(new[0], train.backbone, seed)
                           .validate(model))  # fmt: skip
+        unfolded = {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
         served = fold(model)
-    return Trained(
+        unknown = added
+        if new[0].task == "ctr" and new[0].item_fields:
+            unknown = []
+        elif (other := _otherwise(new[1], added)) is not None:
+            twin = _grown(train, before, state, old[0], new[0], other, seed)
+            unknown = _unmoved(served, fold(twin.to(where)), new[0], added)
+    trained = Trained(
         train, new[0], served, seed, list(record["epochs"]), record["best_epoch"], valid,
-        time.perf_counter() - started, state_of(model),
+        time.perf_counter() - started, unfolded,
     )  # fmt: skip
+    return trained, unknown
 
 
-def state_of(model: nn.Module) -> dict[str, np.ndarray]:
-    """Return weights and stored buffers as arrays of their own."""
-    return {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
+def _grown(
+    train: Train, before: nn.Module, state: Arrays, old: TrainingData, data: TrainingData,
+    inputs: Mapping[Node, Any], seed: int,
+) -> Any:  # fmt: skip
+    """Return a model of ``data`` with the trained ``state``; None where some of it has no place."""
+    model = _built(train, data, inputs, seed)
+    if carry(model, state, old, data):
+        return None
+    kept = set(model.state_dict())
+    frozen = {n: b.numpy() for n, b in before.named_buffers()
+              if n not in kept and b.is_floating_point()}  # fmt: skip
+    # Frozen vectors may be standardized over all items: the old ones stay as they were.
+    mine = {
+        n: b for n, b in model.named_buffers()
+        if n in frozen and _rows(b, old, data, frozen[n], n)
+    }  # fmt: skip
+    _copied(mine, frozen, old, data)
+    return model
+
+
+def _ids_added(old: TrainingData, new: TrainingData) -> list[str]:
+    known = old.items.index(new.items.ids) > 0
+    return [i for i, k in zip(new.items.ids, known, strict=True) if not k]
+
+
+def _otherwise(inputs: Mapping[Node, Any], added: list[str]) -> dict[Node, Any] | None:
+    """Return ``inputs`` with other vectors of the ``added`` items; None where they have none."""
+    found, out = False, dict(inputs)
+    for node, table in inputs.items():
+        if isinstance(table, VectorTable) and table.entity == "item":
+            rows = np.isin(np.array(table.ids), added) & table.mask
+            vectors = np.array(table.vectors)
+            vectors[rows] = -vectors[rows] + vectors.std()
+            out[node] = VectorTable(table.entity, table.ids, vectors, table.mask)
+            found |= bool(rows.any())
+    return out if found else None
+
+
+def _unmoved(one: Any, other: Any, data: TrainingData, added: list[str]) -> list[str]:
+    """Return the ``added`` items whose scores are the same in both models, for whoever asks."""
+    if data.task == "ctr":
+        return []
+    users = np.arange(1, min(data.n_users, _PROBED) + 1)
+    seen = [data.item[data.user_start[u] : data.user_start[u + 1]] for u in users]
+    at = data.items.index(added)
+    a, b = (Served(net).scores(users, seen)[:, at] for net in (one, other))
+    return [i for i, moved in zip(added, (a != b).any(0), strict=True) if not moved]
 
 
 def _built(train: Train, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:

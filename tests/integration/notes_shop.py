@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shop import SMALL, Shop
+from shop import BOOKS, SMALL, Shop, kind, title
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTES = "item_summaries/book_note"
+CATALOG = 200  # books, so that one is less than 1 % of them
 CHOICE = f"""
 [llmers]
 dataset = "shop"
@@ -122,6 +123,10 @@ class NotesShop(Shop):
         (home / "llmers.toml").write_text(CHOICE.replace("URL", url))
         told = (shop.folder / "shop.toml").read_text()
         (shop.folder / "shop.toml").write_text(told.split("[splits.ctr]")[0])
+        more = [{"item_id": f"b{i:03}", "title": title(i), "kind": kind(i),
+                 "description": f"A story of {kind(i)}, number {i}."}
+                for i in range(BOOKS + 1, CATALOG + 1)]  # fmt: skip
+        shop.write("items", [*shop.read("items"), *more])  # nobody has read these yet
         shop.plugin.mkdir()
         (shop.plugin / "shop_plugin.py").write_text(PLUGIN)
         info = shop.plugin / "shop_plugin-1.0.dist-info"
