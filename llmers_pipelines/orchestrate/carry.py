@@ -44,7 +44,10 @@ class Earlier:
 
 def identity(train: Train, arm: str, seed: int) -> dict[str, Any]:
     """Return what two trainings share of which one may go on from the other."""
-    return {"code": train.code_version, "wiring": train.wiring, "arm": arm, "seed": seed}
+    # A code version says nothing of inputs: the same part on other vectors is another method.
+    reads = [n.name for n in train.inputs]
+    return {"code": train.code_version, "wiring": train.wiring, "reads": reads, "arm": arm,
+            "seed": seed}  # fmt: skip
 
 
 def versions_of(train: Train, ctx: StepContext) -> dict[str, str]:

@@ -44,6 +44,10 @@ STEP_CONFIG = dg.Field(
     dg.Shape(
         {
             "force": dg.Field(bool, default_value=False, description="Do the work again."),
+            "warm_start": dg.Field(
+                bool, default_value=False,
+                description="Train on from the weights of the version before.",
+            ),
             "device": dg.Field(str, default_value="", description="cpu, cuda or auto."),
             "budget_calls": dg.Field(int, default_value=0, description="LLM calls; 0 = no bound."),
             "budget_tokens": dg.Field(int, default_value=0, description="Tokens; 0 = no bound."),

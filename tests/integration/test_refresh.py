@@ -73,8 +73,9 @@ def test_a_run_over_the_data_set_is_waited_for(own_ticking: Ticking) -> None:
     own_ticking.tick()
     edited(own_ticking.shop, description="A story of space, told anew.")
     other = create_run_for_test(
-        own_ticking.instance, status=dg.DagsterRunStatus.STARTING, tags={"dagster/partition": "shop"}
-    )
+        own_ticking.instance, status=dg.DagsterRunStatus.STARTING,
+        tags={"dagster/partition": "shop"},
+    )  # fmt: skip
     done = own_ticking.tick()
     assert done.requests == [] and done.notes == [f"shop: waiting for run {other.run_id[:8]}"]
     own_ticking.instance.delete_run(other.run_id)
