@@ -22,7 +22,7 @@ from loopback import Loopback
 from notes_shop import CATALOG, ROOT, NotesShop, note
 from refresh_cases import CASES, Case
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 PAGE = ROOT / "docs" / "incremental.md"
 
 
@@ -109,6 +109,8 @@ def test_every_case_costs_what_it_must_and_no_more(shift: Shift) -> None:
         found = shift.work(case)
         rows.append((case, found))
         faults += [f"{case.name}: {fault}" for fault in _faults(case, found)]
+        print(f"{case.name}: {found['calls']} calls, {len(found['made'])} made, "
+              f"{found['seconds']:.0f} s", flush=True)  # fmt: skip
         shift.told(case)
     _write(rows)
     assert faults == []
