@@ -15,6 +15,7 @@ from dagster import DagsterRunStatus as Status
 from ..config import Settings
 from .build import Plan
 from .factories import DATASETS, OWNERS, key_of
+from .home import release_dead_runs
 from .refresh import Look, Row, Watch
 from .reload import Loaded
 
@@ -147,6 +148,8 @@ def _active(instance: dg.DagsterInstance, dataset: str) -> str:
     """Return a run over the data set that is queued or in progress, "" where there is none."""
     runs = dg.RunsFilter(tags={"dagster/partition": dataset}, statuses=_RUNNING)
     found = instance.get_runs(runs, limit=1)
+    if found and release_dead_runs(instance):  # a killed command never says that it is over
+        found = instance.get_runs(runs, limit=1)
     return found[0].run_id if found else ""
 
 

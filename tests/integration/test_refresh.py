@@ -146,6 +146,16 @@ def test_other_settings_take_the_place_of_a_method_and_new_ones_wait_to_be_asked
     assert not [name for name in own_ticking.rows if "textknn" in name]
 
 
+def test_a_data_set_that_is_described_later_becomes_a_partition(own_ticking: Ticking) -> None:
+    assert own_ticking.tick().added == []
+    folder = own_ticking.shop.home / "data" / "annex"
+    folder.mkdir()
+    told = (own_ticking.shop.folder / "shop.toml").read_text()
+    (folder / "annex.toml").write_text(told.replace('name = "shop"', 'name = "annex"'))
+    assert own_ticking.tick().added == ["annex"]
+    assert own_ticking.tick().added == [], "it is asked for once"
+
+
 def test_what_failed_is_left_alone_until_its_combination_changes(own_ticking: Ticking) -> None:
     own_ticking.tick()
     path = own_ticking.shop.folder / "item_summary.csv"
