@@ -254,6 +254,8 @@ def files_of(ctx: StepContext) -> Iterator[str]:
         else:
             yield str(folder / path)
             yield f"{folder / path}.dvc"
+    for check in settings.safety.checks if settings.safety else ():
+        yield from check.options.get("words", ())
     for name in (settings.model, settings.adapter, settings.encoder.partition("?")[0]):
         if name and Path(name).expanduser().is_dir():
             yield from (e.path for e in os.scandir(Path(name).expanduser()) if e.is_file())

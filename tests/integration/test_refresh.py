@@ -12,6 +12,7 @@ from dagster._core.test_utils import create_run_for_test
 from shop import SMALL, Shop, made
 from ticking import Ticking
 
+from llmers_pipelines.data import file_hash
 from llmers_pipelines.orchestrate.assemble import build_definitions
 from llmers_pipelines.orchestrate.attempts import Failures
 from llmers_pipelines.orchestrate.sensor import STATUS, status_metadata
@@ -61,6 +62,23 @@ def test_an_edit_is_one_run_of_what_follows_from_it(own_ticking: Ticking) -> Non
     assert {"catalog/items", "llm_embeddings/item_text", "registry/knnblend"} <= made(did)
     assert did[SASREC] == "reused", "titles are no part of its log"
     assert own_ticking.tick().requests == [] and own_ticking.rows == {}
+
+
+def test_a_file_that_did_not_move_costs_a_stat_and_no_hash(
+    own_ticking: Ticking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_ticking.tick()
+    hashed: list[str] = []
+
+    def content(path: str, *version: int) -> str:
+        hashed.append(path.rpartition("/")[2])
+        return f"{path} {version}"
+
+    monkeypatch.setattr(file_hash, "_content", content)
+    own_ticking.load()  # as after a start: nothing is remembered but what is on disk
+    edited(own_ticking.shop, title="A Sea Book with Another Title")
+    assert len(own_ticking.tick().requests) == 1
+    assert hashed.count("items.csv") == 1 and "interactions.csv" not in hashed
 
 
 def test_the_same_file_written_again_runs_nothing(own_ticking: Ticking) -> None:
