@@ -90,6 +90,11 @@ class Settings:
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
     safety: Safety | None = None  # checks of generated texts; None = none
     images: ImageSettings = field(default_factory=ImageSettings)
+    refresh: bool | None = None  # the sensor; None = on, unless calls cost money without a bound
+    refresh_seconds: int = 10  # between two looks
+    warm_start: bool = False  # a retraining starts from the weights of the version before
+    extend: bool = True  # new items without interactions get rows from their vectors, no training
+    quarantine_share: float = 0.01  # of the rows of a source; more holds what is downstream
     llm_images: bool = False  # the endpoint's model reads pictures
     image_tokens: int = 10_000  # most that an endpoint counts for one picture
     gpu: Gpu = field(default_factory=Gpu)
@@ -135,6 +140,14 @@ class Settings:
         more = f"+adapter:{self.adapter}" if self.adapter else ""
         more += f"+quantization:{self.quantization}" if self.quantization else ""
         return f"{kind}:{self.model}@{self.model_revision}{more}"
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether the refresh sensor runs from the start; it can be switched in the UI."""
+        if self.refresh is not None:
+            return self.refresh
+        bounds = [f.name for f in dataclasses.fields(self) if f.name.startswith("budget_")]
+        return self.engine != "openai" or any(getattr(self, name) for name in bounds)
 
     def child_environment(self) -> dict[str, str]:
         """Variables by which every process that we start resolves the same state."""
@@ -198,7 +211,9 @@ _KEYS = {
     "budget.money_per_day": "budget_money_per_day",
     "batch.requests": "batch_requests", "batch.megabytes": "batch_megabytes",
     "train.device": "device", "train.threads": "threads",
-    "evaluation.seeds": "seeds", "evaluation.controls": "controls",
+    "train.warm_start": "warm_start", "train.extend": "extend", "refresh.seconds": "refresh_seconds",
+    "tables.quarantine_share": "quarantine_share", "evaluation.seeds": "seeds",
+    "evaluation.controls": "controls", "refresh.enabled": "refresh",
 }  # fmt: skip
 _TABLES = {
     "prices": lambda path, body: read_prices(str(path), body),
@@ -274,7 +289,7 @@ def _coerce(name: str, value: Any, where: str) -> Any:
             return int(value)
         if kind == "float":
             return float(value)
-        if kind == "bool":
+        if kind.startswith("bool"):
             return value if isinstance(value, bool) else _FLAGS[str(value).strip().lower()]
         if name == "controls":
             return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
@@ -374,6 +389,12 @@ def load_settings(**flags: Any) -> Settings:
             "http://127.0.0.1:3001"
         )
     _check_model_settings(settings)
+    if settings.refresh_seconds < 1:
+        raise ConfigError(f"refresh.seconds = {settings.refresh_seconds}; at least 1")
+    if not 0 <= settings.quarantine_share <= 1:
+        raise ConfigError(
+            f"tables.quarantine_share = {settings.quarantine_share}; a share between 0 and 1"
+        )
     if settings.seeds < 1:
         raise ConfigError(f"evaluation.seeds = {settings.seeds}; at least 1 is needed")
     return settings

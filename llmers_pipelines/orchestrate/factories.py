@@ -85,6 +85,11 @@ def asset_for(
             # What they say needs a person: another attempt would wait, or spend a budget again.
             context.log.error(str(error))  # in one line, before the frames that nobody asked for
             told = getattr(error, "report", {})
+            if told.get("state") == "budget reached":  # the list of runs says how this one ended
+                context.instance.add_run_tags(context.run_id, {
+                    "llmers/ended": "budget reached",
+                    "llmers/missing": f"{told.get('missing', 0)} rows of {node.name}",
+                })  # fmt: skip
             raise dg.Failure(str(error), metadata=told, allow_retries=False) from error
         context.log.info(told_end(node, done))
         if on_step is not None:

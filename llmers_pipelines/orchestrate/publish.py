@@ -14,6 +14,7 @@ from typing import Any
 from ..plan import Champion, Node, Pin
 from ..store.fingerprints import fingerprint
 from ..store.manifests import Manifest
+from .attempts import Failures, attempt_key
 from .context import Outcome, StepContext, StepError
 from .steps import run_verb, sources_of
 
@@ -92,8 +93,14 @@ def materialize(node: Node, ctx: StepContext, *, force: bool = False) -> Publish
     want = wanted(node, ctx)
     if have is not None and not have.held_by and not difference(have, want, ctx):
         return Published(have, "reused", time.perf_counter() - start)
-    outcome = run_verb(node, ctx)
-    manifest = _store(node, ctx, outcome, want, time.perf_counter() - start)
+    failures = Failures(ctx.settings)
+    try:
+        outcome = run_verb(node, ctx)
+        manifest = _store(node, ctx, outcome, want, time.perf_counter() - start)
+    except Exception as error:
+        failures.note(ctx.dataset, node.name, attempt_key(node, want, ctx.settings), error)
+        raise
+    failures.clear(ctx.dataset, node.name)
     ctx.remember(manifest, outcome.keep)
     return Published(manifest, "materialized", time.perf_counter() - start)
 

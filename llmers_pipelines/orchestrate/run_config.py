@@ -52,6 +52,7 @@ _KNOBS = {
                      "configured model; empty as configured.", setting="endpoint"),
     "concurrency": Knob(int, "Requests to the endpoint at once, 1 to 1,024; 0 as configured.",
                         1024, (), "concurrency"),
+    "warm_start": Knob(bool, "Train on from the weights of the version before."),
     "budget_calls": Knob(int, "Most calls of the language model; 0 as configured.", 10**12),
     "budget_tokens": Knob(int, "Most tokens, read and written; 0 as configured.", 10**15),
     "budget_money": Knob(float, "Most money, in the currency of the prices; 0 as configured.",
@@ -60,9 +61,10 @@ _KNOBS = {
 _DEVICE = ("device", "threads")
 _ASK = (*_DEVICE, "dtype", "batch_tokens", "endpoint", "concurrency",
         "budget_calls", "budget_tokens", "budget_money")  # fmt: skip
+_TRAIN = (*_DEVICE, "warm_start")
 _OF_VERB = {
-    "generate": _ASK, "embed": (*_DEVICE, "batch_tokens"), "train": _DEVICE, "distill": _DEVICE,
-    "evaluate": _DEVICE, "teach": _DEVICE, "derive": ("threads",),
+    "generate": _ASK, "embed": (*_DEVICE, "batch_tokens"), "train": _TRAIN, "distill": _TRAIN,
+    "evaluate": _TRAIN, "teach": _DEVICE, "derive": ("threads",),
 }  # fmt: skip
 
 

@@ -40,14 +40,27 @@ def encoder_of(node: Embed, ctx: StepContext) -> Any:
         from ...encode.encoder import make_encoder
 
         return make_encoder(node.model, device=ctx.device, state_folder=state)
-    return _encoder(node.model, ctx.device, int(ctx.limits.get("batch_tokens") or 0))
+    batch = int(ctx.limits.get("batch_tokens") or 0)
+    return _encoder(node.model, ctx.device, batch, _version(node.model))
 
 
 @lru_cache(maxsize=2)
-def _encoder(name: str, device: str, batch_tokens: int) -> Any:
+def _encoder(
+    name: str, device: str, batch_tokens: int, version: tuple[tuple[str, int, int], ...]
+) -> Any:
+    """Return an encoder, made once per version of its folder in a process that lives long."""
     from ...encode.encoder import make_encoder
 
     return make_encoder(name, device=device, token_budget=batch_tokens or None)
+
+
+def _version(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Return names, sizes and times of the files of a local encoder; () for any other."""
+    folder = Path(name.partition("?")[0]).expanduser()
+    if not folder.is_dir():
+        return ()
+    stats = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if f.is_file())
+    return tuple((file, s.st_size, s.st_mtime_ns) for file, s in stats)
 
 
 def texts_of(node: Embed, ctx: StepContext) -> Texts:
