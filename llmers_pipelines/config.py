@@ -207,13 +207,13 @@ _KEYS = {
     "encoder.name": "encoder", "ui.lineage_url": "lineage_url", "ui.mlflow_url": "mlflow_ui",
     "budget.calls": "budget_calls", "budget.tokens": "budget_tokens",
     "budget.money": "budget_money", "budget.calls_per_day": "budget_calls_per_day",
-    "budget.tokens_per_day": "budget_tokens_per_day",
-    "budget.money_per_day": "budget_money_per_day",
-    "batch.requests": "batch_requests", "batch.megabytes": "batch_megabytes",
+    "budget.tokens_per_day": "budget_tokens_per_day", "batch.requests": "batch_requests",
+    "budget.money_per_day": "budget_money_per_day", "batch.megabytes": "batch_megabytes",
     "train.device": "device", "train.threads": "threads",
-    "train.warm_start": "warm_start", "train.extend": "extend", "refresh.seconds": "refresh_seconds",
+    "train.warm_start": "warm_start", "train.extend": "extend",
     "tables.quarantine_share": "quarantine_share", "evaluation.seeds": "seeds",
     "evaluation.controls": "controls", "refresh.enabled": "refresh",
+    "refresh.seconds": "refresh_seconds",
 }  # fmt: skip
 _TABLES = {
     "prices": lambda path, body: read_prices(str(path), body),

@@ -36,7 +36,7 @@ def test_assets_of_one_kind_share_one_form(plan: Any) -> None:
     forms = {id(schema_of(n)) for n in plan.nodes}
     assert len(forms) <= 6 < len(plan.nodes)
     fields = schema_of(first(plan, Train)).config_type.fields
-    assert set(fields) == {"force", "device", "threads", "experiment"}
+    assert set(fields) == {"force", "device", "threads", "warm_start", "experiment"}
     assert fields["device"].default_value == "configured"
     asking = schema_of(first(plan, Generate)).config_type.fields
     assert {"endpoint", "dtype", "concurrency", "budget_money"} <= set(asking)
