@@ -13,7 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "integration"))
 
-from hands import CHOICE, Site, await_ready, start
+from hands import CHOICE, Site, answer, await_ready, keep, open_kiosk, start
+from loopback import Loopback
 from shop import Shop
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -54,17 +55,19 @@ def browser(request: pytest.FixtureRequest) -> Iterator[object]:
 def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The shop under `llmers up`, for the whole suite."""
     shop = Shop.open(tmp_path_factory.mktemp("browser") / "home")
-    (shop.home / "llmers.toml").write_text(CHOICE)
-    process = start(shop)
-    try:
-        addresses, lines, seconds = await_ready(process)
-        yield Site(shop, process, addresses, seconds, lines)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=40) == 0
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(timeout=40)
+    open_kiosk(shop)
+    with Loopback(answer=answer) as model:
+        (shop.home / "llmers.toml").write_text(CHOICE.replace("URL", model.url))
+        process = start(shop)
+        try:
+            addresses, lines, seconds = await_ready(process)
+            yield Site(shop, model, process, addresses, seconds, lines)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=40) == 0
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(timeout=40)
 
 
 @pytest.fixture
@@ -73,7 +76,5 @@ def page(browser, site: Site, request: pytest.FixtureRequest, tmp_path: Path) ->
     opened = browser.new_page(viewport={"width": 1500, "height": 950})
     opened.set_default_timeout(20_000)
     yield opened
-    folder = os.environ.get("LLMERS_SCREENSHOTS", "")
-    if folder:
-        opened.screenshot(path=str(Path(folder) / f"{request.node.name}.png"))
+    keep(opened, request.node.name)
     opened.close()

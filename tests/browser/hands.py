@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,11 +13,23 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from loopback import Loopback
 from shop import Shop, same_environment
 
 CHOICE = """
 [llmers]
 dataset = "shop"
+
+[llm]
+engine = "openai"
+model = "shop/model"
+endpoint = "URL"
+api_key_env = "SHOP_KEY"
+max_tokens = 200
+
+[refresh]
+enabled = true
+seconds = 2
 
 [encoder]
 name = "tfidf?dim=24"
@@ -43,9 +56,10 @@ _RUNS = """{ runsOrError(limit: 30) { ... on Runs { results {
 
 @dataclass
 class Site:
-    """A running `llmers up`."""
+    """A running `llmers up`, and the server that answers for its language model."""
 
     shop: Shop
+    model: Loopback
     process: subprocess.Popen
     addresses: dict[str, str]
     ready_seconds: float
@@ -60,9 +74,10 @@ def start(shop: Shop, *more: str) -> subprocess.Popen:
     """Start `llmers up` on ``shop`` from a folder that has nothing to do with it."""
     command = [sys.executable, "-c", "from llmers_pipelines.cli import run_main; run_main()",
                "up", "--home", str(shop.home), "--config", str(shop.home / "llmers.toml"),
-               "--port", "3700", "--mlflow-port", "5700", *more]  # fmt: skip
+               "--port", "3700", "--mlflow-port", "5700", "--lineage-port", "3750",
+               *more]  # fmt: skip
     with same_environment():
-        env = dict(os.environ)
+        env = {**os.environ, "SHOP_KEY": "sk-shop-0123456789abcdef0123"}
     return subprocess.Popen(
         command, cwd="/", env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -95,11 +110,21 @@ def runs(site: Site) -> dict[str, dict[str, Any]]:
     return {r["runId"]: {**r, "tags": {t["key"]: t["value"] for t in r["tags"]}} for r in found}
 
 
-def new_runs(site: Site, before: dict[str, Any], count: int = 1, seconds: float = 90) -> list[Any]:
-    """Wait until ``count`` runs that are not in ``before`` have ended, and return them."""
+def new_runs(
+    site: Site,
+    before: dict[str, Any],
+    count: int = 1,
+    seconds: float = 150,
+    by_sensor: bool = False,
+) -> list[Any]:
+    """Wait until ``count`` runs that are not in ``before`` have ended, and return them.
+
+    ``by_sensor``: those that the refresh sensor asked for; else those of a person.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        fresh = [r for k, r in runs(site).items() if k not in before]
+        fresh = [r for k, r in runs(site).items()
+                 if k not in before and by_sensor == ("llmers/refresh" in r["tags"])]  # fmt: skip
         ended = [r for r in fresh if r["status"] in ("SUCCESS", "FAILURE", "CANCELED")]
         if len(ended) >= count:
             return ended
@@ -172,3 +197,29 @@ def launch(site: Site, name: str, config: dict[str, Any], **tags: str) -> None:
       __typename ... on PythonError { message } } }"""
     done = ask(site, mutation, {"p": parameters})["launchPipelineExecution"]
     assert done["__typename"] == "LaunchRunSuccess", done
+
+
+def answer(body: dict[str, Any]) -> str:
+    """Answer as a good model would: about the book that the prompt tells of."""
+    title = re.findall(r"The \w+ Book \d+", str(body["messages"]))[-1]
+    kind = title.split()[1].lower()
+    return json.dumps({
+        "summary": f"{title} follows people who live by {kind}.",
+        "themes": [kind, f"number {title.split()[-1]}"], "mood": "calm",
+        "audience": "adult readers",
+    })  # fmt: skip
+
+
+def open_kiosk(shop: Shop) -> None:
+    """Describe a second data set beside the shop, with the same files."""
+    folder = shop.home / "data" / "kiosk"
+    shutil.copytree(shop.folder, folder)
+    text = (folder / "shop.toml").read_text().replace('name = "shop"', 'name = "kiosk"')
+    (folder / "kiosk.toml").write_text(text)
+    (folder / "shop.toml").unlink()
+
+
+def keep(page: Any, name: str) -> None:
+    """Keep a picture of a page below LLMERS_SCREENSHOTS where that is set."""
+    if folder := os.environ.get("LLMERS_SCREENSHOTS", ""):
+        page.screenshot(path=os.path.join(folder, f"{name}.png"))

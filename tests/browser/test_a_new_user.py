@@ -18,6 +18,7 @@ from hands import (
     choose,
     configure,
     experiment,
+    keep,
     launch,
     launched,
     new_runs,
@@ -26,14 +27,17 @@ from hands import (
     start,
     until,
 )
+from shop import BOOKS
 
 pytestmark = pytest.mark.browser
+SUMMARY = "item_summaries/item_summary"
+EDITED = "A quiet town & a key that is missing for 2 < 3 days."
 GROUPS = ("catalog", "item_summaries", "llm_embeddings", "features", "recommenders",
           "evaluations", "registry")  # fmt: skip
 
 
 def test_it_is_ready_soon_and_says_where(site: Site) -> None:
-    assert set(site.addresses) >= {"Dagster", "MLflow"}
+    assert set(site.addresses) == {"Dagster", "MLflow", "Lineage"}
     # The bound is for two cores that are free; others may be at work on this machine.
     crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert site.ready_seconds < 25 * crowd, site.lines
@@ -127,12 +131,50 @@ def test_several_data_sets_are_filled_at_once(page: Any, site: Site) -> None:
     before = runs(site)
     open_asset(page, site, "catalog/items", "overview")
     page.get_by_role("button", name="Materialize").first.click()
-    choose(page, "shop", "sample")
+    choose(page, "shop", "kiosk")
     page.get_by_role("button", name=re.compile("Launch (2-run )?backfill|Launch 2 runs")).click()
-    ended = new_runs(site, before, count=2, seconds=150)
+    ended = new_runs(site, before, count=2)
     assert {r["status"] for r in ended} == {"SUCCESS"}
-    assert {r["tags"]["dagster/partition"] for r in ended} == {"shop", "sample"}
-    assert site.shop.context().manifests.current("sample", "catalog/items").rows == 609
+    assert {r["tags"]["dagster/partition"] for r in ended} == {"shop", "kiosk"}
+    assert site.shop.context().manifests.current("kiosk", "catalog/items").rows == BOOKS
+
+
+def test_an_edited_catalog_runs_its_chain_by_itself(page: Any, site: Site) -> None:
+    before, asked = runs(site), len(site.model.bodies)
+    table, champion = "catalog/items", "registry/champion__sequential"
+    versions = {name: site.shop.manifest(name).data_version for name in (table, SUMMARY)}
+    rows = site.shop.read("items")
+    rows[3]["description"] = EDITED
+    site.shop.write("items", rows)
+    (run,) = new_runs(site, before, by_sensor=True)
+    assert run["status"] == "SUCCESS" and run["tags"]["llmers/refresh"] == "shop"
+    assert len(site.model.bodies) == asked + 1, "the other books were answered before"
+    assert EDITED in str(site.model.bodies[-1]["messages"])
+    page.goto(f"{site.dagster}/runs/{run['runId']}")
+    page.get_by_text("Success", exact=True).first.wait_for()
+    page.get_by_text(f"{table}: source changed").first.wait_for()
+    assert site.shop.manifest(table).data_version != versions[table]
+    assert site.shop.manifest(champion).name == champion
+    open_asset(page, site, SUMMARY, "partitions")
+    page.get_by_role("button", name=re.compile("historical events .2")).wait_for()
+
+
+def test_a_book_is_followed_to_its_prompt(page: Any, site: Site) -> None:
+    open_asset(page, site, SUMMARY, "partitions")
+    link = page.locator(f"a[href='{site.addresses['Lineage']}/d/shop/a/{SUMMARY}']").first
+    with page.context.expect_page() as opened:
+        link.click()
+    pages = opened.value
+    pages.get_by_role("heading", name=SUMMARY).wait_for()
+    pages.locator("input[name=q]").fill("b04")
+    pages.get_by_role("button", name="Find").click()
+    pages.get_by_role("link", name="b04").click()
+    pages.get_by_role("heading", name="The Crime Book 4").first.wait_for()
+    said = pages.locator("main").inner_text()
+    for wanted in (EDITED, "shop/model", "catalog/items", "follows people who live by crime"):
+        assert wanted in said, wanted
+    keep(pages, "row")
+    pages.close()
 
 
 def test_a_killed_run_frees_the_pool(site: Site) -> None:
