@@ -20,11 +20,9 @@ _TOLD_AT_ZERO = ("llm_calls", "cache_hits", "quarantined", "encoded", "trained n
 def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, Any]:
     """Return Dagster metadata of one published version: results first, identity last."""
     manifest = done.manifest
-    out: dict[str, Any] = {
-        "dagster/row_count": manifest.rows,
-        "status": done.status,
-        "seconds": round(done.seconds, 3),
-    }
+    out: dict[str, Any] = {"status": done.status, "seconds": round(done.seconds, 3)}
+    if manifest.columns:  # weights and pointers are no tables
+        out["dagster/row_count"] = manifest.rows
     if manifest.flags:
         out["flags"] = ", ".join(manifest.flags)
     for name, value in manifest.counts.items():

@@ -201,10 +201,10 @@ def launch(site: Site, name: str, config: dict[str, Any], **tags: str) -> None:
 
 def answer(body: dict[str, Any]) -> str:
     """Answer as a good model would: about the book that the prompt tells of."""
-    title = re.findall(r"The \w+ Book \d+", str(body["messages"]))[-1]
-    kind = title.split()[1].lower()
+    told = dict(re.findall(r"^(\w+): (.+)$", body["messages"][-1]["content"], re.MULTILINE))
+    title, kind = told["title"], told["kind"]
     return json.dumps({
-        "summary": f"{title} follows people who live by {kind}.",
+        "summary": f"{title} follows people who live by {kind}. {told['description']}",
         "themes": [kind, f"number {title.split()[-1]}"], "mood": "calm",
         "audience": "adult readers",
     })  # fmt: skip

@@ -173,6 +173,7 @@ def test_a_book_is_followed_to_its_prompt(page: Any, site: Site) -> None:
     said = pages.locator("main").inner_text()
     for wanted in (EDITED, "shop/model", "catalog/items", "follows people who live by crime"):
         assert wanted in said, wanted
+    assert pages.locator("pre", has_text=f"description: {EDITED}").count() == 1, "as it was asked"
     keep(pages, "row")
     pages.close()
 
