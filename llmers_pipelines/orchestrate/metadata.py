@@ -44,10 +44,11 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
         out["plot"] = dg.MetadataValue.md(
             f"![intervals](data:image/png;base64,{manifest.info['plot']})"
         )
-    told = {"report": "report", "preview": "by epoch" if isinstance(node, Train) else "sample rows"}
-    for name, title in told.items():
-        if manifest.info.get(name):
-            out[title] = dg.MetadataValue.md(str(manifest.info[name]))
+    if manifest.info.get("report"):
+        out["report"] = dg.MetadataValue.md(str(manifest.info["report"]))
+    if manifest.info.get("preview"):
+        title = "by epoch" if isinstance(node, Train) else "sample rows"
+        out[title] = dg.MetadataValue.md(fitting(str(manifest.info["preview"])))
     if manifest.info.get("estimate") and done.status == "materialized":
         out["estimate"] = dg.MetadataValue.md(_estimate_table(manifest.info["estimate"]))
     if manifest.columns:
@@ -83,6 +84,24 @@ def _made_from(manifest: Any) -> str:
     both = {**manifest.inputs, **manifest.sources}
     rows += [f"| {name} | `{_cut(version)}` |" for name, version in both.items()]
     return "\n".join(rows)
+
+
+def fitting(table: str, most: int = 1000) -> str:
+    """Return a Markdown table that the UI shows in its place: fewer than ``most`` characters, by
+    shorter cells and fewer rows; as it is where even one row is too long."""
+    lines = table.split("\n")
+    for width in (120, 60, 40, 24):
+        cut = [_cut_row(line, width) for line in lines]
+        for rows in range(len(cut), 2, -1):
+            if len(text := "\n".join(cut[:rows])) < most:
+                return text
+    return table
+
+
+def _cut_row(line: str, width: int) -> str:
+    if not line.startswith("| "):
+        return line  # the rule below the header
+    return f"| {' | '.join(_cut(c, width) for c in line[2:-2].split(' | '))} |"
 
 
 def _cut(version: str, most: int = 40) -> str:

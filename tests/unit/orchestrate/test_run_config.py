@@ -12,6 +12,7 @@ from llmers_pipelines.gpu import Gpu, read_gpu
 from llmers_pipelines.orchestrate.build import build_plan
 from llmers_pipelines.orchestrate.describe import describe, pool_of, tags_of, uses_device
 from llmers_pipelines.orchestrate.factories import asset_for
+from llmers_pipelines.orchestrate.metadata import fitting
 from llmers_pipelines.orchestrate.plots import histogram, inline
 from llmers_pipelines.orchestrate.progress import Reporter, asked, encoded, trained
 from llmers_pipelines.orchestrate.run_config import applied, config_for, given, schema_of
@@ -154,6 +155,19 @@ def test_progress_names_rate_cost_and_time_left() -> None:
     assert text == ("sasrec: epoch 5 of at most 20, loss 2.5000, validation 0.2500, best 0.3000 at "
                     "epoch 4, about 30 s left if it does not stop earlier")  # fmt: skip
     assert figures == {"epoch": 5, "seconds_left_at_most": 30.0, "train_loss": 2.5, "valid": 0.25}
+
+
+def test_sample_rows_fit_in_their_place() -> None:
+    head = ["| id | text |", "|---|---|"]
+    short = "\n".join([*head, "| a | b |"])
+    assert fitting(short) == short
+    rows = [f"| {n} | {'word ' * 60} |" for n in range(9)]
+    shown = fitting("\n".join([*head, *rows])).split("\n")
+    assert len("\n".join(shown)) < 1000 and len(shown) >= 5
+    assert shown[:2] == head and shown[2].startswith("| 0 | word word") and shown[2].endswith(" |")
+    wide = "\n".join(["| " + " | ".join(["column name"] * 90) + " |", "|" + "---|" * 90,
+                      "| " + " | ".join(["x" * 30] * 90) + " |"])  # fmt: skip
+    assert fitting(wide) == wide
 
 
 def test_a_histogram_draws_the_shares_and_fits_in_its_place() -> None:
