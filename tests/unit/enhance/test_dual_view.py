@@ -181,7 +181,8 @@ def test_an_empty_text_view_leaves_the_backbone_alone(rings, inert):
     losses = []
     for net in (base, model):
         loader = load_loader("sequence")(rings.data, backbone, 0)
-        optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-2)
+        # not Adam: it blows up the rounding of a gradient that is zero, as a key's bias has
+        optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.5)
         torch.manual_seed(3)
         batches = (b for number in range(1, 99) for b in loader.epoch(number))
         losses.append([])
