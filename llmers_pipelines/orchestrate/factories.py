@@ -12,6 +12,7 @@ import dagster as dg
 
 from ..config import Settings
 from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train
+from ..store.manifests import CheckOutcome
 from .build import Plan
 from .checks import CheckKind, checks_of
 from .context import StepContext, StepError
@@ -52,6 +53,9 @@ STEP_CONFIG = dg.Field(
     ),
     is_required=False,
 )
+
+
+OLDER = "the stored version was made before this check; `llmers run {} --force` has it checked"
 
 
 def key_of(node: Node) -> dg.AssetKey:
@@ -195,10 +199,16 @@ def checks_for(node: Node, settings: Settings) -> dg.AssetChecksDefinition | Non
     return check
 
 
-def _result(kind: CheckKind, found: Any, key: dg.AssetKey) -> dg.AssetCheckResult:
+def _result(kind: CheckKind, found: CheckOutcome | None, key: dg.AssetKey) -> dg.AssetCheckResult:
+    """Report an outcome. One that is missing warns: its version is older than the check.
+
+    (A step that leaves a blocking check out publishes nothing, so no new version lacks one.)
+    """
     passed = found is not None and found.passed
-    details = dict(found.details) if found is not None else {"why": "the step did not report it"}
-    severity = dg.AssetCheckSeverity.ERROR if kind.blocking else dg.AssetCheckSeverity.WARN
+    older = {"why": OLDER.format("/".join(key.path))}
+    details = dict(found.details) if found is not None else older
+    blocks = kind.blocking and found is not None
+    severity = dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         asset_key=key, check_name=kind.name, passed=passed, severity=severity,
         metadata={k: _plain(v) for k, v in details.items()},

@@ -75,6 +75,7 @@ def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]
     errors: dict[str, str] = {}
     told: dict[str, dict[str, Any]] = {}
     names = {"__".join(n.key): n for n in nodes}
+    checked = {f"checks__{name}": node for name, node in names.items()}
     for event in result.all_events:
         if event.is_step_materialization:
             metadata = event.materialization.metadata
@@ -90,6 +91,12 @@ def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]
             errors[name] = text
             given = event.step_failure_data.user_failure_data
             told[name] = {k: v.value for k, v in given.metadata.items()} if given else {}
+        elif event.is_step_failure and (node := checked.get(event.step_key)) is not None:
+            manifest = ctx.manifests.current(ctx.dataset, node.name)
+            if manifest is None or not manifest.held_by:  # else the manifest says why
+                error = event.step_failure_data.error
+                reason = (error.cause or error).message.strip()
+                errors.setdefault(node.name, f"its checks could not be reported: {reason}")
     return _rows(nodes, ctx, status, seconds, errors, told)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..plan import Champion, Node, Pin
 from ..store.fingerprints import fingerprint
 from ..store.manifests import Manifest
+from .checks import blocking_names
 from .context import Outcome, StepContext, StepError
 from .steps import run_verb, sources_of
 
@@ -121,6 +122,12 @@ def _store(
     files = fingerprint(target) if files is None else files
     if outcome.beside:
         outcome.beside(target)
+    checks = outcome.checks + (outcome.verify(target) if outcome.verify else ())
+    if left_out := blocking_names(node, ctx.settings.safety) - {c.name for c in checks}:
+        raise StepError(
+            f"{node.name}: the step reported no {', '.join(sorted(left_out))}; a version without "
+            "its blocking checks is not published"
+        )
     # The gate reads marks, it does not carry them: a refused candidate taints no champion.
     parents = [] if isinstance(node, Champion) else required(node, ctx)
     inherited = [f for n in parents for f in ctx.manifest(n).flags]
@@ -132,7 +139,7 @@ def _store(
         folder=folder,
         rows=outcome.rows,
         counts=outcome.counts,
-        checks=outcome.checks + (outcome.verify(target) if outcome.verify else ()),
+        checks=checks,
         flags=tuple(sorted({*inherited, *outcome.flags})),
         columns=outcome.columns,
         lineage=outcome.lineage,
