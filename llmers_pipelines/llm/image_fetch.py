@@ -68,7 +68,11 @@ def fetch(
 
 def checked(url: str) -> SplitResult:
     """Return the parts of a web address; ``FetchError`` for others, and for one with a password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read here: a port that is no number raises only when it is asked for
+    except ValueError as error:
+        raise FetchError(f"it is no web address: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise FetchError("it is no http or https address")
     if parts.username or parts.password:
