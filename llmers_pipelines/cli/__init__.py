@@ -11,7 +11,8 @@ import click
 _COMMANDS = {
     "up": "up", "recipes": "catalogue", "datasets": "datasets", "plan": "planning",
     "status": "planning", "run": "running", "compare": "running", "recommend": "serving",
-    "trace": "lineage", "sql": "lineage", "store": "storage", "pin": "storage", "new": "scaffold",
+    "trace": "lineage", "diff": "lineage", "lineage": "lineage",
+    "sql": "lineage", "store": "storage", "pin": "storage", "new": "scaffold",
     "doctor": "doctor", "results": "results", "prompts": "prompts", "batch": "batches",
 }  # fmt: skip
 

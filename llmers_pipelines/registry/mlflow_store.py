@@ -216,7 +216,7 @@ class MlflowStore:
 
     def champion_version(self, name: str) -> str | None:
         """Return the version that serves, or None where none passed the gate yet."""
-        return self._aliases(name).get(CHAMPION)
+        return self.aliases(name).get(CHAMPION)
 
     def champion(self, name: str, *, cache: Path | None = None) -> tuple[str, Path]:
         """Return the champion's version and its bundle folder; ``NoChampion`` where there is none.
@@ -263,7 +263,8 @@ class MlflowStore:
             if run_id:
                 client.set_tag(run_id, key, tag_value(value))
 
-    def _aliases(self, name: str) -> dict[str, str]:
+    def aliases(self, name: str) -> dict[str, str]:
+        """Return alias -> version of a registered model; empty where there is none."""
         from mlflow.exceptions import MlflowException
 
         try:

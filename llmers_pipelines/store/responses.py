@@ -164,7 +164,12 @@ class ResponseStore:
     def _records(self, wanted: _Wanted) -> list[dict[str, Any]]:
         first: dict[str, dict[str, Any]] = {}
         for segment, rows, places in self._hits(wanted):
-            table = self._table(segment, SCHEMA.names).take(rows)
+            try:
+                table = self.segments.read_rows(segment, rows)
+            except FormatError:
+                raise
+            except StoreError:  # damaged: what can be proven of it
+                table = self._table(segment, SCHEMA.names).take(rows)
             for key, row in zip(wanted.keys(places), table.to_pylist(), strict=True):
                 first.setdefault(key, row)
         return list(first.values())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from shop import CHOICE, SHOP, SMALL, Shop, same_environment
+from shop import CHOICE, SHOP, SMALL, Shop, same_environment, wrong_lineage
 
 from llmers_pipelines.llm import factory
 from llmers_pipelines.llm.fake import FakeEngine
@@ -90,6 +90,7 @@ def test_one_run_makes_teachers_students_and_their_evaluations(ran: Any) -> None
         if isinstance(node, (Teach, Distill)):
             assert all(c.passed for c in shop.manifest(node.name).checks if c.blocking), node.name
     assert len([k for k in report["metrics"] if k.startswith("dllm2rec")]) == 2
+    assert wrong_lineage(shop) == []
 
 
 def test_each_teacher_says_who_taught(shop: Shop) -> None:
@@ -130,11 +131,13 @@ def test_commands_work_on_a_student_as_on_any_recommender(shop: Shop) -> None:
     compared = shop.ask("compare")["rows"]
     assert any(r["method"] == name.split("/")[1] for r in compared)
     traced = shop.ask("trace", f"teacher_states/{LARGER}", "u05")
-    taught = traced["back"]["row"]
-    assert [r["rank"] for r in taught["ranking"]] == list(range(1, 11))
-    assert name in {f["asset"] for f in traced["forward"]}
-    by_item = shop.ask("trace", f"teacher_states/{LARGER}", "b03")["back"]["row"]
-    assert by_item["rankings"] > 0
+    taught = traced["steps"][-1]["content"]
+    assert [r["rank"] for r in taught["rows"]] == list(range(1, 11))
+    assert taught["note"].endswith(f"the newest is {taught['rows'][0]['position']}")
+    assert name in {f["asset"] for f in traced["onward"]}
+    assert name in {m["asset"] for m in traced["models"]}
+    by_item = shop.ask("trace", f"teacher_states/{LARGER}", "b03")["steps"][-1]["content"]
+    assert by_item["total"] > 0 and "mean rank" in by_item["note"]
 
 
 def test_a_student_follows_its_teacher(ran: Any, tmp_path: Any) -> None:

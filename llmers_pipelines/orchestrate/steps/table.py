@@ -114,10 +114,7 @@ def _splits(node: Table, ctx: StepContext) -> Outcome:
         counts={"users": data.n_users, "items": data.n_items, **counts,
                 "protocol": str(data.info.get("protocol", ""))},
         checks=_split_checks(data, ctx.description.split(node.task)),
-        columns=(("user", "int64", "position"), ("item", "int64", "position"),
-                 ("time", "int64", "seconds or order"),
-                 ("split", "int8", "train valid test history"),
-                 ("label", "float32", "ctr alone"), ("rating", "float32", "")),
+        columns=_log_columns(data),
         lineage={
             column: (("catalog/interactions", source),)
             for column, source in (("user", "user_id"), ("item", "item_id"),
@@ -127,6 +124,14 @@ def _splits(node: Table, ctx: StepContext) -> Outcome:
         info={"info": data.info},
         keep=data,
     )  # fmt: skip
+
+
+def _log_columns(data: TrainingData) -> tuple[tuple[str, str, str], ...]:
+    """Return name, type and meaning of the columns that a log has: not each has all."""
+    known = (("user", "int64", "position"), ("item", "int64", "position"),
+             ("time", "int64", "seconds or order"), ("split", "int8", "train valid test history"),
+             ("label", "float32", "ctr alone"), ("rating", "float32", ""))  # fmt: skip
+    return tuple(c for c in known if getattr(data, c[0]) is not None)
 
 
 def _split_checks(data: TrainingData, spec: Any) -> tuple[CheckOutcome, ...]:
