@@ -166,6 +166,8 @@ class Calls:
         try:
             reply = self.http.post(path, body)
             verdict = judge(reply, request, form, self.http, engine.clock.wall(), read)
+            if verdict.completion is not None:
+                verdict = replace(verdict, completion=verdict.completion.within(most))
             return verdict
         finally:
             self._settle(hold, verdict, most, guess, tally)

@@ -22,9 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from .formats import ANSWERS, FormatError, StoreError
+from .refused import keep_refused, table_of
 from .rows import (
     ASKED,
     BESIDE,
+    MOST_TOKENS,
     REPEATING,
     SCHEMA,
     Answer,
@@ -34,6 +36,7 @@ from .rows import (
     key_numbers,
     old_checksum,
     response_key,
+    storable,
 )
 from .segments import Segment, SegmentFolder
 
@@ -268,6 +271,10 @@ class Writer:
         key = response_key(identity, request)
         created = time.time_ns() // 1000
         told = tuple([beside.get(name) for name in BESIDE])
+        if not all([value is None or value.__class__ is str for value in told]):
+            told = tuple([None if value is None else str(value) for value in told])
+        if not (0 <= tokens_in <= MOST_TOKENS and 0 <= tokens_out <= MOST_TOKENS):
+            tokens_in, tokens_out = storable(tokens_in), storable(tokens_out)
         raw = text.encode("utf-8", "replace")
         first = answer_sum(key.encode(), raw, finish_reason.encode(), tokens_in, tokens_out)
         self._rows.append((
@@ -287,13 +294,15 @@ class Writer:
     def flush(self) -> None:
         if self._rows:
             rows = sorted(self._rows, key=itemgetter(0))  # stable: the first of equals leads
-            columns = zip(*rows, strict=True)
-            arrays = [pa.array(values, f.type) for values, f in zip(columns, SCHEMA, strict=True)]
+            table, refused = table_of(rows)
+            if refused:
+                keep_refused(self._segments.folder, refused)
             # The content is on the disk either way; the name follows in flush_seconds at most.
             now = time.monotonic()
             settle = now - self._settled >= self._flush_seconds
             self._settled = now if settle else self._settled
-            self._segments.publish(pa.table(arrays, schema=SCHEMA), settle=settle)
+            if len(table):
+                self._segments.publish(table, settle=settle)
             self._rows = []
 
     def __enter__(self) -> Writer:
