@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..store.responses import ResponseStore, response_key
 from .batch_export import outbox
 from .chat_form import Completion, read_completion, same_model
 from .identity import file_sha256
+from .key_scrub import without_key
 from .ledger import Bill, Use
 from .meter import nanos, utc_day
 from .openai_http import error_of
@@ -53,6 +55,7 @@ class Imported:
     money: float = 0.0
     uncounted: int = 0  # answers whose file tells no usage
     unpriced: tuple[str, ...] = ()  # models without a price
+    hide: Callable[[str], str] = field(default=str, repr=False)  # takes the key out of messages
 
 
 @dataclass(frozen=True)
@@ -70,17 +73,19 @@ def import_batch(
     ledger: Any,
     prices: Mapping[str, Price],
     aliases: Sequence[str] = (),
+    key: str = "",
 ) -> Imported:
     """Store the answers of ``file`` that are not stored yet, and book what they cost.
 
-    ``aliases``: names under which the asked model was served elsewhere. A second import of a file
-    stores and books nothing. ``EngineError`` where the file is not there.
+    ``aliases``: names under which the asked model was served elsewhere. ``key``: of the provider;
+    it is hidden wherever the file holds it. A second import of a file stores and books nothing; one
+    after an import that broke off books no line twice. ``EngineError`` where the file is not there.
     """
     if not file.is_file():
         raise EngineError(f"{file}: no such file")
     store, asked = ResponseStore(data / "responses"), outbox(data)
     run = f"batch-{file_sha256(file)[:12]}"
-    done = Imported()
+    done = Imported(hide=partial(without_key, key=key, always=True))
     unpriced: set[str] = set()
     with store.writer(flush_rows=CHUNK, flush_seconds=1e9) as writer:
         for lines in _chunks(file, done):
@@ -100,6 +105,8 @@ def import_batch(
                 found = _answer(line, row, aliases, done, file)
                 if found is None:
                     continue
+                found = replace(found, text=without_key(found.text, key),
+                                served=done.hide(found.served))  # fmt: skip
                 if line.key in stored:
                     done.known += 1
                     continue
@@ -163,8 +170,8 @@ def _answer(
     error = error_of(line.document) or error_of(body)
     if line.document.get("error") or status != 200 or (error and not _has_choices(body)):
         code = error.get("type") or error.get("code") or ""
-        said = " ".join(str(error.get("message") or "").split())[:_SHOWN]
-        done.failed[" ".join(filter(None, (f"HTTP {status}", str(code), said)))] += 1
+        said = " ".join(done.hide(str(error.get("message") or "")).split())[:_SHOWN]
+        done.failed[" ".join(filter(None, (f"HTTP {status}", done.hide(str(code)), said)))] += 1
         return None
     try:
         found = read_completion(body)
@@ -203,7 +210,9 @@ def _has_choices(body: Any) -> bool:
 
 
 def _fault(done: Imported, file: Path, number: int, text: str, reason: str) -> None:
-    done.faults.append(Fault(str(file), number, reason, text.strip()[:_SHOWN]))
+    # Hidden before it is cut: a cut could leave half of the key.
+    shown = done.hide(text.strip())[:_SHOWN]
+    done.faults.append(Fault(str(file), number, done.hide(reason), shown))
 
 
 def _count(done: Imported, found: Completion, money: float) -> None:

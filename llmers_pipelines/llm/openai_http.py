@@ -15,10 +15,10 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import NewConnectionError
 
-HIDDEN = "[key]"
+from .key_scrub import without_key
+
 LARGEST = 64 * 2**20  # bytes of a response
 _SHOWN = 300  # characters of an endpoint's message
-_SHORT = 16  # a shorter key may be an ordinary word of an answer ("EMPTY")
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,7 @@ class Http:
 
     def scrub(self, text: str, *, always: bool = False) -> str:
         """Return ``text`` without the key; ``always``: a message, shortened, and any key at all."""
-        if self._key and (always or len(self._key) >= _SHORT):
-            text = text.replace(self._key, HIDDEN)
+        text = without_key(text, self._key, always=always)
         return " ".join(text.split())[:_SHOWN] if always else text
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 from endpoint_kit import KEY, collect, engine_at, one, requests_of, run
 from loopback import BROKEN, RESET, Loopback, Say, slow_down, words
 
+from llmers_pipelines.llm.chat_form import most_tokens
 from llmers_pipelines.llm.ledger import Use
 from llmers_pipelines.llm.openai import OpenAIEngine, OpenAISettings, address
 from llmers_pipelines.llm.protocol import EngineError
@@ -72,8 +73,9 @@ def test_attempts_end_with_the_last_reason() -> None:
     with Loopback(rule=lambda *_: BROKEN) as server:
         result, engine = one(server, attempts=3)
     assert result.error == "3 attempts failed; the last: HTTP 500: the server tripped"
-    assert (result.attempts, result.tokens_in) == (3, 0)
-    assert engine.meter.ledger.total(run="run") == Use(calls=3)
+    most_in = most_tokens(server.bodies[0])
+    assert (result.attempts, result.tokens_in, result.tokens_out) == (3, 3 * most_in, 3 * 10)
+    assert engine.meter.ledger.total(run="run") == Use(3, 3 * (most_in + 10))
 
 
 def test_retry_after_is_kept_for_server_errors_too() -> None:

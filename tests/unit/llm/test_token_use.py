@@ -163,3 +163,20 @@ def test_an_import_that_broke_off_books_nothing_twice(
     assert ledger._db.execute("SELECT count(*) FROM booked").fetchone() == (0,)
     again = import_batch(file, data=tmp_path, ledger=ledger, prices={MODEL: PRICE})
     assert again.known == 7 and ledger.total(day=utc_day()).calls == 7
+
+
+def test_the_key_is_hidden_in_answers_of_a_file(tmp_path: Path) -> None:
+    key = "sk-15-chars-key"
+    asked = exported(tmp_path, 3)
+    lines = [json.loads(t) for t in answers(tmp_path, asked, {}).read_text().splitlines()]
+    lines[0]["response"]["body"]["choices"][0]["message"]["content"] = f"It is {key}."
+    lines[1]["response"]["body"]["model"] = f"other {key}"
+    lines[2] |= {"response": None, "error": {"code": "x", "message": f"bad key {key}"}}
+    file = tmp_path / "echo.jsonl"
+    cut = "x" * 190 + key  # would be cut in the middle of the key
+    file.write_text("\n".join([*map(json.dumps, lines), cut]))
+    done = import_batch(file, data=tmp_path, ledger=Ledger(":memory:"), prices={}, key=key)
+    store = ResponseStore(tmp_path / "responses")
+    assert store.lookup([asked[0]["custom_id"]])[asked[0]["custom_id"]].text == "It is [key]."
+    assert len(done.faults) == 2 and sum(done.failed.values()) == 1
+    assert key[:8] not in f"{done} {done.faults} {done.failed}"
