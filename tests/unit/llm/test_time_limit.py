@@ -54,17 +54,21 @@ def test_an_attempt_that_trickles_counts_with_its_bound(part: str) -> None:
     assert (result.text, result.attempts, result.tokens_out) == ("at last", 2, 10 + 2)
 
 
-def test_a_body_in_pieces_without_an_announced_length() -> None:
-    """Chunks, each in time: the head is whole, and the body never ends."""
+@pytest.mark.parametrize(("head", "piece"), [
+    (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    (b'Connection: close\r\n\r\n{"a": 1}', b" "),  # where it is cut, it looks whole
+], ids=["chunked", "until the end"])  # fmt: skip
+def test_a_body_without_an_announced_length(head: bytes, piece: bytes) -> None:
+    """Each piece comes in time, and the body never ends."""
     place = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         line, _ = place.accept()
         line.recv(65536)
         try:
-            line.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            line.sendall(b"HTTP/1.1 200 OK\r\n" + head)
             while True:
-                line.sendall(b"1\r\nx\r\n")
+                line.sendall(piece)
                 time.sleep(0.1)
         except OSError:
             line.close()
