@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS held (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     day TEXT, run TEXT, model TEXT, calls INTEGER, tokens INTEGER, nanos INTEGER,
     since TEXT DEFAULT CURRENT_TIMESTAMP);
+CREATE TABLE IF NOT EXISTS booked (mark TEXT PRIMARY KEY, batch TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS spent_run ON spent (run);
 CREATE INDEX IF NOT EXISTS held_day ON held (day);
 CREATE INDEX IF NOT EXISTS held_run ON held (run);
@@ -60,6 +61,15 @@ class Hold:
     run: str
     model: str
     most: Use
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What one answer cost. ``mark`` is the same whenever the same answer comes again."""
+
+    mark: str
+    model: str
+    used: Use
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,25 @@ class Ledger:
         """Book what was spent without a hold."""
         with self._change():
             self._book(day, run, model, used)
+
+    def book_once(self, day: str, run: str, bills: Sequence[Bill]) -> None:
+        """Book those of ``bills`` whose mark is not there yet, and leave their marks.
+
+        An interrupted import that is begun anew finds them. ``forget`` takes them away once the
+        answers are stored.
+        """
+        with self._change():
+            for bill in bills:
+                new = self._db.execute(
+                    "INSERT OR IGNORE INTO booked VALUES (?,?)", (bill.mark, run)
+                ).rowcount
+                if new:
+                    self._book(day, run, bill.model, bill.used)
+
+    def forget(self, marks: Iterable[str]) -> None:
+        """Take the marks of ``book_once`` away: what they stand for is stored."""
+        with self._change():
+            self._db.executemany("DELETE FROM booked WHERE mark = ?", [(m,) for m in marks])
 
     def _book(self, day: str, run: str, model: str, used: Use) -> None:
         if used != Use():
