@@ -14,8 +14,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ..store.formats import StoreError
+from ..store.sqlite_file import Database, named
+
+MEND = ("moves it away and the next run begins a new one; it no longer knows what was spent today, "
+        "so lower the day's bounds by that")  # fmt: skip
 SYNC_SECONDS = 1.0  # at most this much reaches the disk late; syncing each call costs 20 ms a call
 _TABLES = """
 CREATE TABLE IF NOT EXISTS spent (
@@ -94,16 +100,22 @@ class Ledger:
         self._db = sqlite3.connect(
             str(path), timeout=60, isolation_level=None, check_same_thread=False
         )
-        # Where the file system has no shared memory, SQLite keeps its slower journal.
-        self._db.execute("PRAGMA journal_mode = WAL")
         self._synced = 0.0
-        with self._change():
-            for statement in filter(str.strip, _TABLES.split(";")):
-                self._db.execute(statement)
+        self._named = partial(named, path, f"`llmers store verify --quarantine` {MEND}")
+        try:
+            with self._named():
+                # Where the file system has no shared memory, SQLite keeps its slower journal.
+                self._db.execute("PRAGMA journal_mode = WAL")
+            with self._change():
+                for statement in filter(str.strip, _TABLES.split(";")):
+                    self._db.execute(statement)
+        except StoreError:
+            self._db.close()
+            raise
 
     @contextmanager
     def _change(self) -> Iterator[None]:
-        with self._lock:
+        with self._lock, self._named():
             now = time.monotonic()
             due = now - self._synced >= SYNC_SECONDS
             self._db.execute(f"PRAGMA synchronous = {'FULL' if due else 'NORMAL'}")
@@ -178,7 +190,7 @@ class Ledger:
     def total(self, *, run: str = "", day: str = "") -> Use:
         """Return what a run or a day has spent, with what is held for it."""
         scope, value = ("run", run) if run else ("day", day)
-        with self._lock:
+        with self._lock, self._named():
             return self._sum("spent", scope, value) + self._sum("held", scope, value)
 
     def _sum(self, table: str, scope: str, value: str) -> Use:
@@ -191,3 +203,8 @@ class Ledger:
 
     def close(self) -> None:
         self._db.close()
+
+
+def ledger_file(path: Path) -> Database:
+    """Return what a check of a ledger needs to know of it."""
+    return Database("spending", path, f"--quarantine {MEND}", ("spent", "held"), movable=True)

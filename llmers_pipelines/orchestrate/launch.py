@@ -64,8 +64,11 @@ def launch(
     done = round(time.perf_counter() - started, 2)
     report = {"run_id": result.run_id, "success": result.success,
               **_outcome(result, nodes, ctx), "seconds": done}  # fmt: skip
-    worked = [r["key"] for r in report["assets"] if r["status"] in ("materialized", "failed")]
-    return {**report, "estimate": compared(ctx, worked)}
+    # A prompt task that failed may have asked and left a line of it; any other step left nothing.
+    told = {n.name for n in nodes if n.verb == "generate"}
+    worked = [r["key"] for r in report["assets"] if r["status"] == "materialized"
+              or (r["key"] in told and r["status"] not in ("reused", "skipped"))]  # fmt: skip
+    return {**report, "estimate": compared(ctx, worked, run=result.run_id)}
 
 
 def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]:

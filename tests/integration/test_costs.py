@@ -180,3 +180,23 @@ def test_a_plan_for_people_fits_a_terminal(shop: Shop, monkeypatch: pytest.Monke
     assert "Total: " in told and "<=" in told and "no price for" in told and "Sources" in told
     for word in ("cached", "repairs", "tokens in", "GPU-hours", "at most"):
         assert word in told
+
+
+def test_a_run_that_failed_before_it_asked_tells_no_figures_of_an_earlier_one(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmers_pipelines.llm.protocol import EngineError
+
+    shop.write("items", shop.read("items")[:BOOKS])
+    shop.choose('[llm]\nengine = "hf"\nmodel = "a-model"')
+    fake(monkeypatch, "a-model")
+    shop.ask("run", "catalog/items")
+    shop.ask("plan", KNOWLEDGE)
+    assert row_of(shop.ask("run", KNOWLEDGE)["estimate"])["calls"]["actual"] >= BOOKS
+
+    def refuse(settings: Any, **_: Any) -> None:
+        raise EngineError("the endpoint is gone")
+
+    monkeypatch.setattr(factory, "make_engine", refuse)
+    failed = shop.ask("run", KNOWLEDGE, "--force", code=1)
+    assert row_of(failed)["status"] == "failed" and failed["estimate"] is None

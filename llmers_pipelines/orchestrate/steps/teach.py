@@ -17,7 +17,7 @@ from ...store.manifests import CheckOutcome
 from ...teach.language_model_ranking import NAME, LanguageModelRanking
 from ...teach.recorded_ranking import RecordedRanking
 from ...teach.teacher import MEANINGS, Taught
-from ..context import Outcome, StepContext, StepError, hash_table, save_rows
+from ..context import QUARANTINE, Outcome, StepContext, StepError, hash_table, save_rows
 from .derive import preview
 
 
@@ -54,10 +54,12 @@ def run(node: Teach, ctx: StepContext) -> Outcome:
     table, refused = taught.rows, taught.refused
 
     def beside(folder: Path) -> None:
-        if refused is not None and refused.num_rows:
-            temporary = folder / f".quarantine-{os.getpid()}"
-            pq.write_table(refused, temporary, compression="zstd")
-            os.replace(temporary, folder / "quarantine.parquet")
+        if refused is None or not refused.num_rows:
+            (folder / QUARANTINE).unlink(missing_ok=True)  # of an earlier file with equal rankings
+            return
+        temporary = folder / f".quarantine-{os.getpid()}"
+        pq.write_table(refused, temporary, compression="zstd")
+        os.replace(temporary, folder / QUARANTINE)
 
     return Outcome(
         save_rows(table),

@@ -209,6 +209,8 @@ def test_a_plan_is_compared_with_all_that_was_paid_for_it(tmp_path: Path) -> Non
     assert compared(ctx, [NODE.name]) is None, "the newest run was not planned"
     write(where, *measured(where)[:4])
     assert compared(ctx, [NODE.name]) == found
+    assert compared(ctx, [NODE.name], run="r") == found
+    assert compared(ctx, [NODE.name], run="failed before it asked") is None
 
 
 def test_a_steps_seconds_are_compared_with_the_run_that_followed(tmp_path: Path) -> None:
