@@ -59,8 +59,12 @@ def write_model_list(folder: Path) -> None:
     _write(folder, MODEL_LIST)
 
 
+# MLflow writes the second anew whenever it resolves a registered version of the model.
+UNLISTED = frozenset({MODEL_LIST, "registered_model_meta"})
+
+
 def _write(folder: Path, name: str) -> str:
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MODEL_LIST)
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED)
     files = {
         p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": _sha256(p)}
         for p in paths
