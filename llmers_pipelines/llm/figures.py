@@ -20,7 +20,8 @@ class Figure:
 
     ``low`` and ``high`` are None where nothing is known of the spread. ``source`` is rendered,
     sampled, earlier answers, another data set (then without an interval), pilot, bound, price
-    table, earlier runs, none or unknown (then ``value`` is None); ``se`` is the standard error that counting on a sample adds.
+    table, earlier runs, none or unknown (then ``value`` is None); ``se`` is the standard error that
+    counting on a sample adds.
     """
 
     value: float | None
