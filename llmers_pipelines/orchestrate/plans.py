@@ -87,7 +87,7 @@ def _compare(
 
     With ``newest`` None as well where the run that followed is not the asset's newest.
     """
-    if row["verb"] != "generate":
+    if row["verb"] != "generate" and not row.get("engine"):
         return _compare_step(row, since, ctx, newest=newest)
     own = [
         m for m in lines

@@ -16,6 +16,7 @@ CONFIG, WEIGHTS, CATALOG, USERS, HISTORIES, INDEX = (
     "config.json", "weights.safetensors", "catalog.parquet", "users.parquet",
     "histories.safetensors", "index.faiss",
 )  # fmt: skip
+_CHANGING = (MODEL_LIST, "registered_model_meta")  # MLflow writes the latter again when it loads
 REQUIRED = (CONFIG, WEIGHTS, CATALOG, USERS, HISTORIES)
 
 
@@ -64,7 +65,11 @@ UNLISTED = frozenset({MODEL_LIST, "registered_model_meta"})
 
 
 def _write(folder: Path, name: str) -> str:
+<<<<<<< HEAD
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED)
+=======
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _CHANGING)
+>>>>>>> fixstore
     files = {
         p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": _sha256(p)}
         for p in paths

@@ -200,3 +200,21 @@ def test_a_run_that_failed_before_it_asked_tells_no_figures_of_an_earlier_one(
     monkeypatch.setattr(factory, "make_engine", refuse)
     failed = shop.ask("run", KNOWLEDGE, "--force", code=1)
     assert row_of(failed)["status"] == "failed" and failed["estimate"] is None
+
+
+def test_a_damaged_ledger_ends_a_run_at_once_with_the_file_and_the_mend(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write("items", shop.read("items")[:BOOKS])
+    shop.choose('[llm]\nengine = "hf"\nmodel = "a-model"')
+    engine = fake(monkeypatch, "a-model")
+    ledger = shop.home / "data" / "llmers" / "spending.sqlite"
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger.write_bytes(b"garbage" * 300)
+    failed = shop.ask("run", KNOWLEDGE, code=1)
+    row = row_of(failed)
+    assert "spending.sqlite: not a whole SQLite file" in row["error"] and engine.asked == []
+    assert "store verify --quarantine" in row["error"]
+    assert failed["seconds"] < 30, "the two retries of a step alone would wait as long"
+    shop.ask("store", "verify", "--quarantine", code=1)
+    assert shop.ask("run", KNOWLEDGE)["success"]

@@ -167,7 +167,7 @@ def test_what_a_run_took_is_kept_line_by_line(tmp_path: Path) -> None:
     engine = SimpleNamespace(info=EngineInfo("fake", "m"))
     counts = {"llm_calls": 3, "cache_hits": 1, "tokens_in": 30, "tokens_out": 9, "seconds": 1.5}
     for stopped in ("budget reached", ""):
-        keep(NODE, engine, SimpleNamespace(counts=counts, stopped=stopped), ctx, pilot=False)
+        keep(NODE.name, NODE.task.prompt_revision, engine, counts, ctx, stopped=bool(stopped))
     path = log.plans_folder(where) / "measured.jsonl"
     path.write_text(path.read_text() + '{"half a li')
     first, second = measured(where)

@@ -19,6 +19,7 @@ from llmers_pipelines.store.fingerprints import CELL_FILES, read_fingerprint, wr
 from llmers_pipelines.store.formats import FormatError, StoreError, sealed
 from llmers_pipelines.store.responses import ResponseStore
 from llmers_pipelines.store.rows import SCHEMA
+from llmers_pipelines.store.segments import SegmentFolder
 from llmers_pipelines.store.vector_form import read_space, text_keys
 from llmers_pipelines.store.vectors import VectorStore
 
@@ -108,6 +109,25 @@ def test_what_a_newer_version_wrote_is_named_and_the_rest_is_examined(tmp_path: 
         ("cells", False), ("vectors", True)
     ]  # fmt: skip
     assert "format 9" in report.faults[1].problem and newer.read_text() == body
+
+
+def test_newer_answers_and_manifests_are_left_where_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "responses"
+    with ResponseStore(folder).writer() as writer:
+        writer.put(text="x", finish_reason="stop", request="r", identity="i", model="m")
+    SegmentFolder(folder, SCHEMA, version=9).publish(SCHEMA.empty_table())
+    first, last = sorted(folder.glob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:-40])  # and one that is damaged beside it
+    manifest = tmp_path / "manifests" / "shop" / "catalog" / "items" / "current.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps(sealed({"name": "catalog/items"}, 9)))
+    report = audit(tmp_path, {}, mend=True)
+    assert {(f.store, f.path) for f in report.faults if f.mend == NEWER} == {
+        ("answers", str(last)), ("manifests", str(manifest))
+    }  # fmt: skip
+    (damaged,) = (f for f in report.faults if f.mend != NEWER)
+    assert damaged.path == str(first) and Path(damaged.aside).is_dir()
+    assert last.is_file() and manifest.is_file()
 
 
 def export(data: Path, names: str) -> ResponseStore:
