@@ -60,16 +60,8 @@ def write_model_list(folder: Path) -> None:
     _write(folder, MODEL_LIST)
 
 
-# MLflow writes the second anew whenever it resolves a registered version of the model.
-UNLISTED = frozenset({MODEL_LIST, "registered_model_meta"})
-
-
 def _write(folder: Path, name: str) -> str:
-<<<<<<< HEAD
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED)
-=======
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _CHANGING)
->>>>>>> fixstore
     files = {
         p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": _sha256(p)}
         for p in paths
