@@ -120,6 +120,22 @@ def bomb(width: int, height: int) -> bytes:
             + chunk(b"IEND", b""))  # fmt: skip
 
 
+@pytest.mark.parametrize("cell", [
+    "https://joe:pass-word@a.example/cat.png?x=1", "http://pass-word@a.example/cat.png",
+    "https://joe:pass-word@b@a.example:80/cat.png", "https://joe:pass-word/x@a.example/cat.png",
+    "ftp://joe:pass-word@a.example/cat.png",
+])  # fmt: skip
+def test_the_password_of_an_address_is_in_no_reason(shelf: Path, cell: str) -> None:
+    why = reason(reader(shelf, offline=False).look(cell))
+    assert "pass-word" not in why and "joe" not in why
+    assert "://[hidden]@a.example" in why and "cat.png" in why
+
+
+def test_an_address_without_a_user_is_shown_whole(shelf: Path) -> None:
+    for cell in ("https://a.example:8080/@joe/cat.png", "https://a.example/cat.png?to=b@c"):
+        assert reason(reader(shelf).look(cell)).startswith(f"{cell}: it was not fetched before")
+
+
 def test_bounds_and_damage_are_reasons(shelf: Path) -> None:
     (shelf / "large.png").write_bytes(stored((30, 30)) + b"\0" * 3000)
     (shelf / "many.png").write_bytes(stored((40, 30)))
