@@ -173,7 +173,8 @@ def test_toxicity_by_the_users_words_or_classifier(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("function", "says"), [
     ("os.path:getsize", r"failed on a list of 1 texts \(TypeError: .*path"),
     ("builtins:int", "failed on a list of 1 texts"),
-    ("builtins:sorted", "a score that is no number"), ("{name}:unsure", "1 scores that are not a number"),
+    ("builtins:sorted", "a score that is no number"),
+    ("{name}:unsure", "1 scores that are not a number"),
 ])  # fmt: skip
 def test_a_classifier_of_another_shape_is_named_with_its_setting(function: str, says: str) -> None:
     named = function.format(name=__name__)
