@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,12 +56,28 @@ class ImageIndex:
     def _all(self, sql: str, values: tuple[object, ...]) -> list[tuple]:
         db = getattr(self._own, "db", None)
         if db is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = self._own.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(_TABLES)
+            db = self._own.db = self._opened()
         return db.execute(sql, values).fetchall()
+
+    def _opened(self) -> sqlite3.Connection:
+        """Return a new connection; it waits where another one makes the file at this moment.
+
+        SQLite's own waiting does not cover the change of the journal's mode.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        ends = time.monotonic() + 60
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")
+                db.executescript(_TABLES)
+                return db
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > ends:
+                    db.close()
+                    raise
+                time.sleep(0.02)
 
     def address(self, url: str) -> Address | None:
         found = self._all(
