@@ -124,7 +124,8 @@ def test_too_many_bad_rows_hold_what_is_downstream_until_they_are_mended(
 ) -> None:
     own_ticking.tick()
     good = own_ticking.shop.read("items")
-    own_ticking.shop.write("items", [*good, {**good[0], "title": "Twice"}])
+    changed = [*good[:-1], {**good[-1], "title": "The Last Book"}]
+    own_ticking.shop.write("items", [*changed, {**good[0], "title": "Twice"}])
     did = own_ticking.refresh()
     assert set(did) == {"catalog/items"}, "the check holds everything behind it"
     row = own_ticking.rows["registry/champion__sequential"]
@@ -140,8 +141,10 @@ def test_too_many_bad_rows_hold_what_is_downstream_until_they_are_mended(
         own_ticking.instance, definitions.resolve_asset_graph(),
         LoadingContextForTest(own_ticking.instance),
     )  # fmt: skip
-    assert stale.get_status(key, "shop") == StaleStatus.FRESH, "rows in quarantine change nothing"
-    own_ticking.shop.write("items", [*good[:-1], {**good[-1], "title": "The Last Book"}])
+    assert stale.get_status(key, "shop") == StaleStatus.STALE, "as the partition's page shows it"
+    causes = [(c.reason, c.dependency.asset_key) for c in stale.get_stale_causes(key, "shop")]
+    assert causes == [("has a new dependency data version", dg.AssetKey(["catalog", "items"]))]
+    own_ticking.shop.write("items", changed)
     did = own_ticking.refresh()
     assert {"catalog/items", "llm_embeddings/item_text"} <= made(did)
     assert own_ticking.rows == {}
