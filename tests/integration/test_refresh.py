@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,6 +14,7 @@ from shop import SMALL, Shop, made
 from ticking import Ticking
 
 from llmers_pipelines.data import file_hash
+from llmers_pipelines.orchestrate import refresh
 from llmers_pipelines.orchestrate.assemble import build_definitions
 from llmers_pipelines.orchestrate.attempts import Failures
 from llmers_pipelines.orchestrate.sensor import STATUS, status_metadata
@@ -62,6 +64,22 @@ def test_an_edit_is_one_run_of_what_follows_from_it(own_ticking: Ticking) -> Non
     assert {"catalog/items", "llm_embeddings/item_text", "registry/knnblend"} <= made(did)
     assert did[SASREC] == "reused", "titles are no part of its log"
     assert own_ticking.tick().requests == [] and own_ticking.rows == {}
+
+
+def test_what_is_written_during_a_comparison_is_seen_by_the_next(
+    own_ticking: Ticking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = refresh.compare
+
+    def slow(*given: Any) -> Any:
+        found = real(*given)
+        monkeypatch.setattr(refresh, "compare", real)
+        edited(own_ticking.shop, title="Written while the first comparison ran")
+        return found
+
+    monkeypatch.setattr(refresh, "compare", slow)
+    assert own_ticking.tick().requests == []
+    assert len(own_ticking.tick().requests) == 1
 
 
 def test_a_file_that_did_not_move_costs_a_stat_and_no_hash(
