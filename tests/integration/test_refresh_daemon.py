@@ -51,7 +51,7 @@ class Shift:
         assert record is not None and record.start_time and record.end_time
         did = self._did(run)
         new = [c for key, c in self._cells().items() if key not in cells]
-        self.daemon.quiet(2)
+        self.daemon.quiet(1)
         assert len(self.daemon.runs()) == before + 1, "one run is enough"
         return {
             "run": run, "calls": len(self.server.asked), "did": did,
