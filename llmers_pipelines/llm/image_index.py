@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..store.sqlite_file import write_ahead
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS urls (
@@ -60,24 +61,17 @@ class ImageIndex:
         return db.execute(sql, values).fetchall()
 
     def _opened(self) -> sqlite3.Connection:
-        """Return a new connection; it waits where another one makes the file at this moment.
-
-        SQLite's own waiting does not cover the change of the journal's mode.
-        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-        ends = time.monotonic() + 60
-        while True:
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = NORMAL")
-                db.executescript(_TABLES)
-                return db
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > ends:
-                    db.close()
-                    raise
-                time.sleep(0.02)
+        try:
+            write_ahead(db)
+            db.execute("PRAGMA synchronous = NORMAL")
+            for statement in filter(str.strip, _TABLES.split(";")):
+                db.execute(statement)  # waits for others, unlike a script
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
 
     def address(self, url: str) -> Address | None:
         found = self._all(
