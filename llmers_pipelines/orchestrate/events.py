@@ -79,7 +79,7 @@ def tell_experiment(
             description=f"Experiment, no version published: {result}",
             metadata={
                 "experiment": dg.MetadataValue.md(_table(tried)),
-                "best_valid": record["best_valid"], "epochs": record["epochs"],
+                "best_valid": round(record["best_valid"], 6), "epochs": record["epochs"],
                 "best_epoch": record["best_epoch"], "seconds": record["seconds"],
                 "published": "no",
                 "mlflow_run": run_link(ctx.settings, record["mlflow_run"]),

@@ -71,7 +71,7 @@ def curve(folder: Path) -> str:
     epochs = json.loads((folder / "training.json").read_text())["epochs"]
     if len(epochs) < 2:
         return ""
-    last = max(e["epoch"] for e in epochs)
+    first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
     parts = []
     for n, (key, told, color) in enumerate(
         (("train_loss", "loss", _BLUE), ("valid", "validation", _BROWN))
@@ -81,10 +81,10 @@ def curve(folder: Path) -> str:
             continue
         points = points[:: -(-len(points) // _POINTS)] + points[-1:]
         low, high = (f(v for _, v in points) for f in (min, max))
-        spread = (high - low) or 1.0
+        wide, high_by = _WIDTH / (last - first), _HEIGHT / ((high - low) or 1.0)
         line = ",".join(
-            f"{round(epoch / last * _WIDTH)},{round(_TOP + (high - v) / spread * _HEIGHT)}"
-            for epoch, v in points
+            f"{round((epoch - first) * wide)},{round(_TOP + (high - value) * high_by)}"
+            for epoch, value in points
         )
         parts.append(f"<polyline points='{line}' fill='none' stroke='{color}'/>")
         parts.append(_text(150 * n, 10, f"{told} {points[0][1]:.3g} to {points[-1][1]:.3g}", color))
