@@ -216,6 +216,7 @@ class Champion(Node):
     """The gate of one task: follows all its registrations and alone moves the alias."""
 
     verb: ClassVar[str] = "champion"
+    revision: ClassVar[int] = 2  # an interval against the reference as well; refreshes
     task: str = ""
     candidates: tuple[Node, ...] = ()
 

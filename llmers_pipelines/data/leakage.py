@@ -134,5 +134,6 @@ def recorded_flags(
         place, mend = "every split, as answers about items must", ""
     raise LeakageError(
         f"recorded answers {name!r} do not fit {place}: {saw}; "
-        f"{mend}generate answers from this split, or mark the run as contaminated"
+        f"{mend}generate answers from this split, or use them with `[llm] accept_contaminated = "
+        "true`: everything made from them is then marked contaminated and never promoted"
     )

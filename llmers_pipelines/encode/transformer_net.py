@@ -42,12 +42,13 @@ class TransformerNet:
         """Return float32[n, E] in the order of ``texts`` and how many reached the length limit.
 
         Texts are batched with others of their length, the longest first, so that little is padded
-        and a batch that does not fit into memory fails at once.
+        and a batch that does not fit into memory fails at once. A special token that a text spells
+        (``[SEP]``) is read as its letters: catalog text is data.
         """
         prefixed = [self.info.prefix + t for t in texts]
         tokens = self.tokenizer(
             prefixed, truncation=True, max_length=self.max_length, padding=False,
-            return_attention_mask=False, return_token_type_ids=False,
+            return_attention_mask=False, return_token_type_ids=False, split_special_tokens=True,
         )["input_ids"]  # fmt: skip
         lengths = np.array([len(t) for t in tokens])
         out = np.zeros((len(texts), self.info.dim), np.float32)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-CLIP = 1e-7
+from ..train import clicks
+from ..train.clicks import row_loss, user_auc
+
 METRICS = ("auc", "gauc", "logloss", "ne", "ece")
 PRIMARY = "auc"
 LOWER_IS_BETTER = frozenset({"logloss", "ne", "ece"})
@@ -26,27 +28,8 @@ def metrics(table: pa.Table, bins: int = 10) -> dict[str, float | None]:
 
 def auc(label: np.ndarray, p: np.ndarray) -> float | None:
     """Return P(s+ > s-) + P(s+ = s-) / 2; None with one class only."""
-    values, users = user_auc(np.zeros(len(label), np.int64), label, p)
-    return float(values[0]) if len(users) else None
-
-
-def user_auc(user: np.ndarray, label: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (AUC float64[M], users int64[M]) of the users who have both classes, sorted."""
-    order = np.lexsort((p, user))
-    user, y, p = user[order], label[order], p[order]
-    users, start, count = np.unique(user, return_index=True, return_counts=True)
-    if not len(users):
-        return np.zeros(0), users
-    owner = np.repeat(np.arange(len(users)), count)
-    new = np.ones(len(p), bool)
-    new[1:] = (owner[1:] != owner[:-1]) | (p[1:] != p[:-1])
-    group = np.cumsum(new) - 1
-    place = np.arange(len(p)) - start[owner] + 1.0
-    place = (np.bincount(group, place) / np.bincount(group))[group]  # ties share their mean rank
-    positives = np.add.reduceat(y, start)
-    both = (positives > 0) & (positives < count)
-    wins = np.add.reduceat(place * y, start) - positives * (positives + 1) / 2
-    return wins[both] / (positives * (count - positives))[both], users[both]
+    found = clicks.auc(label, p)
+    return None if np.isnan(found) else found
 
 
 def gauc(user: np.ndarray, label: np.ndarray, p: np.ndarray) -> tuple[float | None, float | None]:
@@ -61,14 +44,8 @@ def gauc(user: np.ndarray, label: np.ndarray, p: np.ndarray) -> tuple[float | No
     return float((weight * values).sum() / weight.sum()), len(users) / len(everyone)
 
 
-def row_loss(label: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Return -log p(label) per row, float64[R], with p clipped to [1e-7, 1 - 1e-7]."""
-    p = np.clip(p, CLIP, 1 - CLIP)
-    return -np.where(label > 0, np.log(p), np.log1p(-p))
-
-
 def logloss(label: np.ndarray, p: np.ndarray) -> float | None:
-    return float(row_loss(label, p).mean()) if len(label) else None
+    return clicks.logloss(label, p) if len(label) else None
 
 
 def entropy(rate: np.ndarray) -> np.ndarray:

@@ -37,19 +37,24 @@ def decide(
     reference: pa.Table | None,
     *,
     marks: Sequence[str] = (),
+    is_reference: bool = False,
+    is_refresh: bool = False,
     metric: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Decision:
     """Decide whether ``candidate`` becomes the champion, on the validation split alone.
 
-    Two conditions on the primary metric (NDCG@10, or AUC for prediction tables). Against the
-    champion: the 95 % interval of the paired gain over users lies above zero; without a champion
-    this holds by default. Against the fixed reference baseline: the candidate's mean is not below
-    it. The mean, not the interval, because the reference guards against weak models and a model
-    that is below it on average has no claim to be served, however wide the interval; an interval
-    above zero would refuse the reference itself as a first champion. Refuses marked results
-    (``contaminated``, ``labels_seen``), tables of another split, and tables about other rows.
+    Two conditions on the primary metric (NDCG@10, or AUC for prediction tables), each by the 95 %
+    interval of the paired gain over users: it lies above zero against the champion (without one
+    this holds by default), and above zero against the fixed reference baseline. Two candidates have
+    less to show. The reference itself (``is_reference``) has no gain over itself, and may be the
+    first champion. The champion's own method and settings on newer inputs (``is_refresh``) need not
+    be better than what they were: neither interval may lie below zero. Refusing them would leave a
+    bundle in service that knows nothing of new items and new interactions.
+
+    Refuses marked results (``contaminated``, ``labels_seen``, ``valid_seen``), tables of another
+    split, and tables about other rows.
     """
     tables = {"candidate": candidate, "champion": champion, "reference": reference}
     refusals = [f"marked {m}: {REFUSED_MARKS[m]}" for m in marks if m in REFUSED_MARKS]
@@ -75,15 +80,24 @@ def decide(
             if gain is None:
                 return Decision(False, (f"{metric} is not defined on these tables",), {})
             gains[name] = gain
-    sign = -1 if metric in ctr.LOWER_IS_BETTER else 1
     reasons, promote = [], True
     if champion is None:
         reasons.append(NO_CHAMPION)
-    else:
-        promote = gains["champion"].better
-        verb = "is better than" if promote else "is not shown to be better than"
-        reasons.append(f"{metric} {verb} the champion: {gains['champion']}")
-    above = sign * gains["reference"].difference >= 0
-    verb = "is not below" if above else "is below"
-    reasons.append(f"{metric} {verb} the reference baseline: {gains['reference']}")
-    return Decision(promote and above, tuple(reasons), gains)
+    opponents = {"champion": "the champion", "reference": "the reference baseline"}
+    for name, told in opponents.items():
+        if name not in gains:
+            continue
+        if name == "reference" and is_reference:
+            reasons.append("it is the reference baseline itself")
+            continue
+        gain = gains[name]
+        passes = not gain.worse if is_refresh else gain.better
+        promote = promote and passes
+        reasons.append(f"{metric} {_verb(passes, is_refresh)} {told}: {gain}")
+    return Decision(promote, tuple(reasons), gains)
+
+
+def _verb(passes: bool, refresh: bool) -> str:
+    if refresh:
+        return "(a refresh) is " + ("not shown to be worse than" if passes else "worse than")
+    return "is better than" if passes else "is not shown to be better than"

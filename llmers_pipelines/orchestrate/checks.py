@@ -140,3 +140,8 @@ def _by_verb(node: Node) -> tuple[CheckKind, ...]:
         "generate": _GENERATE, "embed": _EMBED, "train": _TRAIN, "evaluate": _EVALUATE,
         "register": _REGISTER, "champion": _CHAMPION, "teach": _TEACH, "distill": _TRAIN,
     }[node.verb]  # fmt: skip
+
+
+def blocking_names(node: Node, safety: Safety) -> set[str]:
+    """Return the names of the checks that must pass before anything is made from ``node``."""
+    return {kind.name for kind in checks_of(node, safety) if kind.blocking}

@@ -11,6 +11,8 @@ import dagster as dg
 
 from ..config import Settings
 from ..plan import Node
+from ..store.formats import StoreError
+from ..store.manifests import CheckOutcome
 from .applicable import lacks_task
 from .build import Plan
 from .checks import CheckKind, checks_of
@@ -23,6 +25,9 @@ from .run_config import EXPERIMENT, applied, check_run, given, schema_of
 
 DATASETS = dg.DynamicPartitionsDefinition(name="dataset")
 OWNERS = ("team:llmers",)
+
+OLDER = "the stored version was made before this check; `llmers run {} --force` has it checked"
+
 
 def key_of(node: Node) -> dg.AssetKey:
     return dg.AssetKey(list(node.key))
@@ -81,7 +86,7 @@ def asset_for(
                     tell_experiment(context, node, config[EXPERIMENT], ctx)
                     return  # no version, and what is downstream is skipped
                 done = materialize(node, ctx, force=config.get("force", False))
-        except (StepError, ValueError) as error:
+        except (StepError, StoreError, ValueError) as error:
             # What they say needs a person: another attempt would wait, or spend a budget again.
             context.log.error(str(error))  # in one line, before the frames that nobody asked for
             told = getattr(error, "report", {})
@@ -134,10 +139,16 @@ def checks_for(node: Node, settings: Settings) -> dg.AssetChecksDefinition | Non
     return check
 
 
-def _result(kind: CheckKind, found: Any, key: dg.AssetKey) -> dg.AssetCheckResult:
+def _result(kind: CheckKind, found: CheckOutcome | None, key: dg.AssetKey) -> dg.AssetCheckResult:
+    """Report an outcome. One that is missing warns: its version is older than the check.
+
+    (A step that leaves a blocking check out publishes nothing, so no new version lacks one.)
+    """
     passed = found is not None and found.passed
-    details = dict(found.details) if found is not None else {"why": "the step did not report it"}
-    severity = dg.AssetCheckSeverity.ERROR if kind.blocking else dg.AssetCheckSeverity.WARN
+    older = {"why": OLDER.format("/".join(key.path))}
+    details = dict(found.details) if found is not None else older
+    blocks = kind.blocking and found is not None
+    severity = dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         asset_key=key, check_name=kind.name, passed=passed, severity=severity,
         metadata={k: _plain(v) for k, v in details.items()},

@@ -12,6 +12,7 @@ import dagster as dg
 from ..config import Settings
 from ..plan import Node
 from .build import Plan
+from .choices import asks, check_engines
 from .context import StepContext, why_held
 from .factories import asset_for, checks_for
 from .home import open_instance, process_tags
@@ -46,6 +47,7 @@ def launch(
         rows = _rows(nodes, ctx, {n.name: "reused" for n in nodes}, {}, {}, {})
         done = round(time.perf_counter() - started, 2)
         return {"run_id": None, "success": True, **rows, "seconds": done, "estimate": None}
+    check_engines(nodes, ctx, force=force)
     instance = open_instance(settings)
     assets = [asset_for(n, plan, settings, on_step) for n in nodes]
     checks = [c for n in nodes if (c := checks_for(n, settings)) is not None]
@@ -68,8 +70,11 @@ def launch(
     done = round(time.perf_counter() - started, 2)
     report = {"run_id": result.run_id, "success": result.success,
               **_outcome(result, nodes, ctx), "seconds": done}  # fmt: skip
-    worked = [r["key"] for r in report["assets"] if r["status"] in ("materialized", "failed")]
-    return {**report, "estimate": compared(ctx, worked)}
+    # What asks a model and failed may have left a line of it; any other step left nothing.
+    told = {n.name for n in nodes if asks(n)}
+    worked = [r["key"] for r in report["assets"] if r["status"] == "materialized"
+              or (r["key"] in told and r["status"] not in ("reused", "skipped"))]  # fmt: skip
+    return {**report, "estimate": compared(ctx, worked, run=result.run_id)}
 
 
 def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]:
@@ -79,6 +84,7 @@ def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]
     errors: dict[str, str] = {}
     told: dict[str, dict[str, Any]] = {}
     names = {"__".join(n.key): n for n in nodes}
+    checked = {f"checks__{name}": node for name, node in names.items()}
     for event in result.all_events:
         if event.is_step_materialization:
             metadata = event.materialization.metadata
@@ -94,6 +100,12 @@ def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]
             errors[name] = text
             given = event.step_failure_data.user_failure_data
             told[name] = {k: v.value for k, v in given.metadata.items()} if given else {}
+        elif event.is_step_failure and (node := checked.get(event.step_key)) is not None:
+            manifest = ctx.manifests.current(ctx.dataset, node.name)
+            if manifest is None or not manifest.held_by:  # else the manifest says why
+                error = event.step_failure_data.error
+                reason = (error.cause or error).message.strip()
+                errors.setdefault(node.name, f"its checks could not be reported: {reason}")
     return _rows(nodes, ctx, status, seconds, errors, told)
 
 

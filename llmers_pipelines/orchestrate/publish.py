@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..plan import Champion, Node, Pin
-from ..store.fingerprints import fingerprint
+from ..store.fingerprints import fingerprint, mark
 from ..store.manifests import Manifest
 from .attempts import Failures, attempt_key
-from .context import Outcome, StepContext, StepError
+from .checks import blocking_names
+from .context import QUARANTINE, Outcome, StepContext, StepError
 from .steps import run_verb, sources_of
 
 _ON_DEVICE = ("embed", "train", "evaluate")  # their seconds mean little without the device
@@ -137,6 +138,15 @@ def _store(
     files = fingerprint(target) if files is None else files
     if outcome.beside:
         outcome.beside(target)
+        files = {name: found for name, found in files.items() if name != QUARANTINE}
+        if (target / QUARANTINE).is_file():
+            files[QUARANTINE] = mark(target / QUARANTINE)
+    checks = outcome.checks + (outcome.verify(target) if outcome.verify else ())
+    if left_out := blocking_names(node, ctx.settings.safety) - {c.name for c in checks}:
+        raise StepError(
+            f"{node.name}: the step reported no {', '.join(sorted(left_out))}; a version without "
+            "its blocking checks is not published"
+        )
     _draw(node, target, ctx)
     # The gate reads marks, it does not carry them: a refused candidate taints no champion.
     parents = [] if isinstance(node, Champion) else required(node, ctx)
@@ -149,7 +159,7 @@ def _store(
         folder=folder,
         rows=outcome.rows,
         counts=outcome.counts,
-        checks=outcome.checks + (outcome.verify(target) if outcome.verify else ()),
+        checks=checks,
         flags=tuple(sorted({*inherited, *outcome.flags})),
         columns=outcome.columns,
         lineage=outcome.lineage,

@@ -204,6 +204,9 @@ class Watch:
     def look(self, dataset: str, tried: Mapping[str, str] | None = None) -> Look:
         """Return what is stale now; while nothing moved this costs ``stat`` calls alone."""
         with self._lock:
+            if dataset not in self._files:
+                self._list_files(Observer(self.settings, dataset, store=self.store))
+            # Taken before the comparison: what is written meanwhile moves the next one.
             moved = self._moved(dataset, tried)
             known = self._last.get(dataset)
             if known and known[0] == moved and time.monotonic() - known[1] < FULL:
@@ -211,13 +214,19 @@ class Watch:
             if busy := self._unsettled(dataset):
                 return Look(known[2].rows if known else (), waits=busy)
             look = self._compare(dataset, tried)
-            self._last[dataset] = (self._moved(dataset, tried), time.monotonic(), look)
+            self._last[dataset] = (moved, time.monotonic(), look)
             return look
+
+    def _list_files(self, ctx: StepContext) -> None:
+        try:
+            self._files[ctx.dataset] = tuple(files_of(ctx))
+        except DataError:  # the comparison will say it
+            self._files[ctx.dataset] = ()
 
     def _compare(self, dataset: str, tried: Mapping[str, str] | None) -> Look:
         ctx = Observer(self.settings, dataset, store=self.store)
         try:
-            self._files[dataset] = tuple(files_of(ctx))
+            self._list_files(ctx)
             nodes, _ = applicable(self.plan, list(self.plan.nodes), ctx.description)
             return compare(watched(self.plan, nodes, ctx), ctx, tried)
         except (DataError, StoreError) as error:

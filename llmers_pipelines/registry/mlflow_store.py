@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .manifest import CONFIG, read_manifest
+from .manifest import CONFIG, read_manifest, write_model_list
 from .training_run import TrainingRun, flat_params, tag_value
 
 if TYPE_CHECKING:
@@ -199,6 +199,9 @@ class MlflowStore:
         client.set_tag(run_id, BUNDLE_TAG, content)
         with contextlib.redirect_stderr(io.StringIO()):  # it congratulates on stderr
             made = mlflow.register_model(info.model_uri, name, tags=marks)
+        if self.artifact_root is not None:
+            # MLflow marks its files by no checksum; those of a server are the server's.
+            write_model_list(Path(mlflow.artifacts.download_artifacts(info.model_uri)))
         return str(made.version)
 
     def version_tags(self, *, aliased: bool = False) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ..models.served import Served
 
 Users = Sequence[int] | np.ndarray  # positions, 0 = unknown
-PACKAGE = __name__.partition(".")[0]
-PLUGINS = "llmers.recipes"  # entry points whose packages may bring networks
 PAIRS = 1024  # (user, item) pairs that a click model is asked at once
 
 
@@ -167,38 +165,14 @@ def load_ranker(
     """Rebuild an exported model; ``BundleError`` where its network is not ours or a plug-in's."""
     from ..models.served import load_served
 
-    _check_networks(config)
-    ranker = Ranker(load_served(config, arrays), task == "ctr", n_items)
+    try:
+        served = load_served(config, arrays)
+    except ValueError as error:
+        raise BundleError(f"the bundle cannot be read: {error}") from error
+    ranker = Ranker(served, task == "ctr", n_items)
     if not ranker.fits():
         raise BundleError(
             f"the weights are not those of a catalog of {n_items} items; write the bundle with the "
             "log that the model was trained on"
         )
     return ranker
-
-
-def _check_networks(config: Mapping[str, Any]) -> None:
-    """A config names classes by import path: a bundle from elsewhere must not name any class."""
-    named = list(_networks(config))
-    packages = {PACKAGE}
-    if any(net.partition(".")[0] != PACKAGE for net in named):
-        from importlib.metadata import entry_points
-
-        packages |= {e.module.partition(".")[0] for e in entry_points(group=PLUGINS)}
-    for net in named:
-        if net.partition(":")[0].partition(".")[0] not in packages:
-            raise BundleError(
-                f"the bundle's network is {net!r}; only those of {', '.join(sorted(packages))} are "
-                f"built. Install the plug-in that brings it (entry point {PLUGINS})"
-            )
-
-
-def _networks(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        if isinstance(value.get("net"), str):
-            yield value["net"]
-        for inner in value.values():
-            yield from _networks(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _networks(inner)

@@ -12,6 +12,7 @@ from ..data.training import HISTORY, TRAIN, VALID, TrainingData
 from ..models.batches import CtrBatch
 from ..models.ctr_fields import history_signal
 from ..models.ranking_net import device_of
+from .clicks import auc, logloss
 
 if TYPE_CHECKING:
     from ..models.seams import Backbone
@@ -107,24 +108,6 @@ class Loader:
         """Return the chosen metric on the validation rows; higher is better."""
         p = self.probabilities(model, self._valid)
         return METRICS[self._metric](self._labels[self._valid], p)
-
-
-def auc(label: np.ndarray, score: np.ndarray) -> float:
-    """Return P(positive scores above negative), ties half; NaN with one class or NaN scores."""
-    positive = np.asarray(label) > 0.5
-    n_positive, n = int(positive.sum()), len(positive)
-    if not 0 < n_positive < n or not np.isfinite(score).all():
-        return float("nan")
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    rank = np.cumsum(count) - (count - 1) / 2  # mean rank, from 1, of each distinct score
-    above = rank[place][positive].sum() - n_positive * (n_positive + 1) / 2
-    return float(above / (n_positive * (n - n_positive)))
-
-
-def logloss(label: np.ndarray, p: np.ndarray) -> float:
-    """Return the mean binary cross-entropy of probabilities, clipped at 1e-7."""
-    p = np.clip(np.asarray(p, np.float64), 1e-7, 1 - 1e-7)
-    return float(-np.mean(np.where(np.asarray(label) > 0.5, np.log(p), np.log1p(-p))))
 
 
 def _negative_logloss(label: np.ndarray, p: np.ndarray) -> float:

@@ -18,6 +18,14 @@ from shop import BOOKS, SMALL, Shop, kind, title
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTES = "item_summaries/book_note"
+# Cycles of coprime lengths: texts that differ in more than their numbers.
+WORDS = (
+    ("storms", "harbours", "letters", "orchards", "engines", "mirrors", "trains"),
+    ("slow", "bright", "bitter", "gentle", "hidden", "northern", "silver", "broken", "distant",
+     "quiet", "golden"),
+    ("winters", "villages", "detectives", "sisters", "machines", "islands", "gardens", "teachers",
+     "soldiers", "merchants", "musicians", "pilots", "strangers"),
+)  # fmt: skip
 CATALOG = 200  # books, so that one is less than 1 % of them
 CHOICE = f"""
 [llmers]
@@ -107,7 +115,7 @@ def shop_notes(backbone=SASRec(), protocol="sequential"):
 def note(body: dict[str, Any]) -> str:
     """Answer as a good model would: about the book that the prompt tells of."""
     told = str(body["messages"][-1]["content"])
-    found = re.search(r"A story of (\w+)", told)
+    found = re.search(r"A story of ([^.]+)", told)
     return json.dumps({"note": f"{told.split('.')[0]} is for those who like "
                                f"{found.group(1) if found else 'books'}."})  # fmt: skip
 
@@ -124,7 +132,7 @@ class NotesShop(Shop):
         told = (shop.folder / "shop.toml").read_text()
         (shop.folder / "shop.toml").write_text(told.split("[splits.ctr]")[0])
         more = [{"item_id": f"b{i:03}", "title": title(i), "kind": kind(i),
-                 "description": f"A story of {kind(i)}, number {i}."}
+                 "description": f"A story of {kind(i)}, {' '.join(w[i % len(w)] for w in WORDS)}."}
                 for i in range(BOOKS + 1, CATALOG + 1)]  # fmt: skip
         shop.write("items", [*shop.read("items"), *more])  # nobody has read these yet
         shop.plugin.mkdir()

@@ -212,6 +212,11 @@ def test_a_language_model_teaches_and_is_paid_once(
         node = plan.node(name)
         with pytest.raises(StepError, match=r"no LLM \(template\).*has no log-probabilities"):
             own.work(name)
+        (row,) = (r for r in own.ask("plan", name)["assets"] if r["key"] == name)
+        assert row["llm_calls"] is None and row["notes"][0].startswith("cannot run: the engine")
+        assert "cannot run" in own.invoke("plan", name).stdout
+        refused = own.invoke("run", "all", "--force")
+        assert refused.exit_code == 1 and "nothing was run, asked or paid" in str(refused.exception)
         engines = []
 
         def fake(settings: Any, **_: Any) -> FakeEngine:
@@ -225,7 +230,15 @@ def test_a_language_model_teaches_and_is_paid_once(
         waiting = next(r for r in own.ask("plan", name)["assets"] if r["key"] == name)
         users = own.manifest("catalog/splits__sequential").counts["users"]
         assert (waiting["stored"], waiting["llm_calls"]) == (7, users - 7)
-        own.work(name)
+        assert waiting["cached"] == 7 and waiting["calls"]["value"] == users - 7
+        assert waiting["tokens_in"]["value"] > 0 and waiting["tokens_out"]["value"] == 0
+        assert f"{users - 7} calls score" in waiting["notes"][0]
+        assert "nothing is written" in " ".join(own.invoke("plan", name).stdout.split())
+        report = own.ask("run", name)
+        assert report["success"]
+        found = next(r for r in report["estimate"]["assets"] if r["key"] == name)
+        assert found["calls"] == {"estimate": users - 7, "actual": users - 7, "error_percent": 0}
+        assert found["tokens_in"]["actual"] > 0
         counts = own.manifest(name).counts
         assert (counts["llm_calls"], counts["cache_hits"]) == (users - 7, 7)
         table = own.context().load(node)

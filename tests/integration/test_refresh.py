@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,6 +14,7 @@ from shop import SMALL, Shop, made
 from ticking import Ticking
 
 from llmers_pipelines.data import file_hash
+from llmers_pipelines.orchestrate import refresh
 from llmers_pipelines.orchestrate.assemble import build_definitions
 from llmers_pipelines.orchestrate.attempts import Failures
 from llmers_pipelines.orchestrate.sensor import STATUS, status_metadata
@@ -62,6 +64,22 @@ def test_an_edit_is_one_run_of_what_follows_from_it(own_ticking: Ticking) -> Non
     assert {"catalog/items", "llm_embeddings/item_text", "registry/knnblend"} <= made(did)
     assert did[SASREC] == "reused", "titles are no part of its log"
     assert own_ticking.tick().requests == [] and own_ticking.rows == {}
+
+
+def test_what_is_written_during_a_comparison_is_seen_by_the_next(
+    own_ticking: Ticking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = refresh.compare
+
+    def slow(*given: Any) -> Any:
+        found = real(*given)
+        monkeypatch.setattr(refresh, "compare", real)
+        edited(own_ticking.shop, title="Written while the first comparison ran")
+        return found
+
+    monkeypatch.setattr(refresh, "compare", slow)
+    assert own_ticking.tick().requests == []
+    assert len(own_ticking.tick().requests) == 1
 
 
 def test_a_file_that_did_not_move_costs_a_stat_and_no_hash(
@@ -124,7 +142,8 @@ def test_too_many_bad_rows_hold_what_is_downstream_until_they_are_mended(
 ) -> None:
     own_ticking.tick()
     good = own_ticking.shop.read("items")
-    own_ticking.shop.write("items", [*good, {**good[0], "title": "Twice"}])
+    changed = [*good[:-1], {**good[-1], "title": "The Last Book"}]
+    own_ticking.shop.write("items", [*changed, {**good[0], "title": "Twice"}])
     did = own_ticking.refresh()
     assert set(did) == {"catalog/items"}, "the check holds everything behind it"
     row = own_ticking.rows["registry/champion__sequential"]
@@ -140,8 +159,10 @@ def test_too_many_bad_rows_hold_what_is_downstream_until_they_are_mended(
         own_ticking.instance, definitions.resolve_asset_graph(),
         LoadingContextForTest(own_ticking.instance),
     )  # fmt: skip
-    assert stale.get_status(key, "shop") == StaleStatus.FRESH, "rows in quarantine change nothing"
-    own_ticking.shop.write("items", [*good[:-1], {**good[-1], "title": "The Last Book"}])
+    assert stale.get_status(key, "shop") == StaleStatus.STALE, "as the partition's page shows it"
+    causes = [(c.reason, c.dependency.asset_key) for c in stale.get_stale_causes(key, "shop")]
+    assert causes == [("has a new dependency data version", dg.AssetKey(["catalog", "items"]))]
+    own_ticking.shop.write("items", changed)
     did = own_ticking.refresh()
     assert {"catalog/items", "llm_embeddings/item_text"} <= made(did)
     assert own_ticking.rows == {}

@@ -20,7 +20,7 @@ import pytest
 from daemon import Daemon
 from loopback import Loopback
 from notes_shop import CATALOG, ROOT, NotesShop, note
-from refresh_cases import CASES, Case
+from refresh_cases import OF_CODE, OF_DATA, Case
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 PAGE = ROOT / "docs" / "incremental.md"
@@ -51,7 +51,7 @@ class Shift:
         assert record is not None and record.start_time and record.end_time
         did = self._did(run)
         new = [c for key, c in self._cells().items() if key not in cells]
-        self.daemon.quiet(2)
+        self.daemon.quiet(1)
         assert len(self.daemon.runs()) == before + 1, "one run is enough"
         return {
             "run": run, "calls": len(self.server.asked), "did": did,
@@ -89,9 +89,9 @@ def _solved(cell: dict[str, Any]) -> bool:
     return cell["model"] in ("knnblend", "itemknn")
 
 
-@pytest.fixture(scope="module")
-def shift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shift]:
-    home = tmp_path_factory.mktemp("notes") / "home"
+@pytest.fixture
+def shift(tmp_path: Path) -> Iterator[Shift]:
+    home = tmp_path / "home"
     with Loopback(answer=note) as server:
         shop = NotesShop.make(home, server.url)
         made = subprocess.run(shop.command("run", "all", "--json"), env=shop.environment, cwd=home,
@@ -103,16 +103,19 @@ def shift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shift]:
             yield Shift(shop, daemon, server)
 
 
-def test_every_case_costs_what_it_must_and_no_more(shift: Shift) -> None:
+@pytest.mark.parametrize(("name", "cases"), [("data", OF_DATA), ("code", OF_CODE)])
+def test_every_case_costs_what_it_must_and_no_more(
+    shift: Shift, name: str, cases: tuple[Case, ...]
+) -> None:
     rows, faults = [], []
-    for case in CASES:
+    for case in cases:
         found = shift.work(case)
         rows.append((case, found))
         faults += [f"{case.name}: {fault}" for fault in _faults(case, found)]
         print(f"{case.name}: {found['calls']} calls, {len(found['made'])} made, "
               f"{found['seconds']:.0f} s", flush=True)  # fmt: skip
         shift.told(case)
-    _write(rows)
+        _write(name, rows)
     assert faults == []
 
 
@@ -137,7 +140,7 @@ def _as_told(case: Case, table: str) -> bool:
     return "fresh" in table
 
 
-def _write(rows: list[tuple[Case, dict[str, Any]]]) -> None:
+def _write(name: str, rows: list[tuple[Case, dict[str, Any]]]) -> None:
     """Put the measured table into the page, where that is asked for."""
     head = ("change", "LLM calls", "assets made", "re-published", "trained", "extended",
             "seconds to the end", "of these in the run")  # fmt: skip
@@ -154,7 +157,7 @@ def _write(rows: list[tuple[Case, dict[str, Any]]]) -> None:
             f"{found['trained']} | {found['extended']} | {end} | {found['work']:.0f} |"
         )
     if os.environ.get("LLMERS_WRITE_DOCS"):
-        _between(PAGE, "cases", "\n".join(lines))
+        _between(PAGE, name, "\n".join(lines))
 
 
 def _between(page: Path, name: str, text: str) -> None:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from shop import Shop
 
 from llmers_pipelines.orchestrate.publish import stale_because
-from llmers_pipelines.orchestrate.steps.champion import _champion_table, run
+from llmers_pipelines.orchestrate.steps.champion import _opponent, run
 from llmers_pipelines.registry.mlflow_store import MlflowStore, model_name
 
 
@@ -35,11 +35,19 @@ def test_a_refresh_on_equal_rows_is_held_against_the_version_that_serves(own: Sh
     served = ctx.manifests.current(ctx.dataset, asset)
     assert served is not None
     table = pq.read_table(ctx.manifests.path(served) / "valid.parquet")
-    against, note = _champion_table(version, {"asset": asset, "table": table}, store, name, ctx)
-    assert against is not None and against.equals(table) and not note
+    against = _opponent(version, {"asset": asset, "table": table}, store, name, ctx)
+    assert against.table is not None and against.table.equals(table) and not against.note
+    assert against.refresh  # the same settings; what they are made from may be newer
     changed = {"asset": asset, "table": table.slice(1)}
-    against, note = _champion_table(version, changed, store, name, ctx)
-    assert against is None and "the data changed" in note
+    against = _opponent(version, changed, store, name, ctx)
+    assert against.table is None and "the data changed" in against.note and against.refresh
+    other = next(t.name for m in own.plan().methods if (t := m.train).name != asset)
+    assert not _opponent(version, {"asset": other, "table": table}, store, name, ctx).refresh
+    ctx.manifests.write(dataclasses.replace(served, digest="other settings"))
+    try:
+        assert not _opponent(version, {"asset": asset, "table": table}, store, name, ctx).refresh
+    finally:
+        ctx.manifests.write(served)
 
 
 def test_a_champion_whose_result_is_marked_later_is_followed_by_one_that_passes(own: Shop) -> None:

@@ -13,7 +13,7 @@ from llmers_pipelines.models.din import DIN
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.plan import Table, Train
 from llmers_pipelines.train.arms import control_inputs
-from llmers_pipelines.train.ctr_loader import auc
+from llmers_pipelines.train.clicks import auc
 from llmers_pipelines.train.loop import fit
 
 USERS, ITEMS, LOG = Table("users"), Table("items"), Table("splits", task="ctr")

@@ -41,6 +41,7 @@ VERBS = {
     "Teach": ("data", "teach", "llm"),
     "Distill": ("data", "models", "enhance", "train", "evaluate"),
     "Evaluate": ("data", "evaluate"),
+    "Champion": ("evaluate",),
 }
 _TRAINED = ("orchestrate/steps/train.py", "orchestrate/cells.py")
 STEPS = {"Train": _TRAINED, "Distill": _TRAINED}

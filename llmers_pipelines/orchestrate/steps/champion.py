@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,41 +100,62 @@ def _judge(
         why = f"it is the champion, and now marked {', '.join(marks)}: the next that passes follows"
         return {"promoted": False, "reasons": [why]}
     if marks:  # nothing has to be better than figures that do not count
-        table, note = None, f"version {current} is marked {', '.join(marks)} and no measure"
+        told = f"version {current} is marked {', '.join(marks)} and no measure"
+        against = Opponent(None, told)
     else:
-        table, note = _champion_table(current, entry, store, name, ctx)
-    decision = decide(entry["table"], table, reference, marks=entry["flags"])
-    if note:
+        against = _opponent(current, entry, store, name, ctx)
+    decision = decide(
+        entry["table"], against.table, reference, marks=entry["flags"],
+        is_reference=entry["table"] is reference, is_refresh=against.refresh,
+    )  # fmt: skip
+    if against.note:
         kept = tuple(r for r in decision.reasons if current is None or r != NO_CHAMPION)
-        decision = replace(decision, reasons=(*kept, note))
+        decision = replace(decision, reasons=(*kept, against.note))
     return decide_and_move(store, name, entry["version"], decision)
 
 
-def _champion_table(
-    version: str | None, entry: dict[str, Any], store: Any, name: str, ctx: StepContext
-) -> tuple[pa.Table | None, str]:
-    """Return the champion's validation table, comparable with the candidate's, and a note.
+@dataclass(frozen=True)
+class Opponent:
+    """What a candidate answers to: the champion's validation table, comparable with its own.
+
+    ``table`` is None without a champion or where nothing of it can be compared; ``refresh`` says
+    that the candidate is the champion's own method with the same settings, made from newer inputs.
+    """
+
+    table: pa.Table | None
+    note: str = ""
+    refresh: bool = False
+
+
+def _opponent(version: str | None, entry: dict[str, Any], store: Any, name: str,
+              ctx: StepContext) -> Opponent:  # fmt: skip
+    """Return what ``entry`` is held against.
 
     Where the rows are the same, that is the table the champion was promoted with. After a change of
     the data its ranks are about other rows: then its method, trained anew, stands for it, and a new
     version of the champion's own method has only the fixed reference to answer to.
     """
     if version is None:
-        return None, ""
+        return Opponent(None)
     tags = store.client().get_model_version(name, version).tags
     asset = tags.get("asset", "")
     old = ctx.manifests.version(ctx.dataset, asset, tags.get("data_version", ""))
     now = ctx.manifests.current(ctx.dataset, asset)
+    own = asset == entry["asset"]
+    digest = tags.get("digest") or (old.digest if old is not None else "")
+    refresh = own and now is not None and now.digest == digest
     for manifest in (old, now):
         if manifest is not None and ctx.manifests.path(manifest).is_dir():
             table = pq.read_table(ctx.manifests.path(manifest) / "valid.parquet")
             if _same_rows(table, entry["table"]):
-                if manifest is now and asset == entry["asset"] and manifest != old:
+                if manifest is now and own and manifest != old:
                     break  # the candidate itself
-                return table, ""
-    if asset == entry["asset"]:
-        return None, f"the data changed: this is version {version}'s method, trained anew on it"
-    return None, f"version {version} ({asset}) cannot be compared: its data is no longer stored"
+                return Opponent(table, refresh=refresh)
+    if own:
+        why = f"the data changed: this is version {version}'s method, trained anew on it"
+        return Opponent(None, why, refresh)
+    gone = f"version {version} ({asset}) cannot be compared: its data is no longer stored"
+    return Opponent(None, gone)
 
 
 def _same_rows(a: pa.Table, b: pa.Table) -> bool:

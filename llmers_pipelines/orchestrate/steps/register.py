@@ -69,6 +69,7 @@ def run(node: Register, ctx: StepContext) -> Outcome:
             tags={
                 "asset": train.name,
                 "data_version": trained.data_version,
+                "digest": trained.digest,
                 "flags": ",".join(evaluation.flags) or "none",
                 "metrics": json.dumps(evaluation.info.get("metrics", {}), default=str),
                 "dagster_run_id": ctx.run_id,

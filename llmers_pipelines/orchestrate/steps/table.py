@@ -16,7 +16,7 @@ from ...data.schema import column_meanings
 from ...data.training import SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
 from ...plan import Table
 from ...store.manifests import CheckOutcome
-from ..context import Outcome, StepContext, hash_table
+from ..context import QUARANTINE, Outcome, StepContext, hash_table
 from .derive import preview
 
 # The usual limit is part of no source: homes that were made with it stay as they are.
@@ -75,7 +75,7 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
     def beside(folder) -> None:  # other bad rows make no other version of the good ones
         temporary = folder / f".quarantine-{os.getpid()}"
         pq.write_table(quarantine, temporary, compression="zstd")
-        os.replace(temporary, folder / "quarantine.parquet")
+        os.replace(temporary, folder / QUARANTINE)
 
     fields = {
         "items": ctx.description.items.fields,

@@ -221,3 +221,24 @@ def reference_minilm(texts):
             mean = model(**tokens).last_hidden_state[0].mean(0).numpy()
         out.append(mean / np.linalg.norm(mean))
     return np.stack(out)
+
+
+def test_a_special_token_in_a_text_is_read_as_its_letters(tiny_bert, tiny_llama):
+    """Catalog text is data: it neither ends a segment nor stands for a mask."""
+    from transformers import AutoTokenizer
+
+    for folder in (tiny_bert, tiny_llama):
+        made = TransformerEncoder.open(folder)
+        made.encode(["film"])
+        seen = []
+        forward = made._net._forward
+        made._net._forward = lambda tokens, f=forward, s=seen: s.extend(tokens) or f(tokens)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        for mark in tokenizer.all_special_tokens:
+            seen.clear()
+            plain, spelled = made.encode(["a pen film"]), made.encode([f"a pen {mark} film"])
+            ids = tokenizer.convert_tokens_to_ids([mark])
+            inner = seen[1][1:-1]  # without those that the tokenizer writes itself
+            if mark != tokenizer.unk_token:  # letters that are in no vocabulary are unknown
+                assert not set(inner) & set(ids), mark
+            assert plain.shape == spelled.shape

@@ -159,3 +159,40 @@ def test_mistakes_are_named(rings):
     users = VectorTable("user", ("u1",), np.ones((1, 12), np.float32), np.ones(1, bool))
     with pytest.raises(ValueError, match="vectors of users, expected vectors of items"):
         attach_parts(BACKBONE.build(rings.data, 0), (PART,), rings.data, {ITEMS: users}, 0)
+
+
+@pytest.mark.parametrize("inert", [True, False])
+def test_an_empty_text_view_leaves_the_backbone_alone(rings, inert):
+    """The method has no gate: inert is a text view that is held at zero, beside a residual.
+
+    Its attention still drops weights at random, from a stream of its own. The backbone's dropout is
+    off, since its encoder reads both views and draws for both.
+    """
+    backbone = dataclasses.replace(BACKBONE, dropout=0.0)
+    part = dataclasses.replace(PART, residual=True)
+    base, model = backbone.build(rings.data, 0), attached(rings, part, backbone)
+    hook = model.hooks[0]
+    if inert:
+        with torch.no_grad():
+            hook.vectors.zero_()
+            for held in (hook.down1, hook.down2, hook.id_from_text.out, hook.text_from_id.out):
+                for value in held.parameters():
+                    value.zero_().requires_grad_(False)
+    losses = []
+    for net in (base, model):
+        loader = load_loader("sequence")(rings.data, backbone, 0)
+        # not Adam: it blows up the rounding of a gradient that is zero, as a key's bias has
+        optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.5)
+        torch.manual_seed(3)
+        batches = (b for number in range(1, 99) for b in loader.epoch(number))
+        losses.append([])
+        for _, rows in zip(range(20), batches, strict=False):
+            optimizer.zero_grad()
+            loss = net.loss(rows)
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    assert np.allclose(*losses, rtol=0, atol=1e-6) == inert
+    if inert:
+        for name, value in base.state_dict().items():
+            torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=1e-6)

@@ -29,12 +29,37 @@ def test_a_better_model_is_promoted(table):
     assert any("is better than the champion" in r for r in decision.reasons)
 
 
-def test_the_first_champion_needs_the_reference_only(table):
+def test_the_first_champion_is_better_than_the_reference_or_the_reference_itself(table):
     assert decide(table(1.0), None, table(0.5), **FAST).promote
     same = table(0.5)
-    assert decide(same, None, same, **FAST).promote  # the reference itself may be first
+    first = decide(same, None, same, is_reference=True, **FAST)
+    assert first.promote and "it is the reference baseline itself" in first.reasons
+    assert not decide(same, None, same, **FAST).promote  # any other model has a gain to show
     weak = decide(table(0.2, 1), None, table(1.0), **FAST)
-    assert not weak.promote and any("is below the reference" in r for r in weak.reasons)
+    assert not weak.promote and "not shown to be better than the reference" in weak.reasons[1]
+
+
+def test_a_higher_mean_without_an_interval_is_not_enough_against_the_reference(table):
+    reference = table(0.5, 7)
+    for seed in range(50):
+        close = table(0.5, seed)
+        gain = decide(close, None, reference, **FAST).intervals["reference"]
+        if gain.difference > 0 and not gain.better:
+            break
+    assert gain.difference > 0
+    assert not decide(close, None, reference, **FAST).promote
+    assert not decide(close, table(-2.0), reference, **FAST).promote  # whatever the champion is
+
+
+def test_a_refresh_of_the_champions_method_is_only_refused_where_it_is_shown_worse(table):
+    before, reference = table(1.0, 1), table(1.0, 2)
+    alike = table(1.0, 3)
+    assert not decide(alike, before, reference, **FAST).promote
+    kept = decide(alike, before, reference, is_refresh=True, **FAST)
+    assert kept.promote and all("not shown to be worse" in r for r in kept.reasons)
+    for champion, fixed in ((table(3.0), reference), (before, table(3.0))):
+        fallen = decide(alike, champion, fixed, is_refresh=True, **FAST)
+        assert not fallen.promote and any("(a refresh) is worse" in r for r in fallen.reasons)
 
 
 def test_no_shown_gain_is_no_promotion(table):

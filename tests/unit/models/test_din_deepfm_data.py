@@ -12,7 +12,7 @@ from llmers_pipelines.data.training import TEST
 from llmers_pipelines.models.deepfm import DeepFM
 from llmers_pipelines.models.din import DIN
 from llmers_pipelines.plan import Table, Train
-from llmers_pipelines.train.ctr_loader import auc, logloss
+from llmers_pipelines.train.clicks import auc, logloss
 from llmers_pipelines.train.loop import fit
 
 

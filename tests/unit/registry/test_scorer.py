@@ -213,18 +213,6 @@ def test_network_of_a_strange_package_is_never_built(folder: Path, tmp_path: Pat
                 load_ranker(strange, {}, "sequential", N)
 
 
-def test_network_of_an_installed_plugin_is_built(monkeypatch) -> None:
-    from importlib import metadata
-
-    from llmers_pipelines.registry.ranker import _check_networks
-
-    plugin = metadata.EntryPoint("x", "acme_recipes.methods", "llmers.recipes")
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [plugin])
-    _check_networks({"net": "acme_recipes.nets:Net"})
-    with pytest.raises(BundleError, match="acme_recipes, llmers_pipelines"):
-        _check_networks({"net": "other.nets:Net"})
-
-
 def test_serving_imports_no_language_model(folder: Path) -> None:
     script = f"""
 import sys

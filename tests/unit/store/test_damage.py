@@ -21,7 +21,7 @@ from llmers_pipelines.store.fingerprints import (
     read_fingerprint,
     write_fingerprint,
 )
-from llmers_pipelines.store.formats import FormatError, StoreError, stamp, stamped
+from llmers_pipelines.store.formats import FormatError, StoreError, sealed, stamp, stamped
 from llmers_pipelines.store.responses import ResponseStore, response_key
 from llmers_pipelines.store.rows import SCHEMA, old_checksum
 from llmers_pipelines.store.salvage import examine, quarantine
@@ -111,6 +111,22 @@ def test_of_a_page_that_cannot_be_decoded_other_row_groups_stay(tmp_path, monkey
     ((_, damage, good),) = examine(store.segments)
     assert len(good) == 8 and {x.row for x in damage.lost} == {4, 5, 6, 7}
     assert {x.key for x in damage.lost} == set(keys) - set(found)
+    assert "8 answers are whole, 4 are lost" in damage.lines()[0]
+    assert damage.mend == "the lost answers are asked again by the next run of the assets"
+
+
+def test_where_every_answer_is_whole_nothing_is_said_to_be_lost(tmp_path: Path) -> None:
+    fill(tmp_path, [f"n{i}" for i in range(12)])
+    (path,) = ResponseStore(tmp_path).files()
+    column = pq.read_metadata(path).row_group(0).column(SCHEMA.names.index("model"))
+    body = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    body[start + column.total_compressed_size - 1] ^= 8
+    path.write_bytes(body)
+    ((_, damage, good),) = examine(ResponseStore(tmp_path).segments)
+    assert len(good) == 12 and not damage.lost
+    assert all("all 12 answers are whole, none is lost" in line for line in damage.lines())
+    assert damage.mend.startswith("nothing is asked again")
 
 
 def test_a_run_over_a_damaged_segment_asks_the_lost_rows_again(tmp_path: Path, caplog) -> None:
@@ -238,8 +254,12 @@ def test_vectors_of_older_and_newer_forms(tmp_path: Path) -> None:
     (folder / "vectors.npy").write_bytes(flipped(body, len(body) - 2, 4))
     assert not store.space("e", 4).lookup(keys)[0].any(), "proven by the hash in its name"
     meta = folder.parent / "space.json"
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), "format": 3}))
-    with pytest.raises(FormatError, match="a vector space of format 3"):
+    space = {"identity": "e", "dim": 4}
+    for old in (space, {**space, "format": 2}):
+        meta.write_text(json.dumps(old))
+        assert store.open(meta)[1].dim == 4, "written by an older version"
+    meta.write_text(json.dumps(sealed(space, 9)))
+    with pytest.raises(FormatError, match="a vector space of format 9"):
         store.space("e", 4)
     meta.write_text('{"identity": "f", "dim": 4}')
     with pytest.raises(StoreError, match="not that of its folder"):
@@ -262,7 +282,10 @@ def test_lists_of_files_find_every_kind_of_change(tmp_path: Path) -> None:
     listed = read_fingerprint(tmp_path)
     assert listed is not None and differences(tmp_path, listed) == [] and set(listed) == {"deep/a"}
     assert read_fingerprint(tmp_path / "deep") is None
-    (tmp_path / "files.json").write_text('{"format": 7, "files": {}}')
+    old = {"format": 1, "files": listed}
+    (tmp_path / "files.json").write_text(json.dumps(old))
+    assert read_fingerprint(tmp_path) == listed, "written by an older version"
+    (tmp_path / "files.json").write_text(json.dumps(sealed({"files": {}}, 7)))
     with pytest.raises(FormatError, match="a cell of format 7"):
         read_fingerprint(tmp_path)
 
