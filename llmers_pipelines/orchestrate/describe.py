@@ -164,7 +164,8 @@ def uses_device(node: Node, settings: Settings) -> bool:
         return node.model.partition("?")[0] != "tfidf"
     if isinstance(node, Train):
         return not node.backbone.closed_form
-    return isinstance(node, Evaluate) and not node.model.backbone.closed_form
+    trained = node.model if isinstance(node, Evaluate) else None
+    return trained is not None and not trained.backbone.closed_form
 
 
 def pool_of(node: Node, settings: Settings) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
-from ..plan import Node
+from ..plan import Node, Train
 from ..store.formats import StoreError
 from ..store.manifests import CheckOutcome
 from .applicable import lacks_task
@@ -82,7 +82,7 @@ def asset_for(
                 return
             check_run(context.run.run_config.get("ops", {}), plan, settings)
             with threads(limits.get("threads", 0)):
-                if EXPERIMENT in config:
+                if EXPERIMENT in config and isinstance(node, Train):
                     tell_experiment(context, node, config[EXPERIMENT], ctx)
                     return  # no version, and what is downstream is skipped
                 done = materialize(node, ctx, force=config.get("force", False))

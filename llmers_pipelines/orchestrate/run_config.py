@@ -151,7 +151,7 @@ def applied(settings: Settings, config: Mapping[str, Any]) -> Settings:
     return dataclasses.replace(settings, **changes) if changes else settings
 
 
-def check_run(ops: Mapping[str, Any], plan: Plan, settings: Settings) -> None:
+def check_run(ops: Any, plan: Plan, settings: Settings) -> None:
     """Raise ``StepError`` for every fault in the config of a whole run, before its first step.
 
     Each step looks at all of it: a wrong learning rate must not show after the answers were bought.
