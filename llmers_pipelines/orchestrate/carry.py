@@ -150,4 +150,3 @@ def new_items(old: TrainingData, new: TrainingData) -> list[str]:
     """Return the ids that ``old`` lacks, in the order of ``new``."""
     known = old.items.index(new.items.ids) > 0
     return [i for i, k in zip(new.items.ids, known, strict=True) if not k]
-

@@ -291,4 +291,3 @@ def _below(root: str) -> tuple[tuple[str, int], ...]:
     except OSError:
         pass
     return tuple(sorted(found))
-

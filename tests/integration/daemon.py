@@ -97,6 +97,7 @@ class Daemon:
 
     def done(self, before: int, seconds: float = 180) -> dg.DagsterRun:
         """Return the next refresh run after the first ``before`` ones, when it is over."""
+
         def over() -> dg.DagsterRun | None:
             runs = self.runs()
             return runs[0] if len(runs) > before and runs[0].is_finished else None
@@ -105,6 +106,7 @@ class Daemon:
 
     def quiet(self, ticks: int = 3, seconds: float = 60) -> None:
         """Wait until the sensor has looked ``ticks`` times more."""
+
         def stamp() -> float:
             found = self.ticks()
             return found[0].timestamp if found else 0.0

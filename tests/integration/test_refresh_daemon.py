@@ -1,6 +1,6 @@
 """Every case of docs/incremental.md under Dagster's daemon, with counted calls and trainings.
 
-    LLMERS_WRITE_DOCS=1 pytest tests/integration/test_refresh_daemon.py     renews the table
+LLMERS_WRITE_DOCS=1 pytest tests/integration/test_refresh_daemon.py     renews the table
 """
 
 from __future__ import annotations
