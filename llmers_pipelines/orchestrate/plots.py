@@ -1,6 +1,6 @@
 """Small pictures of a new version: loss and metric by epoch, and how scores are distributed.
 
-They lie beside the artifact (``plots/<name>.svg``) and are no part of the version. The UI shows a
+They lie beside the artifact (``plots/<name>.svg``), drawn once when it is stored. The UI shows a
 picture in its place only while the entry has fewer than 1,000 characters, and every entry stays in
 the event log: so they are drawn by hand, with few points.
 """

@@ -129,6 +129,7 @@ def _store(
         temporary = tempfile.mkdtemp(dir=target.parent, prefix=".tmp-")
         try:
             outcome.save(type(target)(temporary))
+            _draw(node, type(target)(temporary), ctx)  # pictures are files of the version as well
             os.chmod(temporary, 0o755)
             os.rename(temporary, target)
         except OSError:
@@ -147,7 +148,6 @@ def _store(
             f"{node.name}: the step reported no {', '.join(sorted(left_out))}; a version without "
             "its blocking checks is not published"
         )
-    _draw(node, target, ctx)
     # The gate reads marks, it does not carry them: a refused candidate taints no champion.
     parents = [] if isinstance(node, Champion) else required(node, ctx)
     inherited = [f for n in parents for f in ctx.manifest(n).flags]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from shop import Shop, same_environment
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Fail a test that leaves settings in the environment: the next one would read them."""
+    before = {k: v for k, v in os.environ.items() if k.startswith("LLMERS_")}
+    yield
+    after = {k: v for k, v in os.environ.items() if k.startswith("LLMERS_")}
+    for name in after.keys() - before.keys():
+        del os.environ[name]
+    assert after == before
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def test_names_that_cannot_be_are_refused(words: list[str], says: str) -> None:
 
 def test_a_new_data_set_is_a_description_to_fill_in(tmp_path: Path) -> None:
     made = new("dataset", "shop", "--into", str(tmp_path))
-    assert made.exit_code == 0
+    assert made.exit_code == 0, made.output
     assert load_description(tmp_path / "shop.toml").name == "shop"
     again = new("dataset", "shop", "--into", str(tmp_path))
     assert again.exit_code == 1 and "exists already" in again.stderr
