@@ -15,6 +15,7 @@ from typing import Any
 
 from ..config import ConfigError, Method, Settings
 from ..plan import Evaluate, Node, walk
+from ..store.manifests import Manifest
 from .build import Plan, build_plan
 from .compare import collect, evaluation_of, leaderboard
 from .context import StepContext
@@ -94,7 +95,8 @@ def write_results(
             continue
         board = leaderboard(settings, experiment.dataset, rows).splitlines()
         board = [f"#{line}" if line.startswith("## ") else line for line in board[2:]]
-        lines += [*_facts(plan, experiment, settings), "", *board, ""]
+        lines += [*_facts(plan, experiment, settings), *_unlike(plan, experiment, settings), ""]
+        lines += [*board, ""]
         lines += _slices(rows) + _cost(plan, experiment, settings)
         verdicts = {r["method"]: (r["verdict"], r["reasons_method"]) for r in rows}
         for row in _lifts(plan, experiment, settings, verdicts):
@@ -150,6 +152,25 @@ def _facts(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
             f"{', '.join(experiment.controls)}", *lines]  # fmt: skip
 
 
+def _unlike(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
+    """Return a line for each method that is not there, or there with other seeds than asked for."""
+    ctx = StepContext(settings, experiment.dataset)
+    lines = []
+    for method in plan.methods:
+        manifest = evaluation_of(ctx.manifests, ctx.dataset, method.evaluate)
+        if manifest is None:
+            lines.append(f"- {method.slug}: not run yet")
+        elif (seeds := _seeds(manifest, ctx)) not in (0, experiment.seeds):
+            lines.append(f"- {method.slug}: {seeds} of {experiment.seeds} seeds so far")
+    return lines
+
+
+def _seeds(manifest: Manifest, ctx: StepContext) -> int:
+    """Return how many seeds the enhanced arm of a stored evaluation has."""
+    summary = json.loads((ctx.manifests.path(manifest) / "summary.json").read_text())
+    return sum(name.partition("/")[0] == "enhanced" for name in summary["cells"])
+
+
 def _slices(rows: list[dict[str, Any]]) -> list[str]:
     from ..evaluate.report import between, number, percent
 
@@ -174,14 +195,15 @@ def _slices(rows: list[dict[str, Any]]) -> list[str]:
 def _cost(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
     ctx = StepContext(settings, experiment.dataset)
     lines = ["### Cost", "",
-             "| asset | rows | LLM calls | recorded answers | quarantined | seconds |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+             "| asset | rows | LLM calls | re-used | recorded answers | quarantined | seconds |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
     for node in evaluation_nodes(plan):
         manifest = ctx.manifests.current(ctx.dataset, node.name)
         if manifest is None or node.verb not in ("generate", "embed", "teach"):
             continue
         c = manifest.counts
-        lines.append(f"| {node.name} | {manifest.rows} | {int(c.get('llm_calls', 0))} | "
+        reused = int(c.get("cache_hits", 0)) + int(c.get("cached", 0))  # answers, or vectors
+        lines.append(f"| {node.name} | {manifest.rows} | {int(c.get('llm_calls', 0))} | {reused} | "
                      f"{int(c.get('recorded', 0))} | {int(c.get('quarantined', 0))} | "
                      f"{manifest.seconds:.0f} |")  # fmt: skip
     lines += ["", "| method | arm | seed | best epoch | CPU seconds |", "|---|---|---|---|---|"]
@@ -212,7 +234,7 @@ def _lifts(
             "recipe": method.recipe.slug, "method": method.slug, "dataset": experiment.dataset,
             "task": method.task, "verdict": verdict, "reasons": reasons,
             "metrics": manifest.info["metrics"],
-            "seeds": experiment.seeds, "data_version": manifest.data_version,
+            "seeds": _seeds(manifest, ctx), "data_version": manifest.data_version,
             "digest": recipe_digest(method.recipe.slug),
         })  # fmt: skip
     return out
