@@ -17,10 +17,15 @@ from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
+from .models.autoint import AutoInt
 from .models.bprmf import BPRMF
+from .models.dcnv2 import DCNv2
 from .models.deepfm import DeepFM
+from .models.dien import DIEN
 from .models.din import DIN
+from .models.dlrm import DLRM
 from .models.ease import EASE
+from .models.fibinet import FiBiNET
 from .models.fit import Fit
 from .models.gru4rec import GRU4Rec
 from .models.itemknn import ItemKNN
@@ -29,6 +34,7 @@ from .models.lightgcn import LightGCN
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
 from .models.textknn import TextKNN
+from .models.xdeepfm import XDeepFM
 from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
@@ -82,13 +88,13 @@ def rankings(
 
 
 __all__ = [
-    "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "AugmentedPairs", "ColumnSelect", "DeepFM",
-    "Derive", "Distill", "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate",
-    "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
-    "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "MeanOfHistory",
-    "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
-    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures",
-    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking",
-    "UserPreference",
+    "BPRMF", "DIEN", "DIN", "DLRM", "EASE", "PCA", "AnswerText", "AugmentedPairs", "AutoInt",
+    "ColumnSelect", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed", "FiBiNET", "Fit",
+    "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts", "ItemKNN",
+    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN",
+    "LikedDisliked", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation",
+    "PicturedItemSummary", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
+    "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset",
+    "TopCandidates", "Train", "TrainedRanking", "UserPreference", "XDeepFM",
     "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

@@ -9,16 +9,22 @@ import pytest
 from registry_samples import META, N, make_items, make_log
 
 from llmers_pipelines.data.training import Field
+from llmers_pipelines.models.autoint import AutoInt
 from llmers_pipelines.models.bprmf import BPRMF
+from llmers_pipelines.models.dcnv2 import DCNv2
 from llmers_pipelines.models.deepfm import DeepFM
+from llmers_pipelines.models.dien import DIEN
 from llmers_pipelines.models.din import DIN
+from llmers_pipelines.models.dlrm import DLRM
 from llmers_pipelines.models.ease import EASE
+from llmers_pipelines.models.fibinet import FiBiNET
 from llmers_pipelines.models.gru4rec import GRU4Rec
 from llmers_pipelines.models.itemknn import ItemKNN
 from llmers_pipelines.models.lightgcn import LightGCN
 from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.sasrec import SASRec
 from llmers_pipelines.models.served import Served, export, fold
+from llmers_pipelines.models.xdeepfm import XDeepFM
 from llmers_pipelines.registry.bundle import write_bundle
 from llmers_pipelines.registry.scorer import Scorer
 
@@ -75,7 +81,11 @@ def test_ranking_models(tmp_path: Path, backbone, reads: set[str]) -> None:
     assert visitor["fallback"] == ("history" if "visitor" in reads else "similar_items")
 
 
-@pytest.mark.parametrize("backbone", [DIN(dim=4), DeepFM(dim=4)], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "backbone",
+    [kind(dim=4) for kind in (DIN, DeepFM, DCNv2, AutoInt, XDeepFM, FiBiNET, DIEN, DLRM)],
+    ids=lambda v: type(v).__name__,
+)
 def test_click_models_score_the_whole_catalog(tmp_path: Path, backbone, monkeypatch) -> None:
     log = click_log()
     served, scorer = served_bundle(tmp_path / "b", backbone, log)
