@@ -31,8 +31,11 @@ from .models.gru4rec import GRU4Rec
 from .models.itemknn import ItemKNN
 from .models.knnblend import KNNBlend
 from .models.lightgcn import LightGCN
+from .models.mmoe import MMoE
+from .models.ple import PLE
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
+from .models.star import STAR
 from .models.textknn import TextKNN
 from .models.xdeepfm import XDeepFM
 from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
@@ -88,13 +91,13 @@ def rankings(
 
 
 __all__ = [
-    "BPRMF", "DIEN", "DIN", "DLRM", "EASE", "PCA", "AnswerText", "AugmentedPairs", "AutoInt",
-    "ColumnSelect", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed", "FiBiNET", "Fit",
-    "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts", "ItemKNN",
-    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN",
-    "LikedDisliked", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation",
-    "PicturedItemSummary", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
-    "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset",
-    "TopCandidates", "Train", "TrainedRanking", "UserPreference", "XDeepFM",
+    "BPRMF", "DIEN", "DIN", "DLRM", "EASE", "PCA", "PLE", "STAR", "AnswerText", "AugmentedPairs",
+    "AutoInt", "ColumnSelect", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed",
+    "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts",
+    "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking",
+    "LightGCN", "LikedDisliked", "MMoE", "MeanOfHistory", "NearestNeighbours",
+    "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
+    "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach", "TextKNN",
+    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference", "XDeepFM",
     "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

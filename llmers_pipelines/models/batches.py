@@ -61,6 +61,7 @@ class CtrBatch(_Movable):
     rows: Tensor | None  # (B,) row numbers in the TrainingData, None when serving
     user_fields: dict[str, Tensor] = field(default_factory=dict)  # name -> (B,) codes
     item_fields: dict[str, Tensor] = field(default_factory=dict)
+    scenario: Tensor | None = None  # (B,) codes, 0 = unknown; None where the log has none
 
 
 def left_pad(

@@ -60,7 +60,7 @@ class ClickNet(nn.Module):
                 f"{self.title} without item ids needs at least one item field, found none"
             )
         self.prepare()
-        self.tower = Tower(self.make(**own), mlp, act, dropout)
+        self.tower = self.top(self.make(**own))
         self.columns = ExtraColumns()
         for m in columns:
             self.add_columns(m)
@@ -71,6 +71,11 @@ class ClickNet(nn.Module):
     def make(self, **own: Any) -> int:
         """Make what this network alone has; return the width of the tower's input."""
         raise NotImplementedError
+
+    def top(self, width: int) -> nn.Module:
+        """Return what reads the joined features (B, width); its ``first`` layer takes columns."""
+        own = self._arguments
+        return Tower(width, own["mlp"], own["act"], own["dropout"])
 
     def logits(self, batch: CtrBatch) -> Tensor:
         """Return (B,) log-odds of a click."""

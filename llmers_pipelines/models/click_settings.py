@@ -25,7 +25,7 @@ class ClickSettings:
     """
 
     seams: ClassVar[frozenset[str]] = CLICK_SEAMS
-    tasks: ClassVar[frozenset[str]] = frozenset({"ctr"})
+    tasks: ClassVar[frozenset[str]] = frozenset({"ctr", "multi_scenario"})
     loader: ClassVar[str] = "ctr"
     net: ClassVar[str] = ""  # "dcnv2_net:DCNv2Net"
 

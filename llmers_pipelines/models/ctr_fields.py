@@ -23,8 +23,9 @@ class CtrFields:
     ``item`` and ``user`` map a field to codes int64[n + 1, M]: M = 1, or the most values that one
     entity has where a field is multi-valued (genres); 0 = none. ``shape`` is plain data, so that a
     served network is rebuilt without the log: ``n_users``, ``n_items``, ``user`` and ``item``
-    (field -> [vocabulary size, M]), ``levels`` (the rating levels of a history, rising) and
-    ``liked_from`` (the lowest level that the label calls positive).
+    (field -> [vocabulary size, M]), ``levels`` (the rating levels of a history, rising),
+    ``liked_from`` (the lowest level that the label calls positive) and, where the log has
+    scenarios, ``scenarios`` (the share of each one in the training rows that have one).
     """
 
     item: Mapping[str, np.ndarray]
@@ -47,6 +48,9 @@ def ctr_fields(data: TrainingData) -> CtrFields:
         "n_users": data.n_users, "n_items": data.n_items, "user": user_shape, "item": item_shape,
         "levels": [float(x) for x in levels], "liked_from": liked_from,
     }  # fmt: skip
+    if data.scenario is not None:
+        count = np.bincount(data.scenario.codes[train], minlength=len(data.scenario.vocabulary) + 1)
+        shape["scenarios"] = (count[1:] / max(1, count[1:].sum())).tolist()
     return CtrFields(item, user, shape)
 
 

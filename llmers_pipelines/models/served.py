@@ -154,10 +154,12 @@ class Served:
         items: Sequence[int] | np.ndarray,
         histories: Sequence[np.ndarray],
         ratings: Sequence[np.ndarray] | None = None,
+        scenarios: Sequence[int] | np.ndarray | None = None,
     ) -> np.ndarray:
         """Return float32[B]: the click probability of each (user, item) after its history.
 
         ``ratings`` are those of the history rows; the network itself knows the entities' fields.
+        ``scenarios`` are codes, 0 = unknown, which is also what None says.
         """
         import torch
 
@@ -174,6 +176,9 @@ class Served:
             history=torch.from_numpy(left_pad(histories, max_len)),
             history_rating=None if rating is None else torch.from_numpy(rating),
             label=None, rows=None,
+            scenario=None if scenarios is None else torch.from_numpy(
+                np.asarray(scenarios, np.int64)
+            ),
         ).to(device_of(net))  # fmt: skip
         with torch.no_grad():
             return torch.sigmoid(net.logits(batch)).float().cpu().numpy()

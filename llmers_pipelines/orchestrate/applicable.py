@@ -45,7 +45,10 @@ def _lacks(method: Loaded, description: Any) -> str:
             f"data set {name!r} declares no task {method.task!r} "
             f"(it has: {', '.join(tasks) or 'none'})"
         )
-    log, label = description.interactions, description.splits[method.task].label
-    there = {"label": bool(label), "rating": bool(log.rating or "rating" in log.columns)}
+    log, split = description.interactions, description.splits[method.task]
+    there = {
+        "label": bool(split.label), "rating": bool(log.rating or "rating" in log.columns),
+        "scenario": bool(split.scenario),
+    }  # fmt: skip
     missing = [c for c in method.recipe.requires if not there[c]]
     return f"data set {name!r} declares no {missing[0]} for {method.task!r}" if missing else ""

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from ..config import Method, Settings
+from ..data.split_spec import TASKS
 from ..encode.encoder import check_encoder
 from ..models.seams import Backbone, check_seams
 from ..plan import (
@@ -50,7 +51,8 @@ FIXED_REFERENCE = {"sequential": "knnblend", "collaborative": "knnblend", "ctr":
 
 def task_of(protocol: str) -> str:
     """Return the task of a named split: ``ctr_time`` is a variant of ``ctr``."""
-    return protocol.split("_")[0]
+    found = (t for t in TASKS if protocol == t or protocol.startswith(f"{t}_"))
+    return next(found, protocol.split("_")[0])
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,9 @@ def _clean(label: str) -> str:
 
 
 def _base_label(train: Train) -> str:
-    default = "ctr" if "ctr" in type(train.backbone).tasks else "sequential"
+    tasks = type(train.backbone).tasks
+    known = [t for t in ("ctr", "sequential") if t in tasks]
+    default = known[0] if known else min(tasks, default="sequential")
     task = train.log.task
     return _clean(component_slug(train.backbone) + (f"__{task}" if task != default else ""))
 

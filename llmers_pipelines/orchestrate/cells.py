@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.split_spec import CLICK_TASKS
 from ..data.training import TEST, VALID, TrainingData
 from ..plan import Node, Train, sha
 from ..store.fingerprints import read_fingerprint, write_fingerprint
@@ -100,7 +101,7 @@ def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) ->
     frozen_after = {n.name: _hash(a) for n, a in inputs.items()}
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     save_trained(trained, folder)
-    table = ctr_table if data.task == "ctr" else rank_table
+    table = ctr_table if data.task in CLICK_TASKS else rank_table
     for name, split in (("valid", VALID), ("test", TEST)):
         pq.write_table(table(trained, data, split), folder / f"{name}.parquet", compression="zstd")
     record = {

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import Method
+from ..data.split_spec import CLICK_TASKS
 from ..data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
 from ..data.vectors import VectorTable
-from ..orchestrate.build import base_of, instantiate
+from ..orchestrate.build import base_of, instantiate, task_of
 from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train, walk
 from ..recipe import discover
 from .planted import planted_rings
@@ -113,8 +114,11 @@ def small(node: Train) -> Train:
 
 
 def contract_data(task: str) -> TrainingData:
-    """Return a small log of ``task``: planted rings, or labelled impressions with fields."""
-    if not task.startswith("ctr"):
+    """Return a small log of ``task``: planted rings, or labelled impressions with fields.
+
+    Where the task has them, rows have scenarios, and items have texts.
+    """
+    if task_of(task) not in CLICK_TASKS:
         return planted_rings(n_users=60, n_items=24).data
     rng = np.random.default_rng(0)
     users, n_items, each = 30, 20, 12
@@ -124,13 +128,15 @@ def contract_data(task: str) -> TrainingData:
     split = np.tile([TRAIN] * (each - 4) + [VALID] * 2 + [TEST] * 2, users).astype(np.int8)
     kind = np.concatenate([[0], 1 + np.arange(n_items) % 3]).astype(np.int32)
     group = np.concatenate([[0], 1 + np.arange(users) % 2]).astype(np.int32)
+    scenario = Field((1 + np.arange(len(user)) % 2).astype(np.int32), ("app", "web"))
     return TrainingData(
-        "ctr", IdMap(tuple(f"u{n}" for n in range(1, users + 1))),
+        task_of(task), IdMap(tuple(f"u{n}" for n in range(1, users + 1))),
         IdMap(tuple(f"i{n}" for n in range(1, n_items + 1))),
         user, item.astype(np.int64), np.tile(np.arange(each), users).astype(np.int64), split,
         rating=np.where(label > 0, 5, 2).astype(np.float32), label=label,
         item_fields={"genre": Field(kind, ("a", "b", "c"))},
         user_fields={"group": Field(group, ("x", "y"))},
+        scenario=scenario if task_of(task) == "multi_scenario" else None,
     )  # fmt: skip
 
 

@@ -62,6 +62,9 @@ class Loader:
         self._user = torch.from_numpy(data.user.astype(np.int64))
         self._item = torch.from_numpy(data.item.astype(np.int64))
         self._label = torch.from_numpy(data.label.astype(np.float32))
+        self._scenario = None
+        if data.scenario is not None:
+            self._scenario = torch.from_numpy(data.scenario.codes.astype(np.int64))
         self._fields = [
             {n: torch.from_numpy(np.asarray(f.codes, np.int64)) for n, f in fields.items()}
             for fields in (data.user_fields, data.item_fields)
@@ -93,6 +96,7 @@ class Loader:
         return CtrBatch(
             user=user, item=item, history=self._seen_item[at] * inside,
             history_rating=self._seen_rating[at] * inside, label=self._label[rows], rows=rows,
+            scenario=None if self._scenario is None else self._scenario[rows],
         )  # fmt: skip
 
     def probabilities(self, model: Any, rows: np.ndarray) -> np.ndarray:

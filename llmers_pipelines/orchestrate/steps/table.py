@@ -117,7 +117,7 @@ def _splits(node: Table, ctx: StepContext) -> Outcome:
         columns=(("user", "int64", "position"), ("item", "int64", "position"),
                  ("time", "int64", "seconds or order"),
                  ("split", "int8", "train valid test history"),
-                 ("label", "float32", "ctr alone"), ("rating", "float32", "")),
+                 ("label", "float32", "click tasks alone"), ("rating", "float32", "")),
         lineage={
             column: (("catalog/interactions", source),)
             for column, source in (("user", "user_id"), ("item", "item_id"),
