@@ -32,6 +32,8 @@ from .models.itemknn import ItemKNN
 from .models.knnblend import KNNBlend
 from .models.lightgcn import LightGCN
 from .models.mmoe import MMoE
+from .models.naml import NAML
+from .models.nrms import NRMS
 from .models.ple import PLE
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
@@ -91,9 +93,9 @@ def rankings(
 
 
 __all__ = [
-    "BPRMF", "DIEN", "DIN", "DLRM", "EASE", "PCA", "PLE", "STAR", "AnswerText", "AugmentedPairs",
-    "AutoInt", "ColumnSelect", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed",
-    "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts",
+    "BPRMF", "DIEN", "DIN", "DLRM", "EASE", "NAML", "NRMS", "PCA", "PLE", "STAR", "AnswerText",
+    "AugmentedPairs", "AutoInt", "ColumnSelect", "DCNv2", "DeepFM", "Derive", "Distill", "DualView",
+    "Embed", "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts",
     "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking",
     "LightGCN", "LikedDisliked", "MMoE", "MeanOfHistory", "NearestNeighbours",
     "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",

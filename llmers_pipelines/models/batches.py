@@ -64,6 +64,16 @@ class CtrBatch(_Movable):
     scenario: Tensor | None = None  # (B,) codes, 0 = unknown; None where the log has none
 
 
+@dataclass(frozen=True)
+class NewsBatch(_Movable):
+    """Clicks, each with items that were shown beside it and not clicked."""
+
+    user: Tensor  # (B,)
+    history: Tensor  # (B, L) clicked items, left padded with 0
+    candidates: Tensor  # (B, 1 + K), the clicked item first
+    history_rating: Tensor | None = None  # None: all of the history was clicked
+
+
 def left_pad(
     histories: Sequence[np.ndarray], max_len: int | None = None, dtype: Any = np.int64
 ) -> np.ndarray:

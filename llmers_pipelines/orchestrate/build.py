@@ -34,7 +34,7 @@ from ..plan import (
     snake,
     walk,
 )
-from ..recipe import Recipe, discover
+from ..recipe import REQUIRED, Recipe, discover
 from .teachers import controls_of, named_as_methods, named_teachers
 
 # Conventional baselines that a base must not fall behind, where they are loaded (the first always).
@@ -42,11 +42,12 @@ REFERENCES = {
     "sequential": ("itemknn", "ease"),
     "collaborative": ("itemknn", "ease"),
     "ctr": ("deepfm", "din"),
+    "multi_scenario": ("deepfm", "din"),
 }
 # The same texts used without any training: a method must beat it like any other control.
 UNTRAINED = {"sequential": "knnblend", "collaborative": "knnblend"}
 # What no champion may be below on validation.
-FIXED_REFERENCE = {"sequential": "knnblend", "collaborative": "knnblend", "ctr": "deepfm"}
+FIXED_REFERENCE = {**UNTRAINED, "ctr": "deepfm", "multi_scenario": "deepfm"}
 
 
 def task_of(protocol: str) -> str:
@@ -250,8 +251,7 @@ def _clean(label: str) -> str:
 
 def _base_label(train: Train) -> str:
     tasks = type(train.backbone).tasks
-    known = [t for t in ("ctr", "sequential") if t in tasks]
-    default = known[0] if known else min(tasks, default="sequential")
+    default = next((t for t in ("ctr", "sequential") if t in tasks), min(tasks, default=""))
     task = train.log.task
     return _clean(component_slug(train.backbone) + (f"__{task}" if task != default else ""))
 
@@ -362,7 +362,7 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
     for _, train in chosen:
         own.setdefault(bound := bind(train, settings), bound)
     for recipe, raw in chosen:
-        if not set(recipe.requires) <= {"rating", "label"}:
+        if not set(recipe.requires) <= set(REQUIRED):
             raise PlanError(f"recipe {recipe.slug!r} requires unknown columns {recipe.requires}")
         # One pin is one asset, whatever settings its model has: the first method's stands.
         raw = rewrite(raw, lambda n: pins.setdefault(n.key, n) if isinstance(n, Pin) else n)

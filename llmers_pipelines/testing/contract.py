@@ -19,6 +19,7 @@ from ..config import Method
 from ..data.split_spec import CLICK_TASKS
 from ..data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
 from ..data.vectors import VectorTable
+from ..data.words import word_codes
 from ..orchestrate.build import base_of, instantiate, task_of
 from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train, walk
 from ..recipe import discover
@@ -136,8 +137,21 @@ def contract_data(task: str) -> TrainingData:
         rating=np.where(label > 0, 5, 2).astype(np.float32), label=label,
         item_fields={"genre": Field(kind, ("a", "b", "c"))},
         user_fields={"group": Field(group, ("x", "y"))},
+        item_texts=_texts(kind, n_items) if task_of(task) == "news" else {},
         scenario=scenario if task_of(task) == "multi_scenario" else None,
     )  # fmt: skip
+
+
+def _texts(kind: np.ndarray, n_items: int) -> dict[str, Field]:
+    """Return a title of two or three words per item, one of them its kind, and a longer body."""
+    words = ("red", "green", "blue", "car", "house", "tree", "boat")
+    titles = [
+        " ".join([words[kind[i] - 1], words[3 + i % 4], *(["new"] if i % 3 == 0 else [])])
+        for i in range(1, n_items + 1)
+    ]
+    bodies = [f"about a {t}" if i % 5 else "" for i, t in enumerate(titles)]
+    known = np.ones(n_items, bool)
+    return {"title": word_codes(titles, known), "body": word_codes(bodies, known)}
 
 
 def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:

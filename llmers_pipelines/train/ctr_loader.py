@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 EVAL_ROWS = 2048  # rows scored together; larger blocks leave the cache
 
 
-def history_spans(data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def history_spans(
+    data: TrainingData, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (``seen``, ``start``, ``end``): the history of row r is ``seen[start[r]:end[r]]``.
 
     ``seen`` holds the row numbers of the TRAIN and HISTORY splits. The history of any row is the
     part of them that is its user's and strictly earlier in time: rows of equal time stay out, and
-    so do validation and test rows at every time, also where the split is not by time.
+    so do validation and test rows at every time, also where the split is not by time. Where
+    ``rows`` (bool[R]) is False a row is in no history.
     """
     clock = np.unique(data.time, return_inverse=True)[1].astype(np.int64)
     span = int(clock.max(initial=0)) + 1
-    seen = np.flatnonzero((data.split == TRAIN) | (data.split == HISTORY))
+    known = (data.split == TRAIN) | (data.split == HISTORY)
+    seen = np.flatnonzero(known if rows is None else known & rows)
     key = data.user.astype(np.int64) * span + clock  # rising: rows are sorted by user, then time
     start = np.searchsorted(key[seen], data.user.astype(np.int64) * span)
     return seen, start, np.searchsorted(key[seen], key)
@@ -54,7 +58,7 @@ class Loader:
         self._train = np.flatnonzero(data.split == TRAIN)
         self._valid = np.flatnonzero(data.split == VALID)
         self._labels = np.asarray(data.label)
-        seen, start, end = history_spans(data)
+        seen, start, end = history_spans(data, self.in_history(data))
         self._start, self._end = torch.from_numpy(start), torch.from_numpy(end)
         # a last entry of padding, so that a log without history rows can be indexed too
         self._seen_item = torch.from_numpy(np.append(data.item[seen].astype(np.int64), 0))
@@ -69,6 +73,10 @@ class Loader:
             {n: torch.from_numpy(np.asarray(f.codes, np.int64)) for n, f in fields.items()}
             for fields in (data.user_fields, data.item_fields)
         ]
+
+    def in_history(self, data: TrainingData) -> np.ndarray | None:
+        """Return which rows (bool[R]) may be part of a history; None for all."""
+        return None
 
     @property
     def steps_per_epoch(self) -> int:

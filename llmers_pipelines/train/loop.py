@@ -20,7 +20,8 @@ from ..models.served import fold
 from ..plan import Node, Train
 from .trained import Trained
 
-LOADERS = {"sequence": "sequence_loader", "pair": "pair_loader", "ctr": "ctr_loader"}
+LOADERS = {"sequence": "sequence_loader", "pair": "pair_loader", "ctr": "ctr_loader",
+           "news": "news_loader"}  # fmt: skip
 
 
 class Loader(Protocol):

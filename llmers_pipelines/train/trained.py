@@ -48,9 +48,10 @@ class Trained:
         import torch
 
         from ..models.ranking_net import device_of
-        from .ctr_loader import Loader
+        from .loop import load_loader
 
-        loader, out = Loader(self.data, self.train.backbone, self.seed), []
+        backbone, out = self.train.backbone, []
+        loader: Any = load_loader(backbone.loader)(self.data, backbone, self.seed)
         with torch.no_grad():
             for batch in loader.rows(np.asarray(rows, np.int64)):
                 logits = self.model.logits(batch.to(device_of(self.model)))
