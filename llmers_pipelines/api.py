@@ -18,6 +18,7 @@ from .enhance.ranking_distillation import RankingDistillation
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
 from .models.autoint import AutoInt
+from .models.biased_mf import BiasedMF
 from .models.bprmf import BPRMF
 from .models.dcnv2 import DCNv2
 from .models.deepfm import DeepFM
@@ -94,12 +95,13 @@ def rankings(
 
 __all__ = [
     "BPRMF", "DIEN", "DIN", "DLRM", "EASE", "NAML", "NRMS", "PCA", "PLE", "STAR", "AnswerText",
-    "AugmentedPairs", "AutoInt", "ColumnSelect", "DCNv2", "DeepFM", "Derive", "Distill", "DualView",
-    "Embed", "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts",
-    "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking",
-    "LightGCN", "LikedDisliked", "MMoE", "MeanOfHistory", "NearestNeighbours",
-    "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
-    "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach", "TextKNN",
-    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference", "XDeepFM",
+    "AugmentedPairs", "AutoInt", "BiasedMF", "ColumnSelect", "DCNv2", "DeepFM", "Derive", "Distill",
+    "DualView", "Embed", "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
+    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend",
+    "LanguageModelRanking", "LightGCN", "LikedDisliked", "MMoE", "MeanOfHistory",
+    "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
+    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table",
+    "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference",
+    "XDeepFM",
     "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

@@ -41,8 +41,8 @@ def ctr_fields(data: TrainingData) -> CtrFields:
             "(choose the ctr task, or a label rule such as rating >= 4)"
         )
     train = data.split == TRAIN
-    item, item_shape = _codes("item", data.item_fields, data.n_items)
-    user, user_shape = _codes("user", data.user_fields, data.n_users)
+    item, item_shape = field_codes("item", data.item_fields, data.n_items)
+    user, user_shape = field_codes("user", data.user_fields, data.n_users)
     levels, liked_from = rating_levels(history_signal(data)[train], data.label[train])
     shape = {
         "n_users": data.n_users, "n_items": data.n_items, "user": user_shape, "item": item_shape,
@@ -54,9 +54,10 @@ def ctr_fields(data: TrainingData) -> CtrFields:
     return CtrFields(item, user, shape)
 
 
-def _codes(
+def field_codes(
     side: str, fields: Mapping[str, Field], n: int
 ) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
+    """Return the checked codes int64[n + 1, M] of each field, and field -> [vocabulary, M]."""
     codes, shape = {}, {}
     for name in sorted(fields):
         array = np.asarray(fields[name].codes, np.int64)

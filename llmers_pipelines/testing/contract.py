@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import Method
-from ..data.split_spec import CLICK_TASKS
+from ..data.split_spec import CLICK_TASKS, FIELD_TASKS
 from ..data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
 from ..data.vectors import VectorTable
 from ..data.words import word_codes
@@ -119,7 +119,7 @@ def contract_data(task: str) -> TrainingData:
 
     Where the task has them, rows have scenarios, and items have texts.
     """
-    if task_of(task) not in CLICK_TASKS:
+    if task_of(task) not in FIELD_TASKS:
         return planted_rings(n_users=60, n_items=24).data
     rng = np.random.default_rng(0)
     users, n_items, each = 30, 20, 12
@@ -134,7 +134,8 @@ def contract_data(task: str) -> TrainingData:
         task_of(task), IdMap(tuple(f"u{n}" for n in range(1, users + 1))),
         IdMap(tuple(f"i{n}" for n in range(1, n_items + 1))),
         user, item.astype(np.int64), np.tile(np.arange(each), users).astype(np.int64), split,
-        rating=np.where(label > 0, 5, 2).astype(np.float32), label=label,
+        rating=np.where(label > 0, 5, 2).astype(np.float32),
+        label=label if task_of(task) in CLICK_TASKS else None,
         item_fields={"genre": Field(kind, ("a", "b", "c"))},
         user_fields={"group": Field(group, ("x", "y"))},
         item_texts=_texts(kind, n_items) if task_of(task) == "news" else {},
@@ -218,7 +219,7 @@ def _fit(node: Train, data: TrainingData) -> Any:
 def _case(trained: Any, data: TrainingData) -> tuple[dict[str, Any], np.ndarray]:
     users = list(range(1, min(5, data.n_users) + 1))
     histories = [data.item[data.user_start[u] : data.user_start[u + 1]][:3].tolist() for u in users]
-    rows = data.label is not None
+    rows = data.task in FIELD_TASKS
     items = [1 + i % data.n_items for i in range(len(users))]
     case = {"rows": rows, "users": users, "items": items, "histories": histories}
     arrays = [np.array(h) for h in histories]

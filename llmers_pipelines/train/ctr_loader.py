@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from ..models.seams import Backbone
 
 EVAL_ROWS = 2048  # rows scored together; larger blocks leave the cache
+
+
+def _negative_logloss(label: np.ndarray, p: np.ndarray) -> float:
+    return -logloss(label, p)
+
+
+METRICS = {"auc": auc, "logloss": _negative_logloss}
 
 
 def history_spans(
@@ -42,6 +49,9 @@ def history_spans(
 class Loader:
     """Batches of ``backbone.fit.batch`` training rows; validation by AUC or logloss."""
 
+    metrics: ClassVar[Mapping[str, Callable[[np.ndarray, np.ndarray], float]]] = METRICS
+    kind: ClassVar[str] = "a CTR model"
+
     def __init__(self, data: TrainingData, backbone: Backbone, seed: int) -> None:
         if data.label is None:
             raise ValueError(
@@ -49,10 +59,10 @@ class Loader:
                 "TrainingData.label in {0, 1}"
             )
         self._metric = backbone.fit.metric
-        if self._metric not in METRICS:
+        if self._metric not in self.metrics:
             raise ValueError(
-                f"fit.metric {self._metric!r} does not suit a CTR model: use one of "
-                f"{sorted(METRICS)}"
+                f"fit.metric {self._metric!r} does not suit {self.kind}: use one of "
+                f"{sorted(self.metrics)}"
             )
         self._batch, self._max_len, self._seed = backbone.fit.batch, backbone.max_len, seed
         self._train = np.flatnonzero(data.split == TRAIN)
@@ -113,17 +123,15 @@ class Loader:
         device, out = device_of(model), []
         with torch.no_grad():
             for batch in self.rows(rows):
-                out.append(torch.sigmoid(model.logits(batch.to(device)).double()).cpu().numpy())
+                out.append(self.output(model, batch.to(device)).cpu().numpy())
         return np.concatenate(out) if out else np.zeros(0)
+
+    def output(self, model: Any, batch: CtrBatch) -> torch.Tensor:
+        """Return what validation judges, float64 (B,)."""
+        return torch.sigmoid(model.logits(batch).double())
 
     def validate(self, model: Any) -> float:
         """Return the chosen metric on the validation rows; higher is better."""
         p = self.probabilities(model, self._valid)
-        return METRICS[self._metric](self._labels[self._valid], p)
+        return self.metrics[self._metric](self._labels[self._valid], p)
 
-
-def _negative_logloss(label: np.ndarray, p: np.ndarray) -> float:
-    return -logloss(label, p)
-
-
-METRICS = {"auc": auc, "logloss": _negative_logloss}

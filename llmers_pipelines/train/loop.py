@@ -21,7 +21,7 @@ from ..plan import Node, Train
 from .trained import Trained
 
 LOADERS = {"sequence": "sequence_loader", "pair": "pair_loader", "ctr": "ctr_loader",
-           "news": "news_loader"}  # fmt: skip
+           "news": "news_loader", "rating": "rating_loader"}  # fmt: skip
 
 
 class Loader(Protocol):
