@@ -40,6 +40,7 @@ from .models.popularity import Popularity
 from .models.sasrec import SASRec
 from .models.star import STAR
 from .models.textknn import TextKNN
+from .models.two_tower import TwoTower
 from .models.xdeepfm import XDeepFM
 from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
 from .prompts.item_knowledge import ItemKnowledge
@@ -101,7 +102,7 @@ __all__ = [
     "LanguageModelRanking", "LightGCN", "LikedDisliked", "MMoE", "MeanOfHistory",
     "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
     "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table",
-    "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference",
-    "XDeepFM",
+    "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TwoTower",
+    "UserPreference", "XDeepFM",
     "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

@@ -120,7 +120,11 @@ def contract_data(task: str) -> TrainingData:
     Where the task has them, rows have scenarios, and items have texts.
     """
     if task_of(task) not in FIELD_TASKS:
-        return planted_rings(n_users=60, n_items=24).data
+        data = planted_rings(n_users=60, n_items=24).data
+        if task_of(task) != "retrieval":
+            return data
+        kind = np.concatenate([[0], 1 + np.arange(data.n_items) % 3])
+        return dataclasses.replace(data, task="retrieval", item_texts=_texts(kind, data.n_items))
     rng = np.random.default_rng(0)
     users, n_items, each = 30, 20, 12
     user = np.repeat(np.arange(1, users + 1), each)
