@@ -92,6 +92,7 @@ class Settings:
     llm_images: bool = False  # the endpoint's model reads pictures
     image_tokens: int = 10_000  # most that an endpoint counts for one picture
     offline: bool = True
+    lineage_url: str = ""  # where people reach the lineage pages; "" = as `llmers up` serves them
     dvc: str = ""  # the program; "" = the project's own environment for it, or PATH
 
     @cached_property
@@ -187,7 +188,7 @@ _KEYS = {
     "llm.attempts": "attempts", "llm.throttle_seconds": "throttle_seconds",
     "llm.schema_form": "schema_form", "llm.token_limit": "token_limit",
     "llm.images": "llm_images", "llm.image_tokens": "image_tokens",
-    "encoder.name": "encoder",
+    "encoder.name": "encoder", "ui.lineage_url": "lineage_url",
     "budget.calls": "budget_calls", "budget.tokens": "budget_tokens",
     "budget.money": "budget_money", "budget.calls_per_day": "budget_calls_per_day",
     "budget.tokens_per_day": "budget_tokens_per_day",
@@ -369,6 +370,11 @@ def load_settings(**flags: Any) -> Settings:
     if settings.engine == "openai" and not settings.model:
         raise ConfigError(
             'llm.engine = "openai" needs llm.model: the name by which the endpoint knows the model'
+        )
+    if settings.lineage_url and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", settings.lineage_url):
+        raise ConfigError(
+            f"ui.lineage_url = {settings.lineage_url!r}; expected an address such as "
+            "http://127.0.0.1:3001"
         )
     _check_model_settings(settings)
     if settings.seeds < 1:

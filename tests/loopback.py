@@ -21,7 +21,8 @@ class Say:
     """One scripted reply. Without ``status`` it is a completion of ``text`` (None: the default).
 
     ``hang`` waits before answering; ``reset`` cuts the connection with RST; ``cut`` sends half of
-    the body that it announced; ``raw`` is a body of its own; ``usage`` False tells no tokens.
+    the body that it announced; ``raw`` is a body of its own; ``usage`` False tells no tokens;
+    ``drip`` ("head" or "body") sends that part a byte every tenth of a second.
     """
 
     text: str | None = None
@@ -36,6 +37,7 @@ class Say:
     hang: float = 0.0
     reset: bool = False
     cut: bool = False
+    drip: str = ""
     raw: bytes | None = None
 
 
@@ -130,11 +132,15 @@ class Loopback:
             handler.close_connection = True
             return
         data = say.raw if say.raw is not None else json.dumps(self._document(say, body)).encode()
+        if say.drip == "head":
+            _drip(handler, b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 200 + b"\r\n\r\n")
         handler.send_response(say.status or 200)
         for name, value in {"Content-Type": "application/json", **say.headers}.items():
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(data)))
         handler.end_headers()
+        if say.drip == "body":
+            _drip(handler, data)
         handler.wfile.write(data[: len(data) // 2] if say.cut else data)
         handler.close_connection = say.cut
 
@@ -148,6 +154,15 @@ class Loopback:
             body, text, finish=say.finish, refusal=say.refusal, usage=say.usage, model=say.model,
             more=say.more,
         )  # fmt: skip
+
+
+def _drip(handler: BaseHTTPRequestHandler, data: bytes) -> None:
+    """Send ``data`` slowly, then end the connection."""
+    handler.wfile.flush()
+    for byte in data:
+        handler.connection.sendall(bytes([byte]))
+        time.sleep(0.1)
+    raise ConnectionAbortedError
 
 
 def completion(

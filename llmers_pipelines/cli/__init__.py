@@ -11,14 +11,10 @@ import click
 _COMMANDS = {
     "up": "up", "recipes": "catalogue", "datasets": "datasets", "plan": "planning",
     "status": "planning", "run": "running", "compare": "running", "recommend": "serving",
-    "trace": "lineage", "sql": "lineage", "store": "storage", "pin": "storage", "new": "scaffold",
+    "trace": "lineage", "diff": "lineage", "lineage": "lineage",
+    "sql": "lineage", "store": "storage", "pin": "storage", "new": "scaffold",
     "doctor": "doctor", "results": "results", "prompts": "prompts", "batch": "batches",
 }  # fmt: skip
-
-
-# Errors whose message says what was found and the mend; by name, since their modules are heavy.
-_MENDABLE = ("BundleError", "DataError", "EngineError", "HeldError", "LeakageError", "NoChampion",
-             "SchemaError", "StepError", "StoreError")  # fmt: skip
 
 
 class _Lazy(click.Group):
@@ -54,10 +50,7 @@ def main() -> None:
 
 
 def run_main() -> None:
-    """Entry point: errors that a person can mend are one line, without a traceback."""
-    from ..config import ConfigError
-    from ..plan import PlanError
-
+    """Entry point: an error of this package is its message, without a traceback, and exit 1."""
     try:
         main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -67,12 +60,16 @@ def run_main() -> None:
         sys.exit(error.exit_code)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except (ConfigError, PlanError) as error:
-        _fail(error)
     except Exception as error:
-        if type(error).__name__ in _MENDABLE:
-            _fail(error)
-        raise
+        if not _ours(error):
+            raise
+        _fail(error)
+
+
+def _ours(error: Exception) -> bool:
+    """Say whether the class, or one that it extends, is this package's: its text names the mend."""
+    package = __name__.partition(".")[0]
+    return any(kind.__module__.partition(".")[0] == package for kind in type(error).__mro__)
 
 
 def _fail(error: Exception) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..config import secret
 from .common import (
     dataset_option,
     emit,
@@ -104,11 +105,13 @@ def import_(
     from ..llm.meter import ledger_path
 
     settings = open_settings(**flags)
+    key = secret(settings.api_key_env)
     ledger = Ledger(ledger_path(settings))
     reports = []
     for file in files:
         done = import_batch(
-            file, data=settings.data, ledger=ledger, prices=settings.prices, aliases=served_as
+            file, data=settings.data, ledger=ledger, prices=settings.prices, aliases=served_as,
+            key=key,
         )
         refused = _quarantine(settings.data, file, done.faults)
         reports.append({

@@ -1,6 +1,8 @@
-"""``llmers trace`` and ``llmers sql``: where a feature came from, and questions over all assets."""
+"""``llmers trace``, ``diff``, ``lineage`` and ``sql``: where a value came from, what changed."""
 
 from __future__ import annotations
+
+import socket
 
 import click
 
@@ -9,6 +11,7 @@ from .common import (
     emit,
     json_option,
     known_dataset,
+    note,
     open_settings,
     settings_options,
     table,
@@ -18,22 +21,73 @@ from .common import (
 @click.command(epilog="Example: llmers trace llm_embeddings/item_summary b0001 --dataset sample")
 @click.argument("asset")
 @click.argument("row_id", metavar="ID")
+@click.option("--entity", type=click.Choice(["item", "user"]),
+              help="Whose id it is, where an asset knows items and users.")  # fmt: skip
+@click.option("--version", default="", help="A stored data version; default: the newest.")
 @dataset_option
 @json_option
 @settings_options
-def trace(asset: str, row_id: str, dataset: str | None, as_json: bool, **flags) -> None:
-    """Walk one row of ASSET back to the catalog and forward to what consumed it."""
+def trace(
+    asset: str, row_id: str, entity: str | None, version: str, dataset: str | None, as_json: bool,
+    **flags,
+) -> None:  # fmt: skip
+    """Walk one row of ASSET back to the catalog and on to the models that use it."""
     from ..orchestrate.build import build_plan
-    from ..orchestrate.context import StepContext
-    from ..orchestrate.trace import render, trace_row
+    from ..orchestrate.trace import Stored, trace_row
+    from ..orchestrate.trace.row import registry_aliases
+    from ..orchestrate.trace.text import render
 
     settings = open_settings(**flags)
-    ctx = StepContext(settings, dataset or settings.dataset)
-    known_dataset(ctx.dataset, settings)
-    found = trace_row(build_plan(settings), asset, row_id, ctx)
+    dataset = dataset or settings.dataset
+    known_dataset(dataset, settings)
+    stored = Stored(settings, dataset, build_plan(settings))
+    way = trace_row(stored, asset, row_id, entity=entity or "", version=version,
+                    aliases=registry_aliases(settings))  # fmt: skip
     if as_json:
-        return emit(found)
+        return emit(way.as_json())
+    click.echo(render(way))
+
+
+@click.command(epilog="Example: llmers diff item_summaries/item_summary --from previous")
+@click.argument("asset")
+@click.option("--from", "before", default="previous", show_default=True, metavar="V1",
+              help="A data version or how it begins, current, or previous.")  # fmt: skip
+@click.option("--to", "after", default="current", show_default=True, metavar="V2",
+              help="The same, of the version that it is compared with.")  # fmt: skip
+@dataset_option
+@json_option
+@settings_options
+def diff(
+    asset: str, before: str, after: str, dataset: str | None, as_json: bool, **flags
+) -> None:
+    """Compare two stored versions of ASSET: rows, vectors, metrics, weights."""
+    from ..orchestrate.build import build_plan
+    from ..orchestrate.diff import diff_versions
+    from ..orchestrate.diff.text import render
+    from ..orchestrate.trace import Stored
+
+    settings = open_settings(**flags)
+    dataset = dataset or settings.dataset
+    known_dataset(dataset, settings)
+    found = diff_versions(Stored(settings, dataset, build_plan(settings)), asset, before, after)
+    if as_json:
+        return emit(found.as_json())
     click.echo(render(found))
+
+
+@click.command(epilog="Example: llmers lineage --port 3001")
+@click.option("--port", default=3001, show_default=True, help="Of the pages, on 127.0.0.1.")
+@settings_options
+def lineage(port: int, **flags) -> None:
+    """Serve the lineage pages on loopback; Ctrl-C ends them."""
+    from ..web.server import serve
+
+    settings = open_settings(**flags)
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise click.ClickException(f"port {port} is taken (by `llmers up`?); pass --port")
+    note(f"Lineage  http://127.0.0.1:{port}")
+    serve(settings, port)
 
 
 @click.command(

@@ -50,7 +50,7 @@ def _explain(rows: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any
                 row["key"],
                 f"tokens in {read['source']}: {read['detail']}{error}; tokens "
                 f"out {written['source']}: {written['detail']}{_between(written)}; "
-                f"time: {row['seconds']['detail'] or row['seconds']['source']}",
+                f"time: {_time_source(row['seconds'])}",
             )
         )
     for style, title, lines in (("yellow", "Forks", told), (None, "Notes", notes),
@@ -60,6 +60,12 @@ def _explain(rows: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any
         for key, text in lines:
             click.secho(textwrap.fill(f"{key}: {text}", WIDTH, subsequent_indent="  ",
                                       initial_indent="- "), fg=style)  # fmt: skip
+
+
+def _time_source(seconds: Mapping[str, Any]) -> str:
+    told = seconds["detail"] or seconds["source"]
+    measured = "earlier runs" in seconds["source"]
+    return f"{told}; another load of the machine makes it another" if measured else told
 
 
 def _total(total: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..config import Settings
 from .common import dataset_option, emit, json_option, open_settings, settings_options, table
 
 
@@ -13,15 +14,19 @@ from .common import dataset_option, emit, json_option, open_settings, settings_o
 @click.option("--user", "-u", required=True, help="User id; an unknown one gets the fallback.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1), help="Items.")
 @click.option("--explain", is_flag=True, help="Nearest history items and shared attributes.")
+@click.option("--evidence", is_flag=True, help="The rows that the served model was made from.")
 @json_option
 @settings_options
 def recommend(
-    dataset: str | None, task: str | None, user: str, k: int, explain: bool, as_json: bool, **flags
-) -> None:
+    dataset: str | None, task: str | None, user: str, k: int, explain: bool, evidence: bool,
+    as_json: bool, **flags,
+) -> None:  # fmt: skip
     """Recommend K items to USER from the champion. No language model is loaded."""
     from ..orchestrate.serving import recommend as answer_for
 
     settings = open_settings(**flags)
+    if evidence:
+        return _evidence(settings, dataset or settings.dataset, task, user, k, as_json)
     try:
         answer = answer_for(settings, dataset or settings.dataset, task, user, k, explain=explain)
     except LookupError as error:
@@ -37,6 +42,25 @@ def recommend(
         click.echo()
         for item in answer["items"]:
             click.echo(f"{item['title'] or item['item_id']}: {_why(item.get('why') or {})}")
+
+
+def _evidence(
+    settings: Settings, dataset: str, task: str | None, user: str, k: int, as_json: bool
+) -> None:
+    from ..orchestrate.build import build_plan
+    from ..orchestrate.serving import champion_of
+    from ..orchestrate.trace import Stored
+    from ..orchestrate.trace.recommendation import explain_recommendation
+    from ..orchestrate.trace.text import render_recommendation
+
+    stored = Stored(settings, dataset, build_plan(settings))
+    task = task or stored.context.description.default_task
+    found = explain_recommendation(
+        stored, lambda data, of: champion_of(settings, data, of), task, user, k
+    )
+    if as_json:
+        return emit(found.as_json())
+    click.echo(render_recommendation(found))
 
 
 def _why(why: dict) -> str:

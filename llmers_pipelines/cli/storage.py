@@ -66,12 +66,18 @@ def stats(as_json: bool, **flags) -> None:
 @settings_options
 def verify(quarantine: bool, as_json: bool, **flags) -> None:
     """Check everything stored against its checksums; exits non-zero on a fault."""
+    from ..llm.ledger import ledger_file
+    from ..llm.meter import ledger_path
     from ..registry.manifest import bundle_faults
     from ..store.audit import audit
+    from ..store.sqlite_file import Database
 
     settings = open_settings(**flags)
+    registry = Database("registry", settings.mlflow_folder / "mlflow.db",
+                        "put a copy of it back; its models stay where they are")  # fmt: skip
     report = audit(settings.data, settings.prices, mend=quarantine,
-                   models=lambda: bundle_faults(settings.mlflow_folder / "artifacts"))  # fmt: skip
+                   models=lambda: bundle_faults(settings.mlflow_folder / "artifacts"),
+                   databases=(ledger_file(ledger_path(settings)), registry))  # fmt: skip
     document = report.document()
     if as_json:
         emit(document)

@@ -1,4 +1,4 @@
-"""``llmers up``: Dagster (UI and daemon) and the MLflow UI on loopback."""
+"""``llmers up``: Dagster (UI and daemon), the MLflow UI and the lineage pages on loopback."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ def _default_signals() -> None:
 @click.command(epilog="Example: llmers up --port 3000")
 @click.option("--port", default=3000, show_default=True, help="Dagster UI.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="MLflow UI.")
+@click.option("--lineage-port", default=3001, show_default=True, help="Lineage pages.")
 @click.option("--no-mlflow", is_flag=True, help="Dagster alone.")
 @settings_options
-def up(port: int, mlflow_port: int, no_mlflow: bool, **flags) -> None:
-    """Start the Dagster UI with its daemon and the MLflow UI; Ctrl-C ends both."""
+def up(port: int, mlflow_port: int, lineage_port: int, no_mlflow: bool, **flags) -> None:
+    """Start the Dagster UI with its daemon, the MLflow UI and the lineage pages until Ctrl-C."""
     from ..orchestrate.home import open_instance
 
     settings = open_settings(**flags)
@@ -61,6 +62,10 @@ def up(port: int, mlflow_port: int, no_mlflow: bool, **flags) -> None:
         "Dagster": ([_tool("dagster"), "dev", "-h", "127.0.0.1", "-p", str(port),
                      "-w", str(workspace), "--log-level", "warning"], port),
     }  # fmt: skip
+    lineage_port = _free_port(lineage_port if lineage_port != port else port + 1)
+    commands["Lineage"] = ([_tool("llmers"), "lineage", "--port", str(lineage_port)], lineage_port)
+    # What is materialized below links to these pages.
+    env.setdefault("LLMERS_LINEAGE_URL", settings.lineage_url or f"http://127.0.0.1:{lineage_port}")
     if not no_mlflow:
         artifacts = settings.mlflow_folder / "artifacts"
         commands["MLflow"] = (

@@ -12,22 +12,25 @@ _LOOK_SECONDS = 0.5  # how often a waiting worker looks whether the probe has co
 class Breaker:
     """Closed -> open after ``failures`` in a row -> half-open (one probe) -> closed, or open again.
 
-    Each failed probe doubles the cool-down; after ``probes`` of them the endpoint is given up.
+    Each failed probe doubles the cool-down; after ``probes`` of them the endpoint is given up. A
+    probe of which nothing is heard for ``patience`` seconds is held for lost: another one goes.
     """
 
     def __init__(
         self, *, failures: int = 10, cooldown: float = 15.0, probes: int = 4,
-        clock: Clock | None = None,
+        patience: float = 600.0, clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self.failures = failures
         self.cooldown = cooldown
         self.probes = probes
+        self.patience = patience
         self._clock = clock or RealClock()
         self._lock = threading.Lock()
         self._in_a_row = 0
         self._opened = False
         self._until = 0.0
         self._probing = False
+        self._probe_sent = 0.0
         self._failed_probes = 0
 
     @property
@@ -42,9 +45,12 @@ class Breaker:
             with self._lock:
                 if not self._opened:
                     return True
-                left = self._until - self._clock.now()
-                if left <= 0 and not self._probing:
+                now = self._clock.now()
+                left = self._until - now
+                lost = self._probing and now - self._probe_sent >= self.patience
+                if left <= 0 and (lost or not self._probing):
                     self._probing = True
+                    self._probe_sent = now
                     return True
                 wait = _LOOK_SECONDS if self._probing else left
             self._clock.wait(wait, stop)

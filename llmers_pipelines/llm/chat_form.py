@@ -6,11 +6,12 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .pictures import images_in, png_of
 from .protocol import GenRequest, Message
+from .token_use import believable, usage_of
 
 CHAT = "/v1/chat/completions"  # as batch files name it
 _DATA_URL = "data:image/png;base64,"
@@ -133,6 +134,12 @@ class Completion:
     known: bool = False
     served: str = ""
 
+    def within(self, most: tuple[int, int]) -> Completion:
+        """Return this with its counts, or without them where no call can have used so much."""
+        if not self.known or believable(self.tokens_in, self.tokens_out, most):
+            return self
+        return replace(self, tokens_in=0, tokens_out=0, cached=0, known=False)
+
 
 def read_completion(document: Any) -> Completion:
     """Return the answer in a response body; ``ValueError`` says what such a body lacks."""
@@ -151,7 +158,7 @@ def read_completion(document: Any) -> Completion:
         text, reason = refusal, "refusal"
     elif reason not in ("length", "content_filter", "refusal"):
         reason = "length" if reason in ("max_tokens", "max_length") else "stop"
-    counted = usage_of(document)
+    counted = usage_of(document, text=text)
     served = document.get("model")
     return Completion(
         text, reason, *(counted or (0, 0, 0)), known=counted is not None,
@@ -167,20 +174,6 @@ def _text(content: Any) -> str:
     if content is not None and not isinstance(content, str):
         raise ValueError(f"the message's content is {type(content).__name__}, not text")
     return content or ""
-
-
-def usage_of(document: Any) -> tuple[int, int, int] | None:
-    """Return (prompt tokens, answer tokens, of the prompt cached), or None where none are told."""
-    usage = document.get("usage") if isinstance(document, Mapping) else None
-    if not isinstance(usage, Mapping):
-        return None
-    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
-    numbers = (read, written, cached or 0)
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
-        return None
-    return read, written, min(cached or 0, read)  # type: ignore[return-value]
 
 
 def same_model(asked: str, served: str) -> bool:

@@ -21,7 +21,7 @@ SLICE = 64  # requests between two looks at the budget
 class Chosen:
     """``results`` by row id; a failure is a result with ``error``. ``stopped``: why a budget did.
 
-    ``counts``: llm_calls, cache_hits, deduped, failed.
+    ``counts``: llm_calls, cache_hits, deduped, failed, tokens_in (of prompts and choices).
     """
 
     results: dict[str, ChoiceResult]
@@ -44,13 +44,18 @@ def can_choose(info: EngineInfo) -> bool:
     return "logprobs" in info.capabilities
 
 
-def preview_choices(
+def missing_choices(
     requests: Sequence[ChoiceRequest], info: EngineInfo, store: ResponseStore
-) -> dict[str, int]:
-    """Return rows, stored and llm_calls of a run; nothing is loaded or asked."""
-    keys = {response_key(info.identity, choice_json(r, info)) for r in requests}
-    stored = len(store.known(keys))
-    return {"rows": len(requests), "stored": stored, "llm_calls": len(keys) - stored}
+) -> tuple[list[ChoiceRequest], int]:
+    """Return the requests that a run would ask, each once, and how many different ones are stored.
+
+    Nothing is loaded or asked.
+    """
+    first: dict[str, ChoiceRequest] = {}
+    for request in requests:
+        first.setdefault(response_key(info.identity, choice_json(request, info)), request)
+    known = store.known(first)
+    return [r for key, r in first.items() if key not in known], len(known)
 
 
 def choose_all(
@@ -67,7 +72,7 @@ def choose_all(
 
     Requests with equal messages and choices are one call; what the store holds is not asked again.
     Raises EngineError where the engine has no log-probabilities. A budget ends the run between two
-    slices; the rest has no result. Engines do not tell the tokens of a choice: only calls count.
+    slices; the rest has no result. Tokens count as far as an engine tells them.
     """
     info = engine.info
     if not can_choose(info):
@@ -85,7 +90,8 @@ def choose_all(
         scores = json.loads(answer.text)
         found[key] = ChoiceResult("", tuple(scores["sums"]), tuple(scores["means"]))
     counts: Counter[str] = Counter(
-        llm_calls=0, cache_hits=len(found), deduped=len(requests) - len(first), failed=0
+        llm_calls=0, cache_hits=len(found), deduped=len(requests) - len(first), failed=0,
+        tokens_in=0,
     )
     spent = Spent(budget or Budget())
     missing = [request for key, request in first.items() if key not in found]
@@ -98,18 +104,19 @@ def choose_all(
             for result in engine.choose(part):
                 key = key_of[result.row_id]
                 found[key] = result
-                bar.advance(0)
+                bar.advance(result.tokens_in)
                 if result.error:
                     counts["failed"] += 1
                     continue
-                spent.add(0)
+                spent.add(result.tokens_in)
                 counts["llm_calls"] += 1
+                counts["tokens_in"] += result.tokens_in
                 writer.put(
                     text=json.dumps({"sums": result.sums, "means": result.means}),
                     finish_reason="stop", request=content[result.row_id],
                     identity=info.identity, engine=info.kind, model=info.label,
                     libraries=json.dumps(dict(info.libraries), sort_keys=True), task=task,
-                    prompt_revision=revision, row_id=result.row_id,
+                    prompt_revision=revision, row_id=result.row_id, tokens_in=result.tokens_in,
                 )  # fmt: skip
     results = {row: _named(found[key], row) for row, key in key_of.items() if key in found}
     return Chosen(results, dict(counts), spent.stopped if missing else "")

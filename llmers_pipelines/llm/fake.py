@@ -88,7 +88,9 @@ class FakeEngine:
         """Prefer the choices in the order in which they are given."""
         for request in requests:
             sums = tuple(-float(n + 1) for n in range(len(request.choices)))
-            yield ChoiceResult(request.row_id, sums, sums)
+            texts = [*(str(m["content"]) for m in request.messages), *request.choices]
+            read = sum(len(text.split()) for text in texts)
+            yield ChoiceResult(request.row_id, sums, sums, tokens_in=read)
 
     def embed(self, texts: Sequence[str], *, pooling: str = "mean", layer: int = -1) -> np.ndarray:
         """Return float32[n, 26] letter counts: equal texts have equal vectors."""

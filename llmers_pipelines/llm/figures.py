@@ -19,8 +19,9 @@ class Figure:
     """An expected number, a 90 % interval around it, and where it comes from.
 
     ``low`` and ``high`` are None where nothing is known of the spread. ``source`` is rendered,
-    sampled, earlier answers, pilot, bound, price table, earlier runs, none or unknown (then
-    ``value`` is None); ``se`` is the standard error that counting on a sample adds.
+    sampled, earlier answers, another data set (then without an interval), pilot, bound, price
+    table, earlier runs, none or unknown (then ``value`` is None); ``se`` is the standard error that
+    counting on a sample adds.
     """
 
     value: float | None

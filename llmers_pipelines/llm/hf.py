@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,8 @@ def describe(settings: HfSettings) -> EngineInfo:
 class HfEngine:
     """Loads the model at the first call that needs it; a run served by the store loads nothing."""
 
+    load_seconds: float = 0.0  # that loading took so far
+
     def __init__(self, settings: HfSettings) -> None:
         self.settings = settings
         self.info = describe(settings)
@@ -107,6 +110,7 @@ class HfEngine:
             GenerationConfig,
         )
 
+        started = time.perf_counter()
         folder = model_folder(self.settings.model, self.settings.revision)
         kind: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
         model = kind.from_pretrained(
@@ -123,7 +127,9 @@ class HfEngine:
             pad_token_id=self.tokenizer.pad_token_id,
         )
         self.info = dataclasses.replace(self.info, dtype=str(self._dtype).removeprefix("torch."))
-        return model.to(self.device).eval()
+        ready = model.to(self.device).eval()
+        self.load_seconds = time.perf_counter() - started
+        return ready
 
     @cached_property
     def device(self) -> str:
@@ -257,7 +263,9 @@ class HfEngine:
                 continue
             scores = score_candidates(self.model, *ready, batch_tokens=self._batch_tokens)
             sums, means = zip(*scores, strict=True)
-            yield ChoiceResult(request.row_id, sums, means)
+            prompt, choices = ready
+            read = len(prompt) + sum(map(len, choices))
+            yield ChoiceResult(request.row_id, sums, means, tokens_in=read)
 
     def _scorable(self, request: ChoiceRequest) -> ChoiceResult | tuple[list[int], list[list[int]]]:
         """Return token ids of the prompt and of each choice, or why they cannot be scored."""

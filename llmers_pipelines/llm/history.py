@@ -62,10 +62,13 @@ def costs(
     A request is a repair where its messages are another's plus two, or where it asks the same
     with more room than one whose answer was cut.
     """
-    rows = list(_newest(store, identity, prompt_revision, most))
+    rows = []
     asked: dict[str, dict[str, Any]] = {}
-    for row in rows:
+    for row in _newest(store, identity, prompt_revision, most):
         request = json.loads(row["request"])
+        if "sampling" not in request:  # scores of choices: nothing was written
+            continue
+        rows.append(row)
         row["messages"], row["room"] = request["messages"], request["sampling"]["max_tokens"]
         row["told"] = _hash(row["messages"])
         known = asked.get(row["told"])

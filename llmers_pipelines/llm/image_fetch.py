@@ -7,19 +7,17 @@ of the environment are not used: they would resolve names behind our back.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..images import ImageSettings
+from .time_limit import TimeLimit, watch
 
 _BLOCK = 65_536
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -52,23 +50,27 @@ def fetch(
 
     With ``etag`` the server may say that nothing changed.
     """
-    until = time.monotonic() + settings.timeout_seconds
-    for _ in range(settings.redirects + 1):
-        try:
-            found = _hop(url, settings, etag, resolve, until)
-        except FetchError:
-            raise
-        except (OSError, ssl.SSLError, http.client.HTTPException, ValueError) as error:
-            raise FetchError(f"{type(error).__name__}: {error}") from error
-        if isinstance(found, Fetched):
-            return found
-        url = urljoin(url, found)
+    with TimeLimit(settings.timeout_seconds) as limit:
+        for _ in range(settings.redirects + 1):
+            try:
+                found = _hop(url, settings, etag, resolve, limit)
+            except FetchError:
+                raise
+            except (OSError, ssl.SSLError, http.client.HTTPException, ValueError) as error:
+                raise FetchError(f"{type(error).__name__}: {error}") from error
+            if isinstance(found, Fetched):
+                return found
+            url = urljoin(url, found)
     raise FetchError(f"more than images.redirects = {settings.redirects} redirects")
 
 
 def checked(url: str) -> SplitResult:
     """Return the parts of a web address; ``FetchError`` for others, and for one with a password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read here: a port that is no number raises only when it is asked for
+    except ValueError as error:
+        raise FetchError(f"it is no web address: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise FetchError("it is no http or https address")
     if parts.username or parts.password:
@@ -93,7 +95,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def _hop(
-    url: str, settings: ImageSettings, etag: str, resolve: Resolve, until: float
+    url: str, settings: ImageSettings, etag: str, resolve: Resolve, limit: TimeLimit
 ) -> Fetched | str:
     """Return the bytes of ``url``, or where it redirects to."""
     parts = checked(url)
@@ -108,11 +110,7 @@ def _hop(
             f"{host} is {private[0]}, an address of this machine or a local network; where that is "
             "meant, set images.private_addresses = true"
         )
-    connection = _Pinned(parts.scheme, host, port, addresses[0], _left(until))
-    # A socket's own timeout begins anew with each byte of a header; this one does not.
-    watch = threading.Timer(_left(until), connection.cut)
-    watch.daemon = True
-    watch.start()
+    connection = _Pinned(parts.scheme, host, port, addresses[0], _left(limit))
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "llmers"}
@@ -128,17 +126,16 @@ def _hop(
             return Fetched(None, etag)
         if response.status != 200:
             raise FetchError(f"it answers {response.status} {response.reason}")
-        return Fetched(_body(response, connection, settings, until),
+        return Fetched(_body(response, settings, limit),
                        response.getheader("ETag") or "")  # fmt: skip
     except (OSError, http.client.HTTPException, ValueError):
-        _left(until)
+        _left(limit)
         raise
     finally:
-        watch.cancel()
         connection.close()
 
 
-def _body(response: Any, connection: Any, settings: ImageSettings, until: float) -> bytes:
+def _body(response: Any, settings: ImageSettings, limit: TimeLimit) -> bytes:
     kind = (response.getheader("Content-Type") or "").split(";")[0].strip().lower()
     allowed = {f"image/{t}" for t in settings.types} | {*_PLAIN}
     if "jpeg" in settings.types:
@@ -152,21 +149,21 @@ def _body(response: Any, connection: Any, settings: ImageSettings, until: float)
         raise FetchError(too_large)
     data = bytearray()
     while True:
-        _left(until)
+        _left(limit)
         block = response.read1(_BLOCK)
         if not block:
             break
         data += block
         if len(data) > most:
             raise FetchError(too_large)
+    _left(limit)  # a line that was cut ends like one that is done
     if length.isdigit() and len(data) < int(length):
         raise FetchError(f"it broke off after {len(data)} of {length} bytes")
     return bytes(data)
 
 
-def _left(until: float) -> float:
-    left = until - time.monotonic()
-    if left <= 0:
+def _left(limit: TimeLimit) -> float:
+    if (left := limit.left) <= 0:
         raise FetchError("it took longer than images.timeout_seconds")
     return left
 
@@ -181,14 +178,9 @@ class _Pinned(http.client.HTTPConnection):
         self._address = address
         self._secure = scheme == "https"
 
-    def cut(self) -> None:
-        """End whatever is being read."""
-        if self.sock is not None:
-            with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-
     def connect(self) -> None:
         self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        watch(self.sock)
         if self._secure:
             context = ssl.create_default_context()
             self.sock = context.wrap_socket(self.sock, server_hostname=self.host)

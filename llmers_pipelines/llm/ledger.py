@@ -11,11 +11,17 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ..store.formats import StoreError
+from ..store.sqlite_file import Database, named
+
+MEND = ("moves it away and the next run begins a new one; it no longer knows what was spent today, "
+        "so lower the day's bounds by that")  # fmt: skip
 SYNC_SECONDS = 1.0  # at most this much reaches the disk late; syncing each call costs 20 ms a call
 _TABLES = """
 CREATE TABLE IF NOT EXISTS spent (
@@ -25,6 +31,7 @@ CREATE TABLE IF NOT EXISTS held (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     day TEXT, run TEXT, model TEXT, calls INTEGER, tokens INTEGER, nanos INTEGER,
     since TEXT DEFAULT CURRENT_TIMESTAMP);
+CREATE TABLE IF NOT EXISTS booked (mark TEXT PRIMARY KEY, batch TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS spent_run ON spent (run);
 CREATE INDEX IF NOT EXISTS held_day ON held (day);
 CREATE INDEX IF NOT EXISTS held_run ON held (run);
@@ -63,6 +70,15 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Bill:
+    """What one answer cost. ``mark`` is the same whenever the same answer comes again."""
+
+    mark: str
+    model: str
+    used: Use
+
+
+@dataclass(frozen=True)
 class Refusal:
     """Why a call may not be made. ``waits``: calls that are under way may still leave room."""
 
@@ -84,16 +100,22 @@ class Ledger:
         self._db = sqlite3.connect(
             str(path), timeout=60, isolation_level=None, check_same_thread=False
         )
-        # Where the file system has no shared memory, SQLite keeps its slower journal.
-        self._db.execute("PRAGMA journal_mode = WAL")
         self._synced = 0.0
-        with self._change():
-            for statement in filter(str.strip, _TABLES.split(";")):
-                self._db.execute(statement)
+        self._named = partial(named, path, f"`llmers store verify --quarantine` {MEND}")
+        try:
+            with self._named():
+                # Where the file system has no shared memory, SQLite keeps its slower journal.
+                self._db.execute("PRAGMA journal_mode = WAL")
+            with self._change():
+                for statement in filter(str.strip, _TABLES.split(";")):
+                    self._db.execute(statement)
+        except StoreError:
+            self._db.close()
+            raise
 
     @contextmanager
     def _change(self) -> Iterator[None]:
-        with self._lock:
+        with self._lock, self._named():
             now = time.monotonic()
             due = now - self._synced >= SYNC_SECONDS
             self._db.execute(f"PRAGMA synchronous = {'FULL' if due else 'NORMAL'}")
@@ -137,6 +159,25 @@ class Ledger:
         with self._change():
             self._book(day, run, model, used)
 
+    def book_once(self, day: str, run: str, bills: Sequence[Bill]) -> None:
+        """Book those of ``bills`` whose mark is not there yet, and leave their marks.
+
+        An interrupted import that is begun anew finds them. ``forget`` takes them away once the
+        answers are stored.
+        """
+        with self._change():
+            for bill in bills:
+                new = self._db.execute(
+                    "INSERT OR IGNORE INTO booked VALUES (?,?)", (bill.mark, run)
+                ).rowcount
+                if new:
+                    self._book(day, run, bill.model, bill.used)
+
+    def forget(self, marks: Iterable[str]) -> None:
+        """Take the marks of ``book_once`` away: what they stand for is stored."""
+        with self._change():
+            self._db.executemany("DELETE FROM booked WHERE mark = ?", [(m,) for m in marks])
+
     def _book(self, day: str, run: str, model: str, used: Use) -> None:
         if used != Use():
             self._db.execute(
@@ -149,7 +190,7 @@ class Ledger:
     def total(self, *, run: str = "", day: str = "") -> Use:
         """Return what a run or a day has spent, with what is held for it."""
         scope, value = ("run", run) if run else ("day", day)
-        with self._lock:
+        with self._lock, self._named():
             return self._sum("spent", scope, value) + self._sum("held", scope, value)
 
     def _sum(self, table: str, scope: str, value: str) -> Use:
@@ -162,3 +203,8 @@ class Ledger:
 
     def close(self) -> None:
         self._db.close()
+
+
+def ledger_file(path: Path) -> Database:
+    """Return what a check of a ledger needs to know of it."""
+    return Database("spending", path, f"--quarantine {MEND}", ("spent", "held"), movable=True)

@@ -99,7 +99,8 @@ class OpenAIEngine:
         )  # fmt: skip
         self.breaker = Breaker(
             failures=settings.breaker_failures, cooldown=settings.breaker_cooldown,
-            probes=settings.breaker_probes, clock=self.clock,
+            probes=settings.breaker_probes, patience=2 * settings.timeout_seconds + 30.0,
+            clock=self.clock,
         )  # fmt: skip
         self.form = Form(settings.schema, settings.token_limit, images=settings.images)
         self.seen = Seen()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from .ledger import Hold
 from .openai_verdict import Verdict, judge
 from .pictures import PictureError
 from .protocol import GenRequest, GenResult
-from .rate import backoff
+from .rate import backoff, spread
 
 if TYPE_CHECKING:
     from .openai import OpenAIEngine
@@ -166,6 +167,8 @@ class Calls:
         try:
             reply = self.http.post(path, body)
             verdict = judge(reply, request, form, self.http, engine.clock.wall(), read)
+            if verdict.completion is not None:
+                verdict = replace(verdict, completion=verdict.completion.within(most))
             return verdict
         finally:
             self._settle(hold, verdict, most, guess, tally)
@@ -225,8 +228,10 @@ class Calls:
         most = engine.settings.attempts
         if tally.attempts >= most:
             return f"{most} attempts failed; the last: {verdict.reason}"
-        wait = max(verdict.wait or 0.0, backoff(tally.attempts))
-        if wait > engine.settings.throttle_seconds:
-            return f"the endpoint asks to wait {wait:g} s: {verdict.reason}"
-        engine.clock.wait(wait, self.stop)
+        asked = verdict.wait or 0.0
+        if asked > engine.settings.throttle_seconds:
+            return f"the endpoint asks to wait {asked:g} s: {verdict.reason}"
+        # All workers may have been told the same moment: each comes a little later, by chance.
+        late = random.uniform(0, spread(asked))
+        engine.clock.wait(max(asked + late, backoff(tally.attempts)), self.stop)
         return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
@@ -11,14 +10,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import NewConnectionError
 
-HIDDEN = "[key]"
+from .key_scrub import without_key
+from .time_limit import TimeLimit
+from .watched_http import WatchedAdapter
+
 LARGEST = 64 * 2**20  # bytes of a response
 _SHOWN = 300  # characters of an endpoint's message
-_SHORT = 16  # a shorter key may be an ordinary word of an answer ("EMPTY")
 
 
 @dataclass(frozen=True)
@@ -61,51 +61,45 @@ class Http:
         self._session = requests.Session()
         self._session.auth = _Bearer(key)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
+        adapter = WatchedAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Reply:
-        """Send ``body`` and return the reply; what fails on the way is a reply as well."""
+        """Send ``body`` and return the reply; what fails on the way is a reply as well.
+
+        The time limit holds for all of it, the connection, the head and the body together.
+        """
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-        status, headers = 0, {}
-        try:
-            with self._session.post(
-                self.endpoint + path,
-                data=data,
-                headers={"Content-Type": "application/json"},
-                timeout=(min(self._timeout, 30.0), self._timeout),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                status = response.status_code
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                raw = self._read(response)
-        except requests.exceptions.ConnectTimeout:
-            return Reply(0, fault="no connection within the time limit", reached=False)
-        except (requests.exceptions.Timeout, TimeoutError):
-            return Reply(0, fault=f"no answer within {self._timeout:g} s")
-        except requests.exceptions.RequestException as error:
-            return Reply(0, fault=self._said(error), reached=not _unconnected(error))
+        late = f"no answer within {self._timeout:g} s"
+        with TimeLimit(self._timeout) as limit:
+            try:
+                with self._session.post(
+                    self.endpoint + path,
+                    data=data,
+                    headers={"Content-Type": "application/json"},
+                    timeout=(min(self._timeout, 30.0), self._timeout),
+                    allow_redirects=False,
+                    stream=True,
+                ) as response:
+                    status = response.status_code
+                    headers = {name.lower(): value for name, value in response.headers.items()}
+                    raw = _read(response)
+            except requests.exceptions.ConnectTimeout:
+                return Reply(0, fault="no connection within the time limit", reached=False)
+            except (requests.exceptions.Timeout, TimeoutError):
+                return Reply(0, fault=late)
+            except requests.exceptions.RequestException as error:
+                fault = late if limit.over else self._said(error)
+                return Reply(0, fault=fault, reached=limit.over or not _unconnected(error))
+            if limit.over:  # what was read ends where the line was cut, even within a header
+                return Reply(0, fault=late)
         try:
             document = json.loads(raw)
         except (ValueError, RecursionError):
             text = raw.decode("utf-8", "replace")  # whole: a cut could leave half of the key
             return Reply(status, None, headers, self.scrub(f"not JSON: {text}", always=True))
         return Reply(status, document, headers)
-
-    def _read(self, response: requests.Response) -> bytes:
-        """Return the body; the time limit holds for all of it, not for each piece."""
-        ends = time.monotonic() + self._timeout
-        parts, size = [], 0
-        for part in response.iter_content(1 << 16):
-            parts.append(part)
-            size += len(part)
-            if time.monotonic() > ends:
-                raise TimeoutError
-            if size > LARGEST:
-                raise requests.exceptions.ContentDecodingError("the response is too large")
-        return b"".join(parts)
 
     def _said(self, error: Exception) -> str:
         inner: BaseException = error
@@ -123,12 +117,21 @@ class Http:
 
     def scrub(self, text: str, *, always: bool = False) -> str:
         """Return ``text`` without the key; ``always``: a message, shortened, and any key at all."""
-        if self._key and (always or len(self._key) >= _SHORT):
-            text = text.replace(self._key, HIDDEN)
+        text = without_key(text, self._key, always=always)
         return " ".join(text.split())[:_SHOWN] if always else text
 
     def close(self) -> None:
         self._session.close()
+
+
+def _read(response: requests.Response) -> bytes:
+    parts, size = [], 0
+    for part in response.iter_content(1 << 16):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST:
+            raise requests.exceptions.ContentDecodingError("the response is too large")
+    return b"".join(parts)
 
 
 def host_of(endpoint: str) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .chat_form import Completion, Form, chat_body, usage_of
+from .chat_form import Completion, Form, chat_body
 from .clock import Stop
 from .openai_calls import Calls
 from .protocol import ChoiceRequest, ChoiceResult, EngineError, EngineStopped, GenRequest
+from .token_use import usage_of
 from .workers import stream
 
 if TYPE_CHECKING:

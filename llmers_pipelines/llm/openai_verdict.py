@@ -11,8 +11,12 @@ from .chat_form import Completion, Form, read_completion
 from .openai_http import Http, Reply, error_of
 from .protocol import GenRequest
 from .rate import retry_after
+from .token_use import usage_of
 
 _LATER = (408, 409, 425)  # and everything from 500 on
+# Where no model ran: a conflict, too early, not offered, and a gateway that reached no server.
+_NEVER_RAN = (409, 425, 501, 505, 511, 521, 522, 523, 525, 526)
+_BUSY = (503, 529)  # with Retry-After: turned away before a model ran
 _NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance")
 _TOO_LONG = re.compile(r"context.{0,20}length|context.{0,10}window|too long|too many tokens")
 
@@ -23,6 +27,7 @@ class Verdict:
 
     "again" uses up an attempt, "throttled" does not; "row" ends this row with an error, "stop" the
     run; "form" asks once more in the form of ``form``. ``billed``: the model may have run.
+    ``completion`` of another kind than "answer" has no text: it is the use that the body states.
     """
 
     kind: str
@@ -45,8 +50,24 @@ def judge(
 ) -> Verdict:
     """Return what to do about ``reply``; ``wall`` is the time since 1970, for HTTP dates.
 
-    ``read`` takes the body of a good reply and raises ``ValueError`` where it is none.
+    ``read`` takes the body of a good reply and raises ``ValueError`` where it is none. A use that
+    the body of a refusal or a fault states is believed.
     """
+    verdict = _judge(reply, request, form, http, wall, read)
+    if verdict.completion is not None or (used := usage_of(reply.document, text="")) is None:
+        return verdict
+    stated = Completion("", "error", *used, known=True)
+    return replace(verdict, completion=stated, billed=any(used))
+
+
+def _judge(
+    reply: Reply,
+    request: GenRequest,
+    form: Form,
+    http: Http,
+    wall: float,
+    read: Callable[[Any], Completion],
+) -> Verdict:
     status = _status(reply)
     said = http.message(reply) if status != 200 else ""
     wait = retry_after(reply.headers, wall)
@@ -59,15 +80,23 @@ def judge(
         if _code(reply) in _NO_MONEY:
             return Verdict("stop", f"the provider's quota is used up ({told})")
         return Verdict("throttled", told, wait)
-    if status in _LATER:
-        return Verdict("again", told, wait)
-    if status >= 500:
-        return Verdict("again", told, wait, healthy=False)
+    if status in _LATER or status >= 500:
+        return Verdict("again", told, wait, billed=_may_have_run(status, wait),
+                       healthy=status in _LATER)  # fmt: skip
     if status in (400, 422):
         return _refused(reply, request, form, said, told)
     if status == 413:
         return Verdict("row", told)
     return Verdict("stop", _final(status, told, http.host))
+
+
+def _may_have_run(status: int, wait: float | None) -> bool:
+    """Say whether a model may have worked before a fault that passes: then it may be billed.
+
+    A gateway that gave up waiting (408, 502, 504, 524) and a server that broke (500) do not say
+    how far the model came.
+    """
+    return status not in _NEVER_RAN and not (status in _BUSY and wait is not None)
 
 
 def _status(reply: Reply) -> int:

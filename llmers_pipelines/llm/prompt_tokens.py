@@ -48,3 +48,15 @@ def prompt_counter(settings: Any, info: Any, store: ResponseStore) -> tuple[Coun
         return texts + (images * settings.image_tokens if images else 0)
 
     return approximate, how, 0
+
+
+def text_counter(settings: Any, info: Any, store: ResponseStore) -> Callable[[str], float]:
+    """Return what counts the tokens of a text without a chat around it, as ``prompt_counter``."""
+    if info.tokenizer_sha256:
+        from .hf_tokens import load_tokenizer
+        from .identity import model_folder
+
+        tokenizer = load_tokenizer(model_folder(settings.model, settings.model_revision))
+        return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ratio = characters_per_token(costs(store, identity=info.identity)) or ASSUMED_CHARACTERS
+    return lambda text: len(text) / ratio

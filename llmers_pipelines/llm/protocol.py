@@ -161,12 +161,16 @@ class ChoiceRequest:
 
 @dataclass(frozen=True)
 class ChoiceResult:
-    """Per choice the sum and the per-token mean of log-probabilities (nats), in order."""
+    """Per choice the sum and the per-token mean of log-probabilities (nats), in order.
+
+    ``tokens_in``: those of the prompt, once, and of all choices; 0 where the engine cannot tell.
+    """
 
     row_id: str
     sums: tuple[float, ...] = ()
     means: tuple[float, ...] = ()
     error: str = ""
+    tokens_in: int = 0
 
     @property
     def best(self) -> int:

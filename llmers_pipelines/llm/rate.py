@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from .clock import Clock, RealClock, Stop
 
 BURST_SECONDS = 5.0  # of the allowance that may be used at once
+SPREAD_SHARE, SPREAD_SECONDS = 0.25, 10.0  # of a pause, and at most
 
 
 class Bucket:
@@ -51,20 +52,30 @@ class Rate:
     """Requests and tokens per minute, and cool-downs: shared by all workers on one endpoint."""
 
     def __init__(
-        self, requests_per_minute: float, tokens_per_minute: float, clock: Clock | None = None
-    ) -> None:
+        self, requests_per_minute: float, tokens_per_minute: float, clock: Clock | None = None,
+        draw: random.Random | None = None,
+    ) -> None:  # fmt: skip
         self.clock = clock or RealClock()
+        self._draw = draw
         self._requests = Bucket(requests_per_minute, self.clock)
         self._tokens = Bucket(tokens_per_minute, self.clock)
         self._lock = threading.Lock()
         self._until = 0.0
+        self._span = 0.0
 
     def acquire(self, tokens: float, stop: Stop) -> bool:
-        """Wait until a request of ``tokens`` may be sent; False once ``stop`` is set."""
+        """Wait until a request of ``tokens`` may be sent; False once ``stop`` is set.
+
+        After a pause each worker waits a little longer, by chance: else all would ask at one
+        moment, and be turned away again.
+        """
         with self._lock:
             wait = max(self._requests.take(1), self._tokens.take(tokens))
         while not stop.set:
-            wait = max(wait, self._until - self.clock.now())
+            pause = self._until - self.clock.now()
+            if pause > 0:
+                pause += (self._draw or random).uniform(0, self._span)
+            wait = max(wait, pause)
             if wait <= 0:
                 return True
             self.clock.wait(wait, stop)
@@ -79,7 +90,14 @@ class Rate:
     def pause(self, seconds: float) -> None:
         """Let no worker send before ``seconds`` are over: the endpoint has asked for it."""
         with self._lock:
-            self._until = max(self._until, self.clock.now() + seconds)
+            until = self.clock.now() + seconds
+            if until > self._until:
+                self._until, self._span = until, spread(seconds)
+
+
+def spread(seconds: float) -> float:
+    """Return over how many seconds workers are spread that wait for the same moment."""
+    return min(SPREAD_SECONDS, SPREAD_SHARE * seconds)
 
 
 _shared: dict[tuple[str, str, float, float], Rate] = {}

@@ -78,7 +78,9 @@ def run_task(
     template = engine.info.kind == "template"
     writer = None
     if store is not None and not template:
-        writer = store.writer(flush_rows=flush_rows, flush_seconds=flush_seconds)
+        # Answers that cost money outlive a kill one by one, others flush by flush.
+        paid = "metered" in engine.info.capabilities or bool(meter and meter.price)
+        writer = store.writer(flush_rows=flush_rows, flush_seconds=flush_seconds, journal=paid)
     title = f"{task.produces} ({engine.info.kind})"
     with Progress(title, progress) as bar, writer or nullcontext():
         asker = Asker(engine, store, budget or Budget(), bar, about, writer, meter)

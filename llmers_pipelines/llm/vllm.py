@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -101,7 +102,9 @@ class VllmEngine(hf.HfEngine):
             if not installed():
                 raise EngineError(INSTALL)
             self.close()
+            started = time.perf_counter()
             self._machine, seen = start(self.settings, pooling)
+            self.load_seconds += time.perf_counter() - started
             self._pooling = pooling
             found = {**self.info.libraries, "device": seen["device"]}
             self.info = dataclasses.replace(self.info, dtype=seen["dtype"], libraries=found)

@@ -37,7 +37,8 @@ def choices(
                 continue
             prompt, tokens = found
             asked = list(questions(tokens))
-            rows[number] = _Row(row_id, tokens, len(asked))
+            read = len(prompt) + sum(map(len, tokens))
+            rows[number] = _Row(row_id, tokens, len(asked), read)
             for node, follow in asked:
                 how = partial(
                     SamplingParams,
@@ -77,8 +78,8 @@ def questions(tokens: Sequence[Sequence[int]]) -> Iterator[tuple[Node, list[int]
 class _Row:
     """What is known of one request's choices so far."""
 
-    def __init__(self, row_id: str, tokens: list[list[int]], open: int) -> None:
-        self.row_id, self.tokens, self.open = row_id, tokens, open
+    def __init__(self, row_id: str, tokens: list[list[int]], open: int, read: int) -> None:
+        self.row_id, self.tokens, self.open, self.read = row_id, tokens, open, read
         self._known: dict[tuple[Node, int], float] = {}
         self._error = ""
 
@@ -98,4 +99,4 @@ class _Row:
             for choice in self.tokens
         )
         means = tuple(s / len(c) for s, c in zip(sums, self.tokens, strict=True))
-        return ChoiceResult(self.row_id, sums, means)
+        return ChoiceResult(self.row_id, sums, means, tokens_in=self.read)

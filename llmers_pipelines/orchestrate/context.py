@@ -20,6 +20,8 @@ from ..data.vectors import VectorTable
 from ..plan import Derive, Embed, Node, Pin, Table, Train
 from ..store.manifests import CheckOutcome, Manifest, ManifestStore
 
+QUARANTINE = "quarantine.parquet"  # rows that a step could not use, beside those that it could
+
 
 class StepError(RuntimeError):
     """A step cannot run; the message says what is missing and the mend.
@@ -53,7 +55,7 @@ class Outcome:
     lineage: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     verify: Callable[[Path], tuple[CheckOutcome, ...]] | None = None  # checks of the stored files
-    beside: Callable[[Path], None] | None = None  # writes what is no part of the version
+    beside: Callable[[Path], None] | None = None  # writes QUARANTINE, no part of the version
     keep: Any = None  # the artifact itself, so that the next step need not read it back
 
 

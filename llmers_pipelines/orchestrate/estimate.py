@@ -8,6 +8,7 @@ from typing import Any
 
 from ..llm.figures import NOTHING, UNKNOWN, Figure, added
 from ..plan import Generate, Node, Teach, canonical, sha
+from .choices import ranked
 from .context import StepContext, StepError
 from .effort import effort
 from .forecast import Bill, Forecast, price_table
@@ -45,7 +46,7 @@ def estimate(nodes: Iterable[Node], ctx: StepContext) -> list[dict[str, Any]]:
         elif isinstance(node, Generate):
             row |= _asked(node, ctx, claimed, rows)
         elif isinstance(node, Teach) and node.how.asks_model:
-            row |= _chosen(node, ctx)
+            row |= ranked(node, ctx)
         else:
             row |= _worked(node, ctx)
         rows[node.name] = row
@@ -58,19 +59,6 @@ def _worked(node: Node, ctx: StepContext) -> dict[str, Any]:
     seconds, device = effort(node, ctx)
     hours = seconds.times(1 / 3600) if device.startswith("cuda") else NOTHING
     return _NO_CALLS | {"seconds": seconds, "gpu_hours": hours if seconds.value else seconds}
-
-
-def _chosen(node: Teach, ctx: StepContext) -> dict[str, Any]:
-    """Return the figures of a teacher that ranks with a model: calls, but no tokens."""
-    from .steps.teach import count_requests
-
-    seen = count_requests(node, ctx)
-    calls = UNKNOWN if seen["llm_calls"] is None else Figure(seen["llm_calls"], "rendered")
-    note = "tokens, money and time of choices are not estimated"
-    return _OPEN | seen | {
-        "calls": calls, "repairs": NOTHING, "notes": [note], "engine": ctx.settings.engine,
-        "price_name": ctx.settings.model,
-    }  # fmt: skip
 
 
 def _asked(

@@ -12,6 +12,7 @@ import dagster as dg
 
 from ..config import Settings
 from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train
+from ..store.formats import StoreError
 from ..store.manifests import CheckOutcome
 from .build import Plan
 from .checks import CheckKind, checks_of
@@ -153,7 +154,7 @@ def asset_for(
         )
         try:
             done = materialize(node, ctx, force=config.get("force", False))
-        except (StepError, ValueError) as error:
+        except (StepError, StoreError, ValueError) as error:
             # What they say needs a person: another attempt would wait, or spend a budget again.
             told = getattr(error, "report", {})
             raise dg.Failure(str(error), metadata=told, allow_retries=False) from error

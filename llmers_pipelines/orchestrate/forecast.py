@@ -21,6 +21,8 @@ from .steps.generate import Question, prepare
 
 SAMPLE = 2_000  # prompts whose tokens are counted; all of them where there are no more
 REASON = 330  # most tokens of the message that asks again: 300 characters of why, and its frame
+ELSEWHERE = "another data set"  # the source of figures whose error nothing here tells
+KNOWN_SHARE = 0.9  # of the rows that were answered: the others may have left the catalog
 FEW = 20  # answers to an asset's own rows below which those to any rows are asked as well
 
 
@@ -107,15 +109,36 @@ class Forecast:
             return Spending(own), "earlier answers", f"{len(own):,} to rows of this asset"
         near = sorted(
             (g for g in self.groups if g.engine != "recorded"),
-            key=lambda g: (g.identity != mine, g.prompt_revision != revision, -len(g.rows)),
-        )
+            key=lambda g: (not self._ours(g), g.identity != mine, g.prompt_revision != revision,
+                           -len(g.rows)),
+        )  # fmt: skip
         for group in near:
             paid = costs(store, identity=group.identity, prompt_revision=group.prompt_revision)
             if paid and any(p.tokens_out for p in paid):
                 by = "" if group.identity == mine else f" by another model, {group.model}"
                 of = "" if group.prompt_revision == revision else f" to {group.prompt_revision}"
-                return Spending(tuple(paid)), "earlier answers", f"{len(paid):,}{of}{by}"
+                whose = f"{len(paid):,}{of}{by}"
+                if self._ours(group):
+                    return Spending(tuple(paid)), "earlier answers", whose
+                return Spending(tuple(paid)), ELSEWHERE, (
+                    f"{whose}, to rows of another data set: how far off is not known; "
+                    "run with --pilot"
+                )
         return Spending(()), "bound", f"no answer is stored; at most {self._room} tokens each"
+
+    def _ours(self, group: Answered) -> bool:
+        """Say whether stored answers are to rows of this data set.
+
+        Their ids are, and no run asked the same of another data set. Ids alone do not tell: two
+        catalogs may both count from 1.
+        """
+        asked = {
+            m.dataset for m in measured(self.ctx.settings)
+            if (m.identity, m.prompt_revision) == (group.identity, group.prompt_revision)
+            and m.llm_calls
+        }  # fmt: skip
+        known = len(group.rows & self._rows.keys()) >= KNOWN_SHARE * len(group.rows)
+        return known and asked <= {self.ctx.dataset}
 
     def bill(self, missing: Sequence[Missing] | None = None, pending: float | None = None) -> Bill:
         """Return the figures of ``missing`` calls (default: all) and ``pending`` repairs."""
@@ -142,16 +165,19 @@ class Forecast:
         else:
             due = Figure(pending, "rendered", pending, pending) if pending else NOTHING
             due_in, due_out = (pending * t for t in spent.one_repair)
-            repairs = added([due, Figure(*_of(spent.repairs(n), source), detail=whose)])
+            repairs = added([due, _of(spent.repairs(n), source, whose)])
             calls = added([first, repairs])
-            again = Figure(*_of(spent.read_again(n), source))
+            again = _of(spent.read_again(n), source)
             read = added([prompts, again, Figure(due_in, source, due_in, due_in)])
-            out = Figure(*_of(spent.written(n), source))
+            out = _of(spent.written(n), source)
+            if source == ELSEWHERE:
+                notes.append(f"repairs, tokens out and money come from {whose}")
             written = added([out, Figure(due_out, source, due_out, due_out)])
             written = Figure(written.value, source, written.low, written.high, detail=whose)
         read = Figure(read.value, prompts.source, read.low, read.high, prompts.se, prompts.detail)
-        seconds, gpu_hours, price = self._time(read, written)
-        money = _money(price, read, written, gpu_hours, self.info.model, self.ctx.settings)
+        revision, settings = self.node.task.prompt_revision, self.ctx.settings
+        seconds, gpu_hours, price = time_of(settings, self.info, revision, read, written)
+        money = money_of(price, read, written, gpu_hours, self.info.model)
         currency = price.currency if price else ""
         return Bill(calls, repairs, read, written, money, seconds, gpu_hours, currency,
                     tuple(notes))  # fmt: skip
@@ -182,8 +208,8 @@ class Forecast:
                 f"of {context:,} tokens allows: they are refused and cost nothing"
             )
         return (
-            Figure(calls, source, *_around(calls, calls_se), calls_se),
-            Figure(total, source, *_around(total, se), se, detail),
+            Figure(calls, source, *around(calls, calls_se), calls_se),
+            Figure(total, source, *around(total, se), se, detail),
             notes,
         )
 
@@ -191,30 +217,6 @@ class Forecast:
         q = self.question
         row = self._rows[one.row_id]
         return render(self.node.task, one.row_id, row, q.sampling, q.context).messages
-
-    def _time(self, read: Figure, written: Figure) -> tuple[Figure, Figure, Price | None]:
-        """Return seconds and GPU-hours, by what was measured here or by the price table."""
-        price = price_of(self.ctx.settings, self.info.model)
-        found = speed(measured(self.ctx.settings), engine=self.info.kind,
-                      identity=self.info.identity,
-                      prompt_revision=self.node.task.prompt_revision)  # fmt: skip
-        tokens = added([read, written])
-        bound = "bound" if written.source == "bound" else ""
-        if found is not None:
-            part = tokens.times(1 / found.tokens_per_second)
-            seconds = _from(part, bound or "earlier runs", found.detail)
-            on_gpu = found.device.startswith("cuda")
-            hours = _from(part.times(1 / 3600), bound or "earlier runs", found.detail)
-            where = f"no GPU: {found.device or 'the model runs elsewhere'}"
-            return seconds, hours if on_gpu else _from(NOTHING, "none", where), price
-        if price is not None and price.tokens_per_second:
-            part = tokens.times(1 / price.tokens_per_second)
-            detail = f"{price.tokens_per_second:,g} tokens/s of one GPU"
-            seconds = _from(part, bound or "price table", detail)
-            return seconds, _from(part.times(1 / 3600), bound or "price table", detail), price
-        if not self.info.weights_sha256:
-            return UNKNOWN, _from(NOTHING, "none", "the model runs elsewhere"), price
-        return UNKNOWN, UNKNOWN, price
 
     def forks(self) -> list[str]:
         """Return who answered the same questions already, where this run pays again."""
@@ -244,6 +246,33 @@ class Forecast:
         return told
 
 
+def time_of(
+    settings: Settings, info: Any, revision: str, read: Figure, written: Figure
+) -> tuple[Figure, Figure, Price | None]:
+    """Return seconds and GPU-hours, by what was measured here or by the price table."""
+    price = price_of(settings, info.model)
+    found = speed(measured(settings), engine=info.kind, identity=info.identity,
+                  prompt_revision=revision, writes=bool(written.value))  # fmt: skip
+    tokens = added([read, written])
+    bound = "bound" if written.source == "bound" else ""
+    if found is not None:
+        load = Figure(found.loading, "none", found.loading, found.loading)
+        part = added([tokens.times(1 / found.tokens_per_second), load if tokens.value else NOTHING])
+        seconds = _from(part, bound or "earlier runs", found.detail)
+        on_gpu = found.device.startswith("cuda")
+        hours = _from(part.times(1 / 3600), bound or "earlier runs", found.detail)
+        where = f"no GPU: {found.device or 'the model runs elsewhere'}"
+        return seconds, hours if on_gpu else _from(NOTHING, "none", where), price
+    if price is not None and price.tokens_per_second:
+        part = tokens.times(1 / price.tokens_per_second)
+        detail = f"{price.tokens_per_second:,g} tokens/s of one GPU"
+        seconds = _from(part, bound or "price table", detail)
+        return seconds, _from(part.times(1 / 3600), bound or "price table", detail), price
+    if not info.weights_sha256:
+        return UNKNOWN, _from(NOTHING, "none", "the model runs elsewhere"), price
+    return UNKNOWN, UNKNOWN, price
+
+
 def price_of(settings: Settings, model: str) -> Price | None:
     """Return the price of a model by its name, as the engine or as ``llm.model`` writes it."""
     return settings.prices.get(model) or settings.prices.get(settings.model)
@@ -254,9 +283,10 @@ def price_table(name: str) -> str:
     return f'[prices."{name}"]\ninput = 0.0    # per million tokens\noutput = 0.0'
 
 
-def _money(
-    price: Price | None, read: Figure, written: Figure, hours: Figure, name: str, settings: Settings
+def money_of(
+    price: Price | None, read: Figure, written: Figure, hours: Figure, name: str
 ) -> Figure:
+    """Return the money of tokens and GPU-hours; without a price, the section to be filled."""
     if price is None:
         return Figure(None, "no price", detail=price_table(name))
     ends = []
@@ -271,12 +301,18 @@ def _money(
     return Figure(ends[0], source, ends[1], ends[2], detail=detail)
 
 
-def _of(three: Iterable[float], source: str) -> tuple[float, str, float, float]:
+def _of(three: Iterable[float], source: str, detail: str = "") -> Figure:
+    """Return a prediction as a figure; one from another data set has no interval.
+
+    The spread within that data set says nothing of the difference between the two.
+    """
     value, low, high = three
-    return value, source, low, high
+    ends = (None, None) if source == ELSEWHERE else (low, high)
+    return Figure(value, source, *ends, detail=detail)
 
 
-def _around(value: float, se: float) -> tuple[float, float]:
+def around(value: float, se: float) -> tuple[float, float]:
+    """Return a 90 % interval around a sampled total."""
     return max(0.0, value - 1.645 * se), value + 1.645 * se
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 from ..config import Settings
 from ..plan import Node
 from .build import Plan
+from .choices import asks, check_engines
 from .context import StepContext, why_held
 from .factories import asset_for, checks_for
 from .home import open_instance, process_tags
@@ -45,6 +46,7 @@ def launch(
         rows = _rows(nodes, ctx, {n.name: "reused" for n in nodes}, {}, {}, {})
         done = round(time.perf_counter() - started, 2)
         return {"run_id": None, "success": True, **rows, "seconds": done, "estimate": None}
+    check_engines(nodes, ctx, force=force)
     instance = open_instance(settings)
     assets = [asset_for(n, plan, settings, on_step) for n in nodes]
     checks = [c for n in nodes if (c := checks_for(n, settings)) is not None]
@@ -64,8 +66,11 @@ def launch(
     done = round(time.perf_counter() - started, 2)
     report = {"run_id": result.run_id, "success": result.success,
               **_outcome(result, nodes, ctx), "seconds": done}  # fmt: skip
-    worked = [r["key"] for r in report["assets"] if r["status"] in ("materialized", "failed")]
-    return {**report, "estimate": compared(ctx, worked)}
+    # What asks a model and failed may have left a line of it; any other step left nothing.
+    told = {n.name for n in nodes if asks(n)}
+    worked = [r["key"] for r in report["assets"] if r["status"] == "materialized"
+              or (r["key"] in told and r["status"] not in ("reused", "skipped"))]  # fmt: skip
+    return {**report, "estimate": compared(ctx, worked, run=result.run_id)}
 
 
 def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]:

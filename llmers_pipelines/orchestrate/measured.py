@@ -10,15 +10,16 @@ import dataclasses
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..config import Settings
-from ..plan import Generate
 from .context import StepContext
+
+NEWEST = 3  # runs that a speed is taken from
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Measured:
     done: bool = True
     pilot: bool = False
     money: float = 0.0  # where the engine's own meter booked it; else the price table tells
+    loading: float = 0.0  # of ``seconds``: until the model could answer, once per run
 
 
 def now() -> str:
@@ -57,18 +59,20 @@ def plans_folder(settings: Settings) -> Path:
     return settings.data / "plans"
 
 
-def keep(node: Generate, engine: Any, result: Any, ctx: StepContext, *, pilot: bool) -> None:
-    """Append the bill of one run of ``node``."""
-    counts = result.counts
+def keep(
+    asset: str, prompt_revision: str, engine: Any, counts: Mapping[str, Any], ctx: StepContext, *,
+    stopped: bool = False, pilot: bool = False,
+) -> None:  # fmt: skip
+    """Append the bill of one run of an asset that asks a model."""
     # Only a model whose weights are here runs here; by now it is loaded, so its device is known.
     local = bool(engine.info.weights_sha256 and counts["llm_calls"])
     line = Measured(
-        now(), ctx.dataset, node.name, ctx.run_id, engine.info.kind, engine.info.label,
-        engine.info.identity, node.task.prompt_revision, machine(),
+        now(), ctx.dataset, asset, ctx.run_id, engine.info.kind, engine.info.label,
+        engine.info.identity, prompt_revision, machine(),
         str(getattr(engine, "device", "") or ctx.device) if local else "",
         int(counts["llm_calls"]), int(counts["cache_hits"]), int(counts["tokens_in"]),
-        int(counts["tokens_out"]), float(counts["seconds"]), not result.stopped, pilot,
-        float(counts.get("money", 0.0)),
+        int(counts["tokens_out"]), float(counts["seconds"]), not stopped, pilot,
+        float(counts.get("money", 0.0)), round(float(getattr(engine, "load_seconds", 0.0)), 3),
     )  # fmt: skip
     path = plans_folder(ctx.settings) / "measured.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,31 +101,44 @@ def measured(settings: Settings) -> list[Measured]:
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens per second, prompt and answer together, and on what it was measured."""
+    """Tokens per second, prompt and answer together, and on what it was measured.
+
+    ``loading``: seconds before the first token, once per run.
+    """
 
     tokens_per_second: float
     device: str
     detail: str
+    loading: float = 0.0
 
 
 def speed(
-    lines: Iterable[Measured], *, engine: str, identity: str, prompt_revision: str
-) -> Speed | None:
+    lines: Iterable[Measured], *, engine: str, identity: str, prompt_revision: str,
+    writes: bool = True,
+) -> Speed | None:  # fmt: skip
     """Return the speed of a model and engine on this machine: of this prompt, else of any.
 
-    The device of the newest run counts; None where nothing was measured here.
+    The device of the newest run counts, and of its runs the newest ``NEWEST``: what else the
+    machine did then is nearest to what it does now. ``writes`` False: choices are scored, which is
+    another speed than that of written answers. None where nothing was measured here.
     """
     here = [
         m for m in lines
         if (m.engine, m.identity, m.machine) == (engine, identity, machine())
-        and m.llm_calls and m.seconds > 0
+        and m.llm_calls and m.seconds > m.loading
     ]  # fmt: skip
-    here = [m for m in here if m.prompt_revision == prompt_revision] or here
+    same = [m for m in here if m.prompt_revision == prompt_revision]
+    here = same or [m for m in here if bool(m.tokens_out) == writes]
     if not here:
         return None
-    here = [m for m in here if m.device == here[-1].device]
+    here = [m for m in here if m.device == here[-1].device][-NEWEST:]
     tokens = sum(m.tokens_in + m.tokens_out for m in here)
-    seconds = sum(m.seconds for m in here)
-    rate = tokens / seconds
+    if not tokens:
+        return None
+    loading = max(m.loading for m in here)
+    rate = tokens / sum(m.seconds - m.loading for m in here)
     where = f" on {here[-1].device}" if here[-1].device else ""
-    return Speed(rate, here[-1].device, f"{rate:,.0f} tokens/s{where} in {len(here)} earlier runs")
+    detail = f"{rate:,.0f} tokens/s{where} in {len(here)} earlier runs"
+    if loading:
+        detail += f", and {loading:,.1f} s to load the model"
+    return Speed(rate, here[-1].device, detail, loading)

@@ -8,6 +8,7 @@ import dagster as dg
 
 from ..config import Settings
 from ..plan import Node
+from .lineage_url import asset_path, lineage_root
 from .publish import Published
 
 
@@ -44,6 +45,8 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
         out["dagster/column_schema"] = dg.TableSchema(
             columns=[dg.TableColumn(n, t, description=d or None) for n, t, d in manifest.columns]
         )
+    page = lineage_root(settings) + asset_path(manifest.dataset, manifest.name)
+    out["lineage"] = dg.MetadataValue.url(page)
     if manifest.lineage:
         out["dagster/column_lineage"] = dg.TableColumnLineage(
             {

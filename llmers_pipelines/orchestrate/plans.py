@@ -43,14 +43,20 @@ def _newest(settings: Settings, dataset: str) -> list[Path]:
     return sorted((plans_folder(settings) / dataset).glob("*.json"), reverse=True)[:LOOKED_AT]
 
 
-def compared(ctx: StepContext, only: Sequence[str] | None = None) -> dict[str, Any] | None:
+def compared(
+    ctx: StepContext, only: Sequence[str] | None = None, *, run: str = ""
+) -> dict[str, Any] | None:
     """Return the newest plan with a run behind it, estimate against actual; None without one.
 
     An asset's actual is what its runs after the plan took, up to the one that published it. With
     ``only`` the answer is about the newest run of these assets: a plan that an earlier run carried
-    out says nothing of it.
+    out says nothing of it. With ``run`` a prompt task that the run of this id did not measure (it
+    failed before it asked) is left out: its newest line is an earlier run's.
     """
     lines = measured(ctx.settings)
+    if run:
+        told = {(m.dataset, m.asset) for m in lines if m.run_id == run}
+        lines = [m for m in lines if (m.dataset, m.asset) in told]
     for path in _newest(ctx.settings, ctx.dataset):
         document = json.loads(path.read_text(encoding="utf-8"))
         rows = [
@@ -81,7 +87,7 @@ def _compare(
 
     With ``newest`` None as well where the run that followed is not the asset's newest.
     """
-    if row["verb"] != "generate":
+    if row["verb"] != "generate" and not row.get("engine"):
         return _compare_step(row, since, ctx, newest=newest)
     own = [
         m for m in lines

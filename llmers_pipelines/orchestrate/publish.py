@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..plan import Champion, Node, Pin
-from ..store.fingerprints import fingerprint
+from ..store.fingerprints import fingerprint, mark
 from ..store.manifests import Manifest
 from .checks import blocking_names
-from .context import Outcome, StepContext, StepError
+from .context import QUARANTINE, Outcome, StepContext, StepError
 from .steps import run_verb, sources_of
 
 _ON_DEVICE = ("embed", "train", "evaluate")  # their seconds mean little without the device
@@ -122,6 +122,9 @@ def _store(
     files = fingerprint(target) if files is None else files
     if outcome.beside:
         outcome.beside(target)
+        files = {name: found for name, found in files.items() if name != QUARANTINE}
+        if (target / QUARANTINE).is_file():
+            files[QUARANTINE] = mark(target / QUARANTINE)
     checks = outcome.checks + (outcome.verify(target) if outcome.verify else ())
     if left_out := blocking_names(node, ctx.settings.safety) - {c.name for c in checks}:
         raise StepError(

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import Settings
-from ..store.audit import answer_keys
+from ..store.hanging import answer_keys
 from ..store.manifests import Manifest, ManifestStore
 from ..store.vectors import text_keys
 from .context import StepError

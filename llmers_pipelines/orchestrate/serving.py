@@ -16,15 +16,28 @@ def recommend(
     description = find_dataset(dataset, settings.home)
     task = task or description.default_task
     description.split(task)
-    scorer, version = _champion(settings, dataset, task)
+    scorer, version = champion_of(settings, dataset, task)
     answer = scorer.recommend(user, k=k, explain=explain)
     return {**answer, "version": version}
 
 
-def _champion(settings: Settings, dataset: str, task: str) -> tuple[Any, str]:
+def champion_of(
+    settings: Settings, dataset: str, task: str, *,
+    kept: dict[tuple[str, str], Any] | None = None, most: int = 1,
+) -> tuple[Any, str]:  # fmt: skip
+    """Return the scorer of a task's champion and its version.
+
+    ``kept`` holds opened scorers by model and version, at most ``most``, oldest first to go.
+    """
     from ..registry.mlflow_store import MlflowStore, model_name
     from ..registry.scorer import Scorer
 
-    store = MlflowStore.from_settings(settings)
-    version, folder = store.champion(model_name(dataset, task))
-    return Scorer.load(folder), version
+    store, name = MlflowStore.from_settings(settings), model_name(dataset, task)
+    version, folder = store.champion(name)
+    if kept is None:
+        return Scorer.load(folder), version
+    if (name, version) not in kept:
+        kept[(name, version)] = Scorer.load(folder)
+        while len(kept) > most:
+            del kept[next(iter(kept))]
+    return kept[(name, version)], version

@@ -44,6 +44,11 @@ BEHAVIOUR = re.compile(
     r"|revenue|n_users|(?:^|_)counts?$|best_?seller"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+# What a tokenizer that folds (NFKC, NFKD, stripped accents) reads as a bracket or a back tick.
+_FOLDED = str.maketrans({
+    "\ufe64": "<", "\uff1c": "<", "\u226e": "<", "\ufe65": ">", "\uff1e": ">", "\u226f": ">",
+    "\ufe47": "[", "\uff3b": "[", "\ufe48": "]", "\uff3d": "]", "\u1fef": "`", "\uff40": "`",
+})  # fmt: skip
 _BRACKETED = re.compile(r"\[(/?[A-Z][A-Z_ ]*)\]")
 _HTML = re.compile(r"</?(?:br|p|b|i|em|strong|ul|ol|li|div|span|a|h\d)\b[^<>]*>", re.IGNORECASE)
 
@@ -51,12 +56,15 @@ _HTML = re.compile(r"</?(?:br|p|b|i|em|strong|ul|ol|li|div|span|a|h\d)\b[^<>]*>"
 def as_data(value: Any, *, limit: int = 0) -> str:
     """Return ``value`` as one line of plain text, cut at ``limit`` characters (0 = no cut).
 
-    No result holds an angle bracket, a code fence, a bracketed role mark or a control character:
+    No result holds an angle bracket, a code fence, a bracketed role mark or a control character,
+    nor a wide or composed form that a tokenizer folds into one:
     catalog text can therefore neither close the fence around it nor spell a model's special token.
     """
     if value is None or value != value:  # NaN, as pandas writes a missing string
         return ""
     text = unicodedata.normalize("NFC", str(value).encode("utf-8", "replace").decode())
+    if not text.isascii():
+        text = text.translate(_FOLDED)
     if "<" in text or ">" in text:
         # A tag or token becomes "(word)"; a bracket alone is no mark but might start one.
         text = _HTML.sub(" ", text).replace("<", "(").replace(">", ")")

@@ -11,10 +11,12 @@ from typing import Any
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+MODEL_LIST = "llmers_files.json"  # of a registered model, beside what MLflow wrote
 CONFIG, WEIGHTS, CATALOG, USERS, HISTORIES, INDEX = (
     "config.json", "weights.safetensors", "catalog.parquet", "users.parquet",
     "histories.safetensors", "index.faiss",
 )  # fmt: skip
+_CHANGING = (MODEL_LIST, "registered_model_meta")  # MLflow writes the latter again when it loads
 REQUIRED = (CONFIG, WEIGHTS, CATALOG, USERS, HISTORIES)
 
 
@@ -26,15 +28,15 @@ def to_json(document: Any) -> str:
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
     """Return ``{"format", "content_hash", "files"}`` of a bundle without reading its tables."""
-    path = Path(folder) / MANIFEST
+    path = Path(folder) / name
     if not path.is_file():
-        raise BundleError(f"{folder}: no {MANIFEST}, so this is no served bundle; write it again")
+        raise BundleError(f"{folder}: no {name}, so this is no served bundle; write it again")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         found = manifest["format"]
-        _ = manifest["content_hash"], manifest["files"]
+        said, files = manifest["content_hash"], manifest["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: not a bundle manifest ({error}); write it again") from error
     if found != FORMAT:
@@ -42,18 +44,35 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: bundle format {found}, this version reads {FORMAT}; register the model "
             "again or install the version that wrote it"
         )
+    if said != _content_hash(files):
+        raise BundleError(f"{path}: content_hash {said} is not that of its list of files; copy the "
+                          "whole bundle or write it again")  # fmt: skip
     return manifest
 
 
 def write_manifest(folder: Path) -> str:
     """Write the manifest of all files in ``folder`` and return the content hash."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    digest = hashlib.sha256(to_json(files).encode()).hexdigest()
-    document = {"format": FORMAT, "content_hash": digest[:16], "files": files}
-    (folder / MANIFEST).write_text(to_json(document), encoding="utf-8")
-    return digest[:16]
+    return _write(folder, MANIFEST)
+
+
+def write_model_list(folder: Path) -> None:
+    """Write beside a registered model the list of all its files, those that MLflow wrote too."""
+    _write(folder, MODEL_LIST)
+
+
+def _write(folder: Path, name: str) -> str:
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _CHANGING)
+    files = {
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": _sha256(p)}
+        for p in paths
+    }
+    document = {"format": FORMAT, "content_hash": _content_hash(files), "files": files}
+    (folder / name).write_text(to_json(document), encoding="utf-8")
+    return document["content_hash"]
+
+
+def _content_hash(files: Any) -> str:
+    return hashlib.sha256(to_json(files).encode()).hexdigest()[:16]
 
 
 def _sha256(path: Path) -> str:
@@ -66,6 +85,10 @@ def check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
     missing = [name for name in REQUIRED if name not in manifest["files"]]
     if missing:
         raise BundleError(f"{folder}: the manifest lacks {missing[0]}; write the bundle again")
+    _compare(folder, manifest, verify)
+
+
+def _compare(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
     for name, said in manifest["files"].items():
         path = folder / name
         if not path.is_file():
@@ -77,17 +100,32 @@ def check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
             raise BundleError(f"{path}: content differs from its checksum; copy it again")
 
 
-def bundle_faults(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each served bundle below ``root`` with what is wrong of its files, or ""."""
+def bundle_faults(root: Path) -> Iterator[tuple[Path, str, bool]]:
+    """Yield each registered model below ``root``: folder, what is wrong ("" = nothing), listed.
+
+    ``listed``: all its files are, those of MLflow too; of a model that an older version registered
+    only the bundle's files are.
+    """
+    models = {path.parent for path in root.rglob(MODEL_LIST)}
+    for folder in sorted(models):
+        yield folder, _fault(folder, MODEL_LIST), True
     for path in sorted(root.rglob(MANIFEST)):
-        if not (path.parent / CONFIG).is_file() and not (path.parent / WEIGHTS).is_file():
-            continue
-        try:
-            check_files(path.parent, read_manifest(path.parent), verify=True)
-        except BundleError as error:
-            yield path.parent, str(error)
+        folder = path.parent
+        served = (folder / CONFIG).is_file() or (folder / WEIGHTS).is_file()
+        if served and models.isdisjoint(folder.parents):
+            yield folder, _fault(folder, MANIFEST), False
+
+
+def _fault(folder: Path, name: str) -> str:
+    try:
+        manifest = read_manifest(folder, name)
+        if name == MANIFEST:
+            check_files(folder, manifest, verify=True)
         else:
-            yield path.parent, ""
+            _compare(folder, manifest, verify=True)
+    except (BundleError, KeyError, TypeError) as error:
+        return str(error)
+    return ""
 
 
 def publish(work: Path, folder: Path, content_hash: str) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .manifest import CONFIG, read_manifest
+from .manifest import CONFIG, read_manifest, write_model_list
 from .training_run import TrainingRun, flat_params, tag_value
 
 if TYPE_CHECKING:
@@ -199,6 +199,9 @@ class MlflowStore:
         client.set_tag(run_id, BUNDLE_TAG, content)
         with contextlib.redirect_stderr(io.StringIO()):  # it congratulates on stderr
             made = mlflow.register_model(info.model_uri, name, tags=marks)
+        if self.artifact_root is not None:
+            # MLflow marks its files by no checksum; those of a server are the server's.
+            write_model_list(Path(mlflow.artifacts.download_artifacts(info.model_uri)))
         return str(made.version)
 
     def version_tags(self, *, aliased: bool = False) -> list[dict[str, str]]:
@@ -216,7 +219,7 @@ class MlflowStore:
 
     def champion_version(self, name: str) -> str | None:
         """Return the version that serves, or None where none passed the gate yet."""
-        return self._aliases(name).get(CHAMPION)
+        return self.aliases(name).get(CHAMPION)
 
     def champion(self, name: str, *, cache: Path | None = None) -> tuple[str, Path]:
         """Return the champion's version and its bundle folder; ``NoChampion`` where there is none.
@@ -263,7 +266,8 @@ class MlflowStore:
             if run_id:
                 client.set_tag(run_id, key, tag_value(value))
 
-    def _aliases(self, name: str) -> dict[str, str]:
+    def aliases(self, name: str) -> dict[str, str]:
+        """Return alias -> version of a registered model; empty where there is none."""
         from mlflow.exceptions import MlflowException
 
         try:

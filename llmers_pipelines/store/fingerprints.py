@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from .formats import CELL, StoreError, check_format
+from .formats import CELL, StoreError, sealed, unsealed
 
 CELL_FILES = "files.json"
 
@@ -15,7 +15,12 @@ CELL_FILES = "files.json"
 def fingerprint(folder: Path) -> dict[str, tuple[int, str]]:
     """Return name -> (bytes, sha256) of every file below ``folder``."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {p.relative_to(folder).as_posix(): (p.stat().st_size, _sha256(p)) for p in paths}
+    return {p.relative_to(folder).as_posix(): mark(p) for p in paths}
+
+
+def mark(path: Path) -> tuple[int, str]:
+    """Return (bytes, sha256) of one file."""
+    return path.stat().st_size, _sha256(path)
 
 
 def differences(folder: Path, files: Mapping[str, tuple[int, str]]) -> list[str]:
@@ -34,7 +39,7 @@ def differences(folder: Path, files: Mapping[str, tuple[int, str]]) -> list[str]
 
 def write_fingerprint(folder: Path) -> None:
     """Write the list of all files of a folder into it."""
-    document = {"format": CELL, "files": fingerprint(folder)}
+    document = sealed({"files": fingerprint(folder)}, CELL)
     (folder / CELL_FILES).write_text(json.dumps(document, indent=1))
 
 
@@ -44,13 +49,29 @@ def read_fingerprint(folder: Path) -> dict[str, tuple[int, str]] | None:
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text())
-        version, files = document["format"], document["files"]
-        found = {name: (int(size), str(digest)) for name, (size, digest) in files.items()}
+        return parsed_fingerprint(path, path.read_bytes())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path}: damaged ({error})") from error
-    check_format(path, "a cell", version, CELL)
-    return found
+        raise StoreError(
+            f"{path}: damaged ({error}); `llmers store verify --quarantine` restores it where it "
+            "can, else it sets the cell aside and it is trained again"
+        ) from error
+
+
+def list_format(folder: Path) -> int | str:
+    """Return the format of a folder's list, "unreadable" where it is damaged."""
+    try:
+        document = json.loads((folder / CELL_FILES).read_bytes())
+        return unsealed(folder, "a cell", document, known=CELL, bare=1)[0]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "unreadable"
+
+
+def parsed_fingerprint(path: Path, raw: bytes) -> dict[str, tuple[int, str]]:
+    """Return the list that ``raw`` holds; ``ValueError`` and its like where it is damaged."""
+    _, body = unsealed(path, "a cell", json.loads(raw), known=CELL, bare=1)
+    if set(body) != {"files"}:
+        raise ValueError("it is no list of files")
+    return {name: (int(size), str(digest)) for name, (size, digest) in body["files"].items()}
 
 
 def _sha256(path: Path) -> str:

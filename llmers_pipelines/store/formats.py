@@ -5,16 +5,25 @@ read; older ones are read as they are:
 
 - answers 1: one checksum over answer, request and identity; 2: one of the answer and one of what
   is recorded beside it, page checksums, the key's second 64 bits as a number;
-- vectors 1: a hash of the segment in its name; 2: a checksum per row beside it;
+- vectors 1: a hash of the segment in its name; 2: a checksum per row beside it; 3: ``space.json``
+  with its own checksum;
 - manifests 1: no checksum; 2: size and sha256 of every file, and of the manifest itself;
-- cells 1: ``files.json`` with size and sha256 of every file (older ones lack the file).
+- cells 1: ``files.json`` with size and sha256 of every file (older ones lack the file); 2: with its
+  own checksum.
+
+A JSON document carries its version under its checksum (``sealed``), so that a flipped digit is
+damage and not another version. Every later form keeps that rule.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
-ANSWERS, VECTORS, MANIFEST, CELL, EXPORT = 2, 2, 2, 1, 1
+ANSWERS, VECTORS, MANIFEST, CELL, EXPORT = 2, 3, 2, 2, 1
 
 
 class StoreError(RuntimeError):
@@ -46,3 +55,32 @@ def stamped(text: str | None, damaged: int = 1) -> int:
     except ValueError:
         return damaged
     return version if stamp(version) == text else damaged
+
+
+def checksum(body: Mapping[str, Any], version: int) -> str:
+    """Return the sha256 of a document's content and version."""
+    text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(f"{version}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sealed(body: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Return ``body`` with its version and the checksum of both."""
+    return {"format": version, "checksum": checksum(body, version), **body}
+
+
+def unsealed(
+    where: object, what: str, document: Mapping[str, Any], *, known: int, bare: int
+) -> tuple[int, dict[str, Any]]:
+    """Return (version, body) of a document; up to ``bare`` versions were written without checksum.
+
+    Raises ``ValueError`` where its checksum does not prove it, and ``FormatError`` where it proves
+    a version newer than ``known``.
+    """
+    body = dict(document)
+    version, said = body.pop("format", 1), body.pop("checksum", None)
+    if said is not None and said != checksum(body, version):
+        raise ValueError("its checksum does not match its content")
+    if said is None and version not in range(1, bare + 1):
+        raise ValueError("it lacks its checksum")
+    check_format(where, what, version, known)
+    return version, body

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..prices import Price
-from .audit import answer_keys
-from .fingerprints import CELL_FILES
+from .fingerprints import CELL_FILES, list_format
 from .formats import StoreError
+from .hanging import answer_keys
 from .manifests import ManifestStore
 from .responses import ResponseStore
 from .usage import money
+from .vector_form import read_space
 from .vectors import VectorStore
 
 
@@ -72,12 +73,14 @@ def _formats(data: Path, store: ResponseStore, manifests: ManifestStore) -> dict
         except (StoreError, FileNotFoundError):
             count("answers", "unreadable")
     for path in (data / "vectors").glob("*/seg-*"):
-        count("vectors", 2 if (path / "sums.npy").is_file() else 1)
+        space = read_space(path.parent / "space.json")["format"]
+        count("vectors", max(2, space) if (path / "sums.npy").is_file() else 1)
     for dataset in manifests.datasets():
         for name in manifests.names(dataset):
             for version in manifests.versions(dataset, name):
                 count("manifests", 2 if version.files else 1)
     for path in (data / "cells").glob("*/[!.]*"):
-        count("cells", 1 if (path / CELL_FILES).is_file() else "without a list of files")
+        listed = (path / CELL_FILES).is_file()
+        count("cells", list_format(path) if listed else "without a list of files")
     return {k: ", ".join(f"{v} ({n})" for v, n in sorted(found.items()))
             for k, found in kinds.items()}  # fmt: skip

@@ -9,7 +9,6 @@ It carries its format, its own checksum, and size and sha256 of every file that 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import tempfile
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .formats import MANIFEST, StoreError, check_format
+from .formats import MANIFEST, StoreError, sealed, unsealed
 
 
 @dataclass(frozen=True)
@@ -100,13 +99,13 @@ class ManifestStore:
         """Remove the manifest of a version that is not the current one."""
         (self._folder(manifest.dataset, manifest.name) / f"{manifest.data_version}.json").unlink()
 
-    def damaged(self) -> Iterator[tuple[Path, str]]:
+    def damaged(self) -> Iterator[tuple[Path, StoreError]]:
         """Yield each manifest file that cannot be read, with the reason."""
         for path in sorted(self.root.glob("*/*/*/*.json")):
             try:
                 self._read(path)
             except StoreError as error:
-                yield path, str(error)
+                yield path, error
 
     def datasets(self) -> list[str]:
         return sorted(p.name for p in self.root.glob("*") if p.is_dir())
@@ -118,8 +117,7 @@ class ManifestStore:
         folder = self._folder(manifest.dataset, manifest.name)
         folder.mkdir(parents=True, exist_ok=True)
         body = json.loads(json.dumps(dataclasses.asdict(manifest), default=str))
-        body = {"format": MANIFEST, "checksum": _checksum(body), **body}
-        text = json.dumps(body, ensure_ascii=False, indent=1)
+        text = json.dumps(sealed(body, MANIFEST), ensure_ascii=False, indent=1)
         for name in (f"{manifest.data_version}.json", "current.json"):
             _replace(folder / name, text)
 
@@ -127,12 +125,7 @@ class ManifestStore:
     def _read(path: Path) -> Manifest:
         try:
             body = json.loads(path.read_text(encoding="utf-8"))
-            version, said = body.pop("format", 1), body.pop("checksum", None)
-            if said is not None and said != _checksum(body, version):
-                raise ValueError("its checksum does not match its content")
-            check_format(path, "a manifest", version, MANIFEST)
-            if said is None and version > 1:
-                raise ValueError("it lacks its checksum")
+            _, body = unsealed(path, "a manifest", body, known=MANIFEST, bare=1)
             body["checks"] = tuple(CheckOutcome(**c) for c in body["checks"])
             body["flags"] = tuple(body["flags"])
             body["columns"] = tuple(tuple(c) for c in body["columns"])
@@ -143,11 +136,6 @@ class ManifestStore:
             raise StoreError(
                 f"{path}: damaged ({error}); `llmers store verify --quarantine` sets it aside"
             ) from error
-
-
-def _checksum(body: dict[str, Any], version: int = MANIFEST) -> str:
-    text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(f"{version}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _replace(path: Path, text: str) -> None:

@@ -11,31 +11,26 @@ asked again, and a damaged segment gives what of it can be proven.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from operator import itemgetter
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from .formats import ANSWERS, FormatError, StoreError
+from .journal import publish_left
 from .rows import (
     ASKED,
-    BESIDE,
     REPEATING,
     SCHEMA,
     Answer,
     answer_sum,
-    beside_sum,
-    encodable,
-    key_numbers,
     old_checksum,
     response_key,
 )
 from .segments import Segment, SegmentFolder
+from .writer import Writer
 
 __all__ = ["SCHEMA", "Answer", "ResponseStore", "Writer", "response_key"]
 _log = logging.getLogger(__name__)
@@ -90,6 +85,7 @@ class ResponseStore:
         self.segments = SegmentFolder(folder, SCHEMA, version=ANSWERS, repeating=REPEATING)
         self._keys: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
         self._told: set[Path] = set()
+        publish_left(self.segments, self.known)
 
     def lookup(self, keys: Iterable[str]) -> dict[str, Answer]:
         """Return the stored answers to ``keys``; a key that occurs twice has its first answer.
@@ -164,7 +160,12 @@ class ResponseStore:
     def _records(self, wanted: _Wanted) -> list[dict[str, Any]]:
         first: dict[str, dict[str, Any]] = {}
         for segment, rows, places in self._hits(wanted):
-            table = self._table(segment, SCHEMA.names).take(rows)
+            try:
+                table = self.segments.read_rows(segment, rows)
+            except FormatError:
+                raise
+            except StoreError:  # damaged: what can be proven of it
+                table = self._table(segment, SCHEMA.names).take(rows)
             for key, row in zip(wanted.keys(places), table.to_pylist(), strict=True):
                 first.setdefault(key, row)
         return list(first.values())
@@ -224,9 +225,15 @@ class ResponseStore:
             _log.warning("%s is damaged (%s); what cannot be proven is asked again; see "
                          "`llmers store verify`", segment.path, problem)  # fmt: skip
 
-    def writer(self, *, flush_rows: int = 500, flush_seconds: float = 30.0) -> Writer:
-        """Return a context manager whose ``put`` costs at most one flush when the process dies."""
-        return Writer(self.segments, flush_rows, flush_seconds)
+    def writer(
+        self, *, flush_rows: int = 500, flush_seconds: float = 30.0, journal: bool = False
+    ) -> Writer:
+        """Return a context manager whose ``put`` costs at most one flush when the process dies.
+
+        With a ``journal`` it costs nothing: the next ``ResponseStore`` of the folder finds what was
+        put. It is for answers that are paid for.
+        """
+        return Writer(self.segments, flush_rows, flush_seconds, journal=journal)
 
     def files(self) -> list[Path]:
         """Return the visible segments, for SQL over the store."""
@@ -247,63 +254,6 @@ class ResponseStore:
     def compact(self, *, target_rows: int = 100_000) -> int:
         """Merge small segments; return how many files went. Safe beside readers and writers."""
         return self.segments.merge(target_rows=target_rows)
-
-
-class Writer:
-    """Buffers answers and publishes a segment per ``flush_rows`` or ``flush_seconds``."""
-
-    def __init__(self, segments: SegmentFolder, flush_rows: int, flush_seconds: float) -> None:
-        if flush_rows < 1:
-            raise ValueError(f"flush_rows = {flush_rows}; at least 1 is needed")
-        self._segments = segments
-        self._flush_rows = flush_rows
-        self._flush_seconds = flush_seconds
-        self._rows: list[tuple[Any, ...]] = []
-        self._since = 0.0
-        self._settled = time.monotonic()
-
-    def put(self, *, text: str, finish_reason: str, request: str, identity: str,
-            tokens_in: int = 0, tokens_out: int = 0, **beside: Any) -> str:
-        """Add one answer and return its key. ``beside``: engine, model, libraries, task, ..."""
-        key = response_key(identity, request)
-        created = time.time_ns() // 1000
-        told = tuple([beside.get(name) for name in BESIDE])
-        raw = text.encode("utf-8", "replace")
-        first = answer_sum(key.encode(), raw, finish_reason.encode(), tokens_in, tokens_out)
-        self._rows.append((
-            key, *key_numbers(key), encodable(text), finish_reason, tokens_in, tokens_out, request,
-            identity, *told, created, first + beside_sum(first, created, told),
-        ))  # fmt: skip
-        if len(self._rows) == 1:
-            self._since = time.monotonic()
-        if len(self._rows) >= self._flush_rows or self.seconds_buffered >= self._flush_seconds:
-            self.flush()
-        return key
-
-    @property
-    def seconds_buffered(self) -> float:
-        return time.monotonic() - self._since if self._rows else 0.0
-
-    def flush(self) -> None:
-        if self._rows:
-            rows = sorted(self._rows, key=itemgetter(0))  # stable: the first of equals leads
-            columns = zip(*rows, strict=True)
-            arrays = [pa.array(values, f.type) for values, f in zip(columns, SCHEMA, strict=True)]
-            # The content is on the disk either way; the name follows in flush_seconds at most.
-            now = time.monotonic()
-            settle = now - self._settled >= self._flush_seconds
-            self._settled = now if settle else self._settled
-            self._segments.publish(pa.table(arrays, schema=SCHEMA), settle=settle)
-            self._rows = []
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        # Also after an error: what was answered was paid for.
-        self.flush()
-        self._segments.sync()
 
 
 def _proven(

@@ -36,6 +36,7 @@ ANSWER = ("key", "text", "finish_reason", "tokens_in", "tokens_out")
 ASKED = ("request", "identity")
 BESIDE = ("engine", "model", "libraries", "task", "prompt_revision", "row_id")
 REPEATING = ("finish_reason", "identity", *BESIDE[:-1])  # few different values per segment
+MOST_TOKENS = 2**31 - 1  # of one answer
 _OLD = (*ANSWER, *ASKED)
 
 
@@ -88,6 +89,11 @@ def old_checksum(row: Mapping[str, Any]) -> str:
 def key_numbers(key: str) -> tuple[int, int]:
     """Return the first and the second 64 bits of a key."""
     return int(key[:16], 16), int(key[16:32], 16)
+
+
+def storable(tokens: int) -> int:
+    """Return a token count that a row can hold, the nearest one."""
+    return min(max(int(tokens), 0), MOST_TOKENS)
 
 
 def encodable(text: str) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -173,6 +174,27 @@ class SegmentFolder:
                 table = file.read(columns=names, use_threads=verify)
                 table.validate()
                 return self._shaped(table, wanted, file.metadata.num_rows)
+        except (FileNotFoundError, StoreError):
+            raise
+        except _BROKEN as error:
+            raise _unreadable(segment, error) from error
+
+    def read_rows(self, segment: Segment, rows: np.ndarray) -> pa.Table:
+        """Return some rows (ascending) of one segment; the groups that hold none are not read."""
+        try:
+            with self._open(segment, verify=True) as file:
+                sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+                ends = np.cumsum(sizes)
+                if not len(ends) or rows[-1] >= ends[-1]:
+                    raise FileNotFoundError(segment.path)  # it was replaced meanwhile
+                group = np.searchsorted(ends, rows, side="right")
+                wanted = np.unique(group)
+                names = [c for c in self.schema.names if c in file.schema_arrow.names]
+                table = file.read_row_groups(wanted.tolist(), columns=names, use_threads=False)
+                table.validate()
+                skipped = ends[wanted] - np.cumsum(np.array(sizes)[wanted])
+                at = rows - skipped[np.searchsorted(wanted, group)]
+                return self._shaped(table, self.schema.names, table.num_rows).take(at)
         except (FileNotFoundError, StoreError):
             raise
         except _BROKEN as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .formats import VECTORS, StoreError, check_format
+from .formats import VECTORS, StoreError, sealed, unsealed
 
 KEY = np.dtype("S16")  # the first 16 bytes of a sha256
 
@@ -48,18 +48,30 @@ def content_hash(keys: np.ndarray, vectors: np.ndarray) -> str:
     return h.hexdigest()[:16]
 
 
+def space_form(identity: str, dim: int) -> bytes:
+    """Return the content of ``space.json``."""
+    return json.dumps(sealed({"identity": identity, "dim": dim}, VECTORS)).encode()
+
+
 def read_space(path: Path) -> dict[str, Any]:
-    """Return the description of a space; ``FormatError`` for a newer form, ``StoreError``."""
+    """Return identity, dim and format of a space; ``FormatError`` for a newer form, ``StoreError``.
+
+    Its folder's name proves the identity; since format 3 a checksum proves the rest.
+    """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        identity, dim = stored["identity"], stored["dim"]
-        whole = hashlib.sha256(identity.encode()).hexdigest()[:16] == path.parent.name
-        if not whole or not isinstance(dim, int):
-            raise ValueError("its identity is not that of its folder")
-    except (ValueError, KeyError, TypeError) as error:
+        return parsed_space(path, path.read_bytes())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
-            f"{path}: damaged ({error}); move the folder {path.parent} away and its texts are "
-            "encoded again"
+            f"{path}: damaged ({error}); `llmers store verify --quarantine` restores it where it "
+            f"can, else it moves the folder {path.parent} away and its texts are encoded again"
         ) from error
-    check_format(path, "a vector space", stored.get("format", 1), VECTORS)
-    return stored
+
+
+def parsed_space(path: Path, raw: bytes) -> dict[str, Any]:
+    """Return what ``raw`` says of the space at ``path``; ``ValueError`` and its like if damaged."""
+    version, body = unsealed(path, "a vector space", json.loads(raw), known=VECTORS, bare=2)
+    if set(body) != {"identity", "dim"} or type(body["dim"]) is not int or body["dim"] < 1:
+        raise ValueError("it does not name an identity and a width")
+    if hashlib.sha256(body["identity"].encode()).hexdigest()[:16] != path.parent.name:
+        raise ValueError("its identity is not that of its folder")
+    return {**body, "format": version}

@@ -13,7 +13,6 @@ which is checked when they are opened.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -26,9 +25,9 @@ from tokenize import TokenError
 
 import numpy as np
 
-from .formats import VECTORS, StoreError
+from .formats import StoreError
 from .salvage import set_aside
-from .vector_form import KEY, content_hash, read_space, row_sums, text_keys
+from .vector_form import KEY, content_hash, read_space, row_sums, space_form, text_keys
 
 __all__ = ["KEY", "VectorSpace", "VectorStore", "publish_once", "text_keys"]
 _log = logging.getLogger(__name__)
@@ -82,8 +81,7 @@ class VectorStore:
         folder = self.root / hashlib.sha256(identity.encode()).hexdigest()[:16]
         meta = folder / "space.json"
         if not meta.is_file():
-            document = {"identity": identity, "dim": dim, "format": VECTORS}
-            publish_once(meta, json.dumps(document).encode())
+            publish_once(meta, space_form(identity, dim))
         stored = read_space(meta)
         if stored["dim"] != dim:
             raise ValueError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from click.testing import CliRunner, Result
 
 from llmers_pipelines.cli import main
@@ -161,7 +162,12 @@ class Shop:
     def ask(self, *words: str, code: int = 0) -> Any:
         """Return the JSON document of a command: stdout holds nothing else."""
         result = self.invoke(*words, "--json")
-        assert result.exit_code == code, (result.exit_code, result.stderr, result.exception)
+        assert result.exit_code == code, (
+            result.exit_code,
+            result.stderr,
+            result.stdout[-2000:],
+            result.exception,
+        )
         return json.loads(result.stdout)
 
     def settings(self, **changes: Any) -> Settings:
@@ -200,6 +206,42 @@ def same_environment() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def wrong_lineage(
+    shop: Shop, shown: dict[str, Manifest] | None = None, **changes: Any
+) -> list[str]:
+    """Return each column of lineage that no stored file has; ``shown`` stands for some manifests.
+
+    Schemas are read from the files, so that a manifest cannot vouch for itself. What the plan of
+    ``changes`` has and nobody made is left out.
+    """
+    store = shop.context().manifests
+    found = {n.name: store.current("shop", n.name) for n in shop.plan(**changes).nodes}
+    manifests = {name: m for name, m in found.items() if m is not None} | (shown or {})
+    has = {name: _columns(shop, manifest) for name, manifest in manifests.items()}
+    wrong = []
+    for name, manifest in manifests.items():
+        wrong += [f"{name}.{c} is no column" for c in manifest.lineage if c not in has[name]]
+        wrong += [
+            f"{name}.{column} comes from {asset}.{source}"
+            for column, sources in manifest.lineage.items() for asset, source in sources
+            if asset not in manifest.inputs or source not in has[asset]
+        ]  # fmt: skip
+    return wrong
+
+
+def _columns(shop: Shop, manifest: Manifest) -> set[str]:
+    folder = shop.context().manifests.path(manifest)
+    if (folder / "rows.parquet").is_file():
+        return set(pq.read_schema(folder / "rows.parquet").names)
+    if (folder / "log.npz").is_file():
+        with np.load(folder / "log.npz", allow_pickle=False) as arrays:
+            return set(arrays.files)
+    if (folder / "vectors.npy").is_file():
+        entity = json.loads((folder / "ids.json").read_text())["entity"]
+        return {f"{entity}_id", "vector", "mask"}
+    return set()
 
 
 def made(statuses: dict[str, str]) -> set[str]:

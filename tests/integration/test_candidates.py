@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shop import BOOKS, USERS, Shop, made, same_environment
+from shop import BOOKS, USERS, Shop, made, same_environment, wrong_lineage
 
 from llmers_pipelines.config import Method
 from llmers_pipelines.data.training import TRAIN
@@ -75,6 +75,7 @@ def test_the_baseline_that_offers_is_the_baselines_own_asset(worked: Shop) -> No
     (baseline,) = [n for n in names if re.match("recommenders/lightgcn", n)]
     assert worked.manifest(PIN).info["asset"] == baseline
     assert names.count(PIN) == names.count(OFFERED) == names.count(CHOSEN) == 1
+    assert wrong_lineage(worked) == []
 
 
 def test_candidates_and_histories_are_made_from_training_rows_alone(worked: Shop) -> None:
@@ -104,6 +105,20 @@ def test_answers_are_items_of_the_users_own_list(worked: Shop) -> None:
     for row in table.to_pylist():
         assert {*row["liked"], *row["disliked"]} <= lists[row["user_id"]]
         assert len({*row["liked"], *row["disliked"]}) == 2
+
+
+def test_an_answer_is_traced_to_the_users_own_list(worked: Shop) -> None:
+    found = worked.ask("trace", CHOSEN, "u05")
+    names = [s["asset"] for s in found["steps"]]
+    assert OFFERED in names and names[-1] == CHOSEN and PIN not in names
+    offered = next(s for s in found["steps"] if s["asset"] == OFFERED)
+    assert PIN in offered["also_read"], "a trained model has no row of a user"
+    answer = found["steps"][-1]["content"]
+    prompt = answer["prompt"]["messages"][-1]["content"]
+    listed = [found["titles"][r["item_id"]] for r in offered["content"]["rows"]]
+    assert len(listed) == 10 and all(title in prompt for title in listed)
+    assert answer["value"]["liked"][0] in {r["item_id"] for r in offered["content"]["rows"]}
+    assert answer["attempts"][0]["parsed"].keys() == {"liked", "disliked"}
 
 
 def test_every_control_is_an_arm_of_its_own(worked: Shop) -> None:

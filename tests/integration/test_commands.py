@@ -114,33 +114,36 @@ def test_recommend_to_a_stranger_says_so(shop: Shop) -> None:
 
 def test_trace_walks_from_a_vector_to_the_catalog_row_and_forward(shop: Shop) -> None:
     found = shop.ask("trace", VECTORS, "b03")
-    vector = found["back"]
-    assert vector["asset"] == VECTORS and vector["row"]["mask"] and vector["encoder"]
-    answer = next(s for s in vector["from"] if s["asset"] == SUMMARY)
-    assert vector["row"]["text"] == answer["row"]["text"]
-    assert answer["row"]["status"] == "ok" and "sea" in answer["row"]["raw"]
-    assert answer["row"]["prompt_revision"].startswith("item_summary-r")
-    assert answer["row"]["model"].startswith("item_summary.csv@")
-    prompt = " ".join(m["content"] for m in answer["row"]["rendered_prompt"])
+    assert [s["asset"] for s in found["steps"]] == ["catalog/items", SUMMARY, VECTORS]
+    row, answer, vector = found["steps"]
+    assert vector["reads"] == [SUMMARY, "catalog/items"] and answer["reads"] == ["catalog/items"]
+    assert all(step["current"] and not step["problem"] for step in found["steps"])
+    vector, answer = vector["content"], answer["content"]
+    assert vector["known"] and vector["encoder"] and vector["norm"] > 0
+    assert vector["text"] == answer["text"]
+    assert answer["status"] == "ok" and "sea" in answer["attempts"][0]["raw"]
+    assert answer["prompt_revision"].startswith("item_summary-r")
+    assert answer["engine"]["model"].startswith("item_summary.csv@")
+    prompt = " ".join(m["content"] for m in answer["prompt"]["messages"])
     assert "The Sea Book 3" in prompt
-    (row,) = [s for s in answer["from"] if s["asset"] == "catalog/items"]
-    assert row["row"]["title"] == "The Sea Book 3" and row["sources"]["files"]
+    assert row["content"]["values"]["title"] == found["title"] == "The Sea Book 3"
+    assert row["sources"]["files"]
     assert row["data_version"] == shop.manifest("catalog/items").data_version
-    forward = {r["asset"]: r for r in found["forward"]}
-    model = next(r for name, r in forward.items() if name.startswith("registry/llm2x"))
-    assert model["model"] == "llmers-shop-sequential" and model["model_version"]
-    assert any(name.startswith("recommenders/llm2x") for name in forward)
-    assert not any("kar" in name or "template" in name for name in forward)
-    assert "rendered prompt:" in shop.invoke("trace", VECTORS, "b03").stdout
+    onward = {r["asset"] for r in found["onward"]}
+    assert any(name.startswith("recommenders/llm2x") for name in onward)
+    assert not any("kar" in name or "template" in name for name in onward)
+    (model,) = found["models"]
+    assert model["registered"] == "llmers-shop-sequential" and model["version"]
+    assert "rendered prompt" in shop.invoke("trace", VECTORS, "b03").stdout
 
 
 def test_trace_of_a_reader_shows_training_rows_alone(shop: Shop) -> None:
     found = shop.ask("trace", "user_profiles/user_preference", "u05")
-    log = next(s for s in found["back"]["from"] if s["asset"] == "catalog/splits__ctr")
+    log = next(s for s in found["steps"] if s["asset"] == "catalog/splits__ctr")["content"]
     data = shop.context().load(shop.plan().node("catalog/splits__ctr"))
     mine = data.user == data.users.index(["u05"])[0]
     held_out = {data.items.ids[i - 1] for i in data.item[mine & (data.split == 2)]}
-    assert held_out and not held_out & set(log["row"]["newest_training_items"])
+    assert held_out and log["newest"] and not held_out & {i["id"] for i in log["newest"]}
 
 
 def test_sql_asks_over_every_table_and_the_store(shop: Shop) -> None:

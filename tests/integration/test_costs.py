@@ -180,3 +180,41 @@ def test_a_plan_for_people_fits_a_terminal(shop: Shop, monkeypatch: pytest.Monke
     assert "Total: " in told and "<=" in told and "no price for" in told and "Sources" in told
     for word in ("cached", "repairs", "tokens in", "GPU-hours", "at most"):
         assert word in told
+
+
+def test_a_run_that_failed_before_it_asked_tells_no_figures_of_an_earlier_one(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmers_pipelines.llm.protocol import EngineError
+
+    shop.write("items", shop.read("items")[:BOOKS])
+    shop.choose('[llm]\nengine = "hf"\nmodel = "a-model"')
+    fake(monkeypatch, "a-model")
+    shop.ask("run", "catalog/items")
+    shop.ask("plan", KNOWLEDGE)
+    assert row_of(shop.ask("run", KNOWLEDGE)["estimate"])["calls"]["actual"] >= BOOKS
+
+    def refuse(settings: Any, **_: Any) -> None:
+        raise EngineError("the endpoint is gone")
+
+    monkeypatch.setattr(factory, "make_engine", refuse)
+    failed = shop.ask("run", KNOWLEDGE, "--force", code=1)
+    assert row_of(failed)["status"] == "failed" and failed["estimate"] is None
+
+
+def test_a_damaged_ledger_ends_a_run_at_once_with_the_file_and_the_mend(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write("items", shop.read("items")[:BOOKS])
+    shop.choose('[llm]\nengine = "hf"\nmodel = "a-model"')
+    engine = fake(monkeypatch, "a-model")
+    ledger = shop.home / "data" / "llmers" / "spending.sqlite"
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger.write_bytes(b"garbage" * 300)
+    failed = shop.ask("run", KNOWLEDGE, code=1)
+    row = row_of(failed)
+    assert "spending.sqlite: not a whole SQLite file" in row["error"] and engine.asked == []
+    assert "store verify --quarantine" in row["error"]
+    assert failed["seconds"] < 30, "the two retries of a step alone would wait as long"
+    shop.ask("store", "verify", "--quarantine", code=1)
+    assert shop.ask("run", KNOWLEDGE)["success"]

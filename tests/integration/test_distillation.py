@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from shop import CHOICE, SHOP, SMALL, Shop, same_environment
+from shop import CHOICE, SHOP, SMALL, Shop, same_environment, wrong_lineage
 
 from llmers_pipelines.llm import factory
 from llmers_pipelines.llm.fake import FakeEngine
@@ -90,6 +90,7 @@ def test_one_run_makes_teachers_students_and_their_evaluations(ran: Any) -> None
         if isinstance(node, (Teach, Distill)):
             assert all(c.passed for c in shop.manifest(node.name).checks if c.blocking), node.name
     assert len([k for k in report["metrics"] if k.startswith("dllm2rec")]) == 2
+    assert wrong_lineage(shop) == []
 
 
 def test_each_teacher_says_who_taught(shop: Shop) -> None:
@@ -130,11 +131,13 @@ def test_commands_work_on_a_student_as_on_any_recommender(shop: Shop) -> None:
     compared = shop.ask("compare")["rows"]
     assert any(r["method"] == name.split("/")[1] for r in compared)
     traced = shop.ask("trace", f"teacher_states/{LARGER}", "u05")
-    taught = traced["back"]["row"]
-    assert [r["rank"] for r in taught["ranking"]] == list(range(1, 11))
-    assert name in {f["asset"] for f in traced["forward"]}
-    by_item = shop.ask("trace", f"teacher_states/{LARGER}", "b03")["back"]["row"]
-    assert by_item["rankings"] > 0
+    taught = traced["steps"][-1]["content"]
+    assert [r["rank"] for r in taught["rows"]] == list(range(1, 11))
+    assert taught["note"].endswith(f"the newest is {taught['rows'][0]['position']}")
+    assert name in {f["asset"] for f in traced["onward"]}
+    assert name in {m["asset"] for m in traced["models"]}
+    by_item = shop.ask("trace", f"teacher_states/{LARGER}", "b03")["steps"][-1]["content"]
+    assert by_item["total"] > 0 and "mean rank" in by_item["note"]
 
 
 def test_a_student_follows_its_teacher(ran: Any, tmp_path: Any) -> None:
@@ -209,6 +212,11 @@ def test_a_language_model_teaches_and_is_paid_once(
         node = plan.node(name)
         with pytest.raises(StepError, match=r"no LLM \(template\).*has no log-probabilities"):
             own.work(name)
+        (row,) = (r for r in own.ask("plan", name)["assets"] if r["key"] == name)
+        assert row["llm_calls"] is None and row["notes"][0].startswith("cannot run: the engine")
+        assert "cannot run" in own.invoke("plan", name).stdout
+        refused = own.invoke("run", "all", "--force")
+        assert refused.exit_code == 1 and "nothing was run, asked or paid" in str(refused.exception)
         engines = []
 
         def fake(settings: Any, **_: Any) -> FakeEngine:
@@ -222,7 +230,15 @@ def test_a_language_model_teaches_and_is_paid_once(
         waiting = next(r for r in own.ask("plan", name)["assets"] if r["key"] == name)
         users = own.manifest("catalog/splits__sequential").counts["users"]
         assert (waiting["stored"], waiting["llm_calls"]) == (7, users - 7)
-        own.work(name)
+        assert waiting["cached"] == 7 and waiting["calls"]["value"] == users - 7
+        assert waiting["tokens_in"]["value"] > 0 and waiting["tokens_out"]["value"] == 0
+        assert f"{users - 7} calls score" in waiting["notes"][0]
+        assert "nothing is written" in " ".join(own.invoke("plan", name).stdout.split())
+        report = own.ask("run", name)
+        assert report["success"]
+        found = next(r for r in report["estimate"]["assets"] if r["key"] == name)
+        assert found["calls"] == {"estimate": users - 7, "actual": users - 7, "error_percent": 0}
+        assert found["tokens_in"]["actual"] > 0
         counts = own.manifest(name).counts
         assert (counts["llm_calls"], counts["cache_hits"]) == (users - 7, 7)
         table = own.context().load(node)

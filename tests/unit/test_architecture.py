@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "teach": _MODELS | {"prompts", "llm"}, "registry": _EVALUATE, "recipe": {"plan", "recipes"},
     "api": {"plan", "data", "derive", "enhance", "models", "prompts", "recipe", "teach"},
     "recipes": {"api"},
-    "orchestrate": _LIBRARY | _METHODS, "cli": _LIBRARY | _METHODS | {"orchestrate"},
+    "orchestrate": _LIBRARY | _METHODS, "cli": _LIBRARY | _METHODS | {"orchestrate", "web"},
+    "web": {"config", "data", "store", "orchestrate"},
     "testing": _LIBRARY | _METHODS | {"orchestrate"}, "definitions": {"config", "orchestrate"},
     "demo": _LIBRARY | {"orchestrate"},
 }  # fmt: skip
@@ -48,6 +49,7 @@ OWNERS = {
     "vllm": ("llm/", "encode/"),
     "ray": ("executors/ray",),
     "PIL": ("llm/pictures.py",),
+    "starlette": ("web/",), "uvicorn": ("web/",),
 }
 # Where modules may import torch when they are loaded themselves.
 TORCH = re.compile(r".*_net\.py|llm/hf_.*\.py|train/(loop|\w+_loader)\.py")

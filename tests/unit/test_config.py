@@ -50,6 +50,8 @@ def test_an_unknown_setting_names_the_file_and_the_near_one(toml) -> None:
         ('[evaluation]\nseeds = "many"\n', "not a valid int"),
         ("[evaluation]\nseeds = 0\n", "at least 1"),
         ('[evaluation]\ncontrols = ["permutd"]\n', "permuted"),
+        ('[ui]\nlineage_url = "javascript:alert(1)"\n', "expected an address such as"),
+        ('[ui]\nlineage_url = "http://user:secret@host"\n', "expected an address such as"),
         ("not toml at all", "not valid TOML"),
         ('[[methods]]\nbackbone = "sasrec"\n', "needs recipe"),
         ('[[methods]]\nrecipe = "kar"\nbackbon = "din"\n', "backbone"),

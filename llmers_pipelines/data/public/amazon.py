@@ -21,9 +21,8 @@ _REVIEW = {
              "time": ("unixReviewTime",), "title": ("summary",), "text": ("reviewText",),
              "verified": ("verified",), "helpful": ("vote",)},
     "2023": {"user": ("user_id",), "item": ("parent_asin",), "rating": ("rating",),
-             "time": ("timestamp", "sortTimestamp"), "title": ("title",), "text": ("text",),
-             "verified": ("verified_purchase", "verifiedPurchase"),
-             "helpful": ("helpful_vote", "helpfulVotes")},
+             "time": ("timestamp", "sort_timestamp"), "title": ("title",), "text": ("text",),
+             "verified": ("verified_purchase",), "helpful": ("helpful_vote", "helpful_votes")},
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,15 @@ def _opener() -> urllib.request.OpenerDirector:
 
 @dataclass
 class Download:
-    """Fetches files into a folder. ``sleep`` and ``timeout`` are changed by tests."""
+    """Fetches files into a folder. ``sleep`` and ``timeout`` are changed by tests.
+
+    ``unchecked``: names of files whose length nobody told, so that a cut one looks whole.
+    """
 
     progress: Progress
     sleep: Callable[[float], None] = time.sleep
     timeout: float = TIMEOUT
+    unchecked: set[str] = field(default_factory=set)
 
     def fetch(self, file: RawFile, folder: Path) -> Path:
         """Return the path of ``file`` in ``folder`` after downloading it.
@@ -152,6 +156,8 @@ class Download:
             start = have if resumed else 0
             length = answer.headers.get("Content-Length")
             total = start + int(length) if length and length.isdigit() else 0
+            if not total and resumed:
+                total = max(_total(answer.headers.get("Content-Range")), 0)
             _check_room(part.parent, (total or file.size) - start, url)
             state.write_text(
                 json.dumps({"url": url, "validator": _validator(answer.headers), "total": total})
@@ -174,6 +180,16 @@ class Download:
         self.progress.end()
         if total and done < total:
             raise ConnectionResetError(f"{done:,} of {total:,} bytes came")
+        self.unchecked.discard(file.name)
+        if total or getattr(answer, "chunked", False):
+            return  # chunks have an end of their own
+        # The end of the connection is all that tells the end of the file, or that it broke off.
+        if done < file.size:
+            raise ConnectionResetError(
+                f"{done:,} bytes came without an announced length; {file.size:,} are published"
+            )
+        if done != file.size:
+            self.unchecked.add(file.name)
 
 
 def _read_state(state: Path) -> dict[str, Any]:

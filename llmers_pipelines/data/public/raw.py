@@ -53,6 +53,12 @@ def obtain(source: PublicSet, raw: Path, download: Download, agree: Callable[[],
             ) from None
     for file in source.files:
         _check(source, file, raw, found, fresh=file.name in fetched)
+        if file.name in download.unchecked and not found.files[-1]["checked"]:
+            found.warnings.append(
+                f"{file.name}: its length could not be checked: the server announced none, and no "
+                f"{'such size' if file.size else 'size'} or checksum is published. If the "
+                f"connection broke off, it is cut; compare with {source.page}"
+            )
     return found
 
 

@@ -110,7 +110,8 @@ def ask(
         engine.close()
         if meter is not None:
             meter.ledger.close()
-    keep(node, engine, result, ctx, pilot=ids is not None)
+    keep(node.name, node.task.prompt_revision, engine, result.counts, ctx,
+         stopped=bool(result.stopped), pilot=ids is not None)  # fmt: skip
     for text in result.notes:
         ctx.log(f"{node.name}: {text}")
     return result

@@ -15,7 +15,7 @@ from ...data.schema import column_meanings
 from ...data.training import SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
 from ...plan import Table
 from ...store.manifests import CheckOutcome
-from ..context import Outcome, StepContext, hash_table
+from ..context import QUARANTINE, Outcome, StepContext, hash_table
 from .derive import preview
 
 QUARANTINE_SHARE = 0.05
@@ -65,7 +65,7 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
     def beside(folder) -> None:  # other bad rows make no other version of the good ones
         temporary = folder / f".quarantine-{os.getpid()}"
         pq.write_table(quarantine, temporary, compression="zstd")
-        os.replace(temporary, folder / "quarantine.parquet")
+        os.replace(temporary, folder / QUARANTINE)
 
     fields = {
         "items": ctx.description.items.fields,
@@ -114,10 +114,7 @@ def _splits(node: Table, ctx: StepContext) -> Outcome:
         counts={"users": data.n_users, "items": data.n_items, **counts,
                 "protocol": str(data.info.get("protocol", ""))},
         checks=_split_checks(data, ctx.description.split(node.task)),
-        columns=(("user", "int64", "position"), ("item", "int64", "position"),
-                 ("time", "int64", "seconds or order"),
-                 ("split", "int8", "train valid test history"),
-                 ("label", "float32", "click tasks alone"), ("rating", "float32", "")),
+        columns=_log_columns(data),
         lineage={
             column: (("catalog/interactions", source),)
             for column, source in (("user", "user_id"), ("item", "item_id"),
@@ -127,6 +124,16 @@ def _splits(node: Table, ctx: StepContext) -> Outcome:
         info={"info": data.info},
         keep=data,
     )  # fmt: skip
+
+
+def _log_columns(data: TrainingData) -> tuple[tuple[str, str, str], ...]:
+    """Return name, type and meaning of the columns that a log has: not each has all."""
+    known = (("user", "int64", "position"), ("item", "int64", "position"),
+             ("time", "int64", "seconds or order"), ("split", "int8", "train valid test history"),
+             ("label", "float32", "click tasks alone"), ("rating", "float32", ""),
+             ("scenario", "int32", "code, 0 = unknown"),
+             ("impression", "int64", "equal where shown together, 0 = unknown"))  # fmt: skip
+    return tuple(c for c in known if getattr(data, c[0]) is not None)
 
 
 def _split_checks(data: TrainingData, spec: Any) -> tuple[CheckOutcome, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ...store.manifests import CheckOutcome
 from ...teach.language_model_ranking import NAME, LanguageModelRanking
 from ...teach.recorded_ranking import RecordedRanking
 from ...teach.teacher import MEANINGS, Taught
-from ..context import Outcome, StepContext, StepError, hash_table, save_rows
+from ..context import QUARANTINE, Outcome, StepContext, StepError, hash_table, save_rows
 from .derive import preview
 
 
@@ -54,10 +55,12 @@ def run(node: Teach, ctx: StepContext) -> Outcome:
     table, refused = taught.rows, taught.refused
 
     def beside(folder: Path) -> None:
-        if refused is not None and refused.num_rows:
-            temporary = folder / f".quarantine-{os.getpid()}"
-            pq.write_table(refused, temporary, compression="zstd")
-            os.replace(temporary, folder / "quarantine.parquet")
+        if refused is None or not refused.num_rows:
+            (folder / QUARANTINE).unlink(missing_ok=True)  # of an earlier file with equal rankings
+            return
+        temporary = folder / f".quarantine-{os.getpid()}"
+        pq.write_table(refused, temporary, compression="zstd")
+        os.replace(temporary, folder / QUARANTINE)
 
     return Outcome(
         save_rows(table),
@@ -128,18 +131,18 @@ def _requests(node: Teach, ctx: StepContext, data: TrainingData) -> tuple[Any, A
 
 def _asked(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
     from ...llm.budget import Budget
-    from ...llm.choosing import can_choose, choose_all
+    from ...llm.choosing import choose_all
     from ...llm.factory import make_engine
     from ...store.responses import ResponseStore
+    from ..choices import cannot_rank
+    from ..measured import keep
 
+    if why := cannot_rank(node, ctx):
+        raise StepError(f"{node.name}: {why}")
     engine = make_engine(ctx.settings)
     try:
-        if not can_choose(engine.info):
-            raise StepError(
-                f"{node.name}: the engine in force ({engine.info.label}) has no log-probabilities "
-                'to rank by; set llm.engine = "hf" and llm.model, or choose another teacher'
-            )
         requests, asked = _requests(node, ctx, data)
+        started = time.perf_counter()
         budget = Budget(
             int(ctx.limits.get("budget_calls") or ctx.settings.budget_calls),
             int(ctx.limits.get("budget_tokens") or ctx.settings.budget_tokens),
@@ -149,6 +152,9 @@ def _asked(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
             revision=node.how.prompt.prompt_revision, budget=budget,
         )  # fmt: skip
         label = engine.info.label
+        counts = {**chosen.counts, "tokens_out": 0, "seconds": time.perf_counter() - started}
+        keep(node.name, node.how.prompt.prompt_revision, engine, counts, ctx,
+             stopped=bool(chosen.stopped))  # fmt: skip
     finally:
         engine.close()
     if chosen.stopped:
@@ -159,20 +165,23 @@ def _asked(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
     return node.how.taught(data, asked, chosen, label)
 
 
-def count_requests(node: Teach, ctx: StepContext) -> dict[str, Any]:
-    """Return rows, calls and stored answers of a run of ``node``; unknown where inputs lack."""
-    from ...llm.choosing import can_choose, preview_choices
-    from ...llm.factory import engine_info
-    from ...store.responses import ResponseStore
+def planned_requests(node: Teach, ctx: StepContext) -> tuple[list[Any], list[str]]:
+    """Return the questions that a run of ``node`` would ask as far as it is known, and remarks.
 
+    Raises ``StepError`` where the log or the items are not there.
+    """
+    from .generate import prompt_context
+
+    data: TrainingData = ctx.load(node.log)
     try:
-        info = engine_info(ctx.settings)
-        if not can_choose(info):
-            return {"llm_calls": None, "stored": None}
-        requests, _ = _requests(node, ctx, ctx.load(node.log))
+        return _requests(node, ctx, data)[0], []
     except StepError:
-        return {"llm_calls": None, "stored": None}
-    return preview_choices(requests, info, ResponseStore(ctx.settings.data / "responses"))
+        items = next((s for s in node.sources if isinstance(s, Table)), None)
+        if items is None:
+            raise
+        rows = ctx.load(items).to_pylist()
+    told = "its candidates are not there yet: counted with as many random ones"
+    return node.how.requests(data, rows, None, prompt_context(ctx))[0], [told]
 
 
 def _checks(

@@ -6,6 +6,7 @@ English: what stands in quotes, or alone, is taken for a title ("84 Charing Cros
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +23,11 @@ _PATTERNS = {
     "iban": r"(?<!\w)[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?(?!\w)",
     "card": r"(?<![\w.,-])\d(?:[ -]?\d){12,18}(?![\w-])",
     "ip": r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])|(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){7}"
-          r"[0-9A-Fa-f]{1,4}(?![\w:])",
+          r"[0-9A-Fa-f]{1,4}(?![\w:])"
+          r"|(?<![\w:])(?:[0-9A-Fa-f]{1,4}:)*(?:[0-9A-Fa-f]{1,4})?::[0-9A-Fa-f:]*[0-9A-Fa-f](?![\w:])",
     "ssn": r"(?<![\w-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])",
-    "phone": r"(?<![\w.,$-])(?:\+\d{1,3}[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,5}\d{2,4}"
+    "phone": r"(?<![\w.,$-])(?:(?:\+|(?<!\d )00)\d{1,3}[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,5}\d{2,4}"
+             r"|0[1-9](?:[ .-]\d{2}){4}"
              r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[.-]\d{3}[.-]\d{4})(?![\w-])",
     "address": r"(?<![\w-])\d{1,5}[A-Za-z]? (?:[NSEW]\.? )?(?:[A-Z][a-z'’]+ ){1,3}" + _STREET
                + r"(?!\w)",
@@ -70,8 +73,8 @@ def _is(kind: str, match: re.Match[str], text: str) -> bool:
         return valid_iban(match[0])
     if kind == "card":
         return valid_card(match[0])
-    if kind == "ip" and "." in match[0]:
-        return all(int(part) <= 255 for part in match[0].split("."))
+    if kind == "ip":
+        return valid_ip(match[0])
     if kind == "phone":
         return 8 <= sum(c.isdigit() for c in match[0]) <= 15
     if kind == "address":
@@ -80,6 +83,14 @@ def _is(kind: str, match: re.Match[str], text: str) -> bool:
             return False
         led = _LEADS_TO_ADDRESS.search(text[max(0, match.start() - 40) : match.start()])
         return bool(led or _ENDS_ADDRESS.match(text, match.end()))
+    return True
+
+
+def valid_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
     return True
 
 

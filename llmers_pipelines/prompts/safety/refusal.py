@@ -20,6 +20,8 @@ _RULES = {
     r"|generate|infer|tell|accurately|draw)\b"
     r"|\bI was (?:unable|not able) to (?:generate|find|provide|determine|create)\b"
     r"|\b(?:sorry|unfortunately), (?:but )?I\b"
+    r"|(?:^|[.!?]\s+)(?:unable|not able) to (?:comply|fulfil+|provide|help|assist|answer|complete"
+    r"|generate|determine)\b"
     r"|\b(?:description|summary|profile) (?:cannot|can't|could not) be (?:generated|provided"
     r"|written|created|determined)\b"
     r"|\bthe (?:provided|given) (?:\w+ )?(?:title|text|content|data|information|input)\b"

@@ -31,7 +31,9 @@ def test_a_real_engine_teaches_and_the_store_gives_the_same_answer(tiny_lm, tmp_
         assert mine[0]["distance"] == pytest.approx(-direct.means[best], rel=1e-5)
         assert rows[int(mine[0]["item_id"][1:]) - 1]["title"] == request.choices[best]
     again = choose_all(requests, engine, store, task="t", revision="r2", progress=False)
-    assert again.counts == {"llm_calls": 0, "cache_hits": 3, "deduped": 0, "failed": 0}
+    assert again.counts == {
+        "llm_calls": 0, "cache_hits": 3, "deduped": 0, "failed": 0, "tokens_in": 0
+    }  # fmt: skip
     assert teacher.taught(data, asked, again, "m").rows.equals(first.rows)
     assert store.verify() == []
 

@@ -258,6 +258,8 @@ def test_faults_of_the_web_are_reasons(site: Any, shelf: Path) -> None:
         ("/short.png", "broke off"), ("/round", "5 redirects"), ("/file", "no http or https"),
     ):  # fmt: skip
         assert said in reason(read.look(base + path)), path
+    for url in ("http://[bad/", "http://host:port/x.png", "https://[::1/x"):
+        assert "no web address" in reason(read.look(url)), url
     assert "a user or a password" in reason(read.look(base.replace("//", "//me:pw@")))
     assert not (shelf.parent / "cache" / "files").exists()
     off = reader(shelf, replace(WEB, fetch=False), offline=False)

@@ -41,11 +41,25 @@ def test_a_pause_holds_everybody_and_a_stop_ends_it() -> None:
     rate = Rate(0, 0, clock)
     rate.pause(30)
     rate.pause(10)
-    assert rate.acquire(1, Stop()) and clock.time == 30
+    assert rate.acquire(1, Stop()) and 30 <= clock.time <= 37.5
     stop = Stop()
     stop.now("first")
     stop.now("second")
     assert not rate.acquire(1, stop) and stop.reason == "first"
+
+
+@pytest.mark.parametrize(("pause", "span"), [(20.0, 5.0), (1000.0, 10.0), (0.1, 0.025)])
+def test_workers_come_back_from_a_pause_one_by_one(pause: float, span: float) -> None:
+    ends = []
+    for worker in range(200):
+        clock = QuickClock()
+        rate = Rate(0, 0, clock, random.Random(worker))
+        rate.pause(pause)
+        assert rate.acquire(1, Stop()) and rate.acquire(1, Stop()), "the second one waits no more"
+        ends.append(clock.time)
+    assert pause <= min(ends) < pause + 0.05 * span, "never before it was asked for"
+    assert pause + 0.95 * span < max(ends) <= pause + span
+    assert len({round(e, 9) for e in ends}) == 200
 
 
 def test_workers_of_one_process_share_a_rate() -> None:

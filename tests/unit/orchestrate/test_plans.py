@@ -167,7 +167,7 @@ def test_what_a_run_took_is_kept_line_by_line(tmp_path: Path) -> None:
     engine = SimpleNamespace(info=EngineInfo("fake", "m"))
     counts = {"llm_calls": 3, "cache_hits": 1, "tokens_in": 30, "tokens_out": 9, "seconds": 1.5}
     for stopped in ("budget reached", ""):
-        keep(NODE, engine, SimpleNamespace(counts=counts, stopped=stopped), ctx, pilot=False)
+        keep(NODE.name, NODE.task.prompt_revision, engine, counts, ctx, stopped=bool(stopped))
     path = log.plans_folder(where) / "measured.jsonl"
     path.write_text(path.read_text() + '{"half a li')
     first, second = measured(where)
@@ -209,6 +209,8 @@ def test_a_plan_is_compared_with_all_that_was_paid_for_it(tmp_path: Path) -> Non
     assert compared(ctx, [NODE.name]) is None, "the newest run was not planned"
     write(where, *measured(where)[:4])
     assert compared(ctx, [NODE.name]) == found
+    assert compared(ctx, [NODE.name], run="r") == found
+    assert compared(ctx, [NODE.name], run="failed before it asked") is None
 
 
 def test_a_steps_seconds_are_compared_with_the_run_that_followed(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ def kinds(text: str, check: str, **options: Any) -> list[str]:
     ("This user identifies as a Republican.", ["politics"]),
     ("The user is a single mother of two.", ["family_status"]),
     ("The user is in her mid-50s.", ["age"]),
+    ("The user is likely of Asian descent.", ["ethnicity"]),
+    ("The user votes Republican.", ["politics"]),
+    ("The user is widowed.", ["family_status"]),
 ])  # fmt: skip
 def test_attributes_that_a_text_says_of_a_person(text: str, wanted: list[str]) -> None:
     assert kinds(text, "protected_attributes") == wanted
@@ -55,6 +58,7 @@ def test_attributes_that_a_text_says_of_a_person(text: str, wanted: list[str]) -
     "Dislikes the portrayal of gay individuals in a negative light.",
     "The user is interested in mental health and in Jewish history.",
     "The user is a Christian film lover.",
+    "The user enjoys stories about women of Asian descent and Republican voters.",
 ])  # fmt: skip
 def test_a_taste_is_no_attribute_of_the_person(text: str) -> None:
     assert kinds(text, "protected_attributes") == []
@@ -91,6 +95,9 @@ def test_mentions_categories_and_own_words(tmp_path: Path) -> None:
     ("Lives at 12 Harbour Street with a cat.", ["address"]),
     ("Sent to 12 Harbour Street, Salem, MA 01970.", ["address"]),
     ("Liked \"84 Charing Cross Road\" and 21 Jump Street, rated 4.", []),
+    ("Call 0049 30 123456 or 06 12 34 56 78.", ["phone", "phone"]),
+    ("Came from fe80::1ff:fe23:4567:890a and ::1 today.", ["ip", "ip"]),
+    ("Likes Star Wars::Episode and std::cafe; aspect 16:9; at 06 12 sharp; 00 7.", []),
     ("Watched 300 movies in 2003, mean rating 3.75 of 5 (1,204 users).", []),
 ])  # fmt: skip
 def test_personal_data(text: str, wanted: list[str]) -> None:
@@ -108,6 +115,8 @@ def test_check_digits() -> None:
     ("Sorry, but I cannot provide a summary of this user.", ["declines"]),
     ("As an AI language model, it likes nothing.", ["speaks of itself"]),
     ("A warm tale. Let me know if you need more.", ["chat"]),
+    ("Unable to comply with this request.", ["declines"]),
+    ("He was unable to help his brother; a hero unable to answer.", []),
     ("A man says he cannot provide for his family, as an AI film would show.", []),
     ("\"Say You're Sorry\" is a thriller about lies.", []),
 ])  # fmt: skip

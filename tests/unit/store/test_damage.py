@@ -21,7 +21,7 @@ from llmers_pipelines.store.fingerprints import (
     read_fingerprint,
     write_fingerprint,
 )
-from llmers_pipelines.store.formats import FormatError, StoreError, stamp, stamped
+from llmers_pipelines.store.formats import FormatError, StoreError, sealed, stamp, stamped
 from llmers_pipelines.store.responses import ResponseStore, response_key
 from llmers_pipelines.store.rows import SCHEMA, old_checksum
 from llmers_pipelines.store.salvage import examine, quarantine
@@ -238,8 +238,12 @@ def test_vectors_of_older_and_newer_forms(tmp_path: Path) -> None:
     (folder / "vectors.npy").write_bytes(flipped(body, len(body) - 2, 4))
     assert not store.space("e", 4).lookup(keys)[0].any(), "proven by the hash in its name"
     meta = folder.parent / "space.json"
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), "format": 3}))
-    with pytest.raises(FormatError, match="a vector space of format 3"):
+    space = {"identity": "e", "dim": 4}
+    for old in (space, {**space, "format": 2}):
+        meta.write_text(json.dumps(old))
+        assert store.open(meta)[1].dim == 4, "written by an older version"
+    meta.write_text(json.dumps(sealed(space, 9)))
+    with pytest.raises(FormatError, match="a vector space of format 9"):
         store.space("e", 4)
     meta.write_text('{"identity": "f", "dim": 4}')
     with pytest.raises(StoreError, match="not that of its folder"):
@@ -262,7 +266,10 @@ def test_lists_of_files_find_every_kind_of_change(tmp_path: Path) -> None:
     listed = read_fingerprint(tmp_path)
     assert listed is not None and differences(tmp_path, listed) == [] and set(listed) == {"deep/a"}
     assert read_fingerprint(tmp_path / "deep") is None
-    (tmp_path / "files.json").write_text('{"format": 7, "files": {}}')
+    old = {"format": 1, "files": listed}
+    (tmp_path / "files.json").write_text(json.dumps(old))
+    assert read_fingerprint(tmp_path) == listed, "written by an older version"
+    (tmp_path / "files.json").write_text(json.dumps(sealed({"files": {}}, 7)))
     with pytest.raises(FormatError, match="a cell of format 7"):
         read_fingerprint(tmp_path)
 

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llmers_pipelines.store import segments
 from llmers_pipelines.store.responses import SCHEMA, ResponseStore, response_key
 
 MODEL = "weights:abc"
@@ -218,3 +220,22 @@ def test_writers_of_the_same_keys_agree_on_one_answer_for_ever(tmp_path: Path) -
     assert {k: a.text for k, a in again.items()} == {k: a.text for k, a in final.items()}
     assert store.verify() == []
     assert store.stats()["rows"] == 200
+
+
+def test_records_read_only_the_groups_that_hold_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "GROUP_ROWS", 4)
+    store = ResponseStore(tmp_path)
+    with store.writer(flush_rows=50) as writer:
+        keys = [writer.put(text=f"t{i}", finish_reason="stop", request=f"r{i}", identity="m",
+                           row_id=str(i)) for i in range(50)]  # fmt: skip
+    (segment,) = store.segments.segments()
+    whole = store.segments.read(segment)
+    assert pq.ParquetFile(segment.path).num_row_groups > 10
+    for rows in ([0], [49], [3, 4, 21], list(range(50))):
+        assert store.segments.read_rows(segment, np.array(rows)).equals(whole.take(rows))
+    wanted = [keys[i] for i in (7, 48, 0)]
+    assert {r["row_id"] for r in store.records(wanted)} == {"7", "48", "0"}
+    with pytest.raises(FileNotFoundError):
+        store.segments.read_rows(segment, np.array([50]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmers_pipelines.data.training import HISTORY, TEST, TRAIN, VALID
-from llmers_pipelines.llm.choosing import choose_all, preview_choices
+from llmers_pipelines.llm.choosing import choose_all, missing_choices
 from llmers_pipelines.llm.fake import FakeEngine
 from llmers_pipelines.llm.protocol import ChoiceResult, EngineError
 from llmers_pipelines.llm.template import TemplateEngine
@@ -129,7 +129,7 @@ def test_a_language_model_ranks_candidates_once(data, tmp_path):
     assert len(set(first.choices)) == 6
     store, judge = ResponseStore(tmp_path), Judge()
     info = judge.info
-    assert preview_choices(requests, info, store)["llm_calls"] == len(requests)
+    assert missing_choices(requests, info, store) == (list(requests), 0)
     chosen = choose_all(requests, judge, store, task="t", revision="r1", progress=False)
     taught = teacher.taught(data, asked, chosen, "judge")
     failed = chosen.counts["failed"]

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Served:
-    """One file. ``faults`` are used up by one request each: drop:N, status:N, plain, cut_head."""
+    """One file. ``faults`` are used up by one request each: drop:N, status:N, plain,
+    no_length, no_length:N (and broken off after N bytes), elsewhere (another range than asked)."""
 
     content: bytes
     etag: str = '"v1"'
@@ -79,6 +80,7 @@ def serve() -> Iterator[Server]:
                     self.send_header("Content-Range", f"bytes */{size}")
                     self.send_header("Content-Length", "0")
                     return self.end_headers()
+            start = 0 if kind == "elsewhere" else start
             body = file.content[start:]
             self.send_response(206 if partial else 200)
             if partial:
@@ -90,7 +92,7 @@ def serve() -> Iterator[Server]:
             if kind != "no_length":
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body[: int(number)] if kind == "drop" else body)
+            self.wfile.write(body[: int(number)] if number else body)
             if kind in ("drop", "no_length"):
                 self.wfile.flush()
                 self.close_connection = True

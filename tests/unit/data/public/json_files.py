@@ -87,8 +87,8 @@ def amazon_2023() -> tuple[bytes, bytes]:
             "helpful_vote": 0, "verified_purchase": True,
         } | more  # fmt: skip
 
-    early = {"sortTimestamp": 1634275259292, "rating": 3.0, "helpfulVotes": 7, "title": "Meh",
-             "text": "x", "images": [], "asin": "B088", "verifiedPurchase": False,
+    early = {"sort_timestamp": 1634275259292, "rating": 3.0, "helpful_votes": 7, "title": "Meh",
+             "text": "x", "images": [], "asin": "B088", "verified_purchase": False,
              "parent_asin": "B08BBQ29N5", "user_id": "AEY"}  # fmt: skip
     reviews = [review("AG1", "P1"), review("AG1", "P1", 1588687728999), review("AG2", "P1"), early,
                review("AG2", "P9"), review("AG3", "P1", 99)]  # fmt: skip

@@ -117,9 +117,45 @@ def test_a_whole_part_needs_no_more_bytes(server: Server, tmp_path: Path) -> Non
     assert get(server, tmp_path).read_bytes() == CONTENT
 
 
+def test_a_range_that_begins_elsewhere_is_not_appended(server: Server, tmp_path: Path) -> None:
+    server.files["a.zip"] = Served(CONTENT, faults=["drop:50000", "elsewhere"])
+    assert get(server, tmp_path).read_bytes() == CONTENT
+    assert [r[1] for r in server.requests] == ["", "bytes=50000-", ""]
+
+
 def test_an_answer_without_length_is_taken_to_its_end(server: Server, tmp_path: Path) -> None:
     server.files["a.zip"] = Served(CONTENT, faults=["no_length"])
-    assert get(server, tmp_path).read_bytes() == CONTENT
+    loader = Patient()
+    assert get(server, tmp_path, loader).read_bytes() == CONTENT
+    assert loader.unchecked == {"a.zip"}, "nobody can tell whether it is whole"
+
+
+@pytest.mark.parametrize("etag", ['"v1"', ""])
+def test_without_length_the_published_size_tells_what_broke_off(
+    server: Server, tmp_path: Path, etag: str
+) -> None:
+    faults = ["no_length:50000", "no_length:1000", "no_length"]
+    server.files["a.zip"] = Served(CONTENT, etag=etag, faults=faults)
+    loader = Patient()
+    file = RawFile("a.zip", (server.url("a.zip"),), size=len(CONTENT))
+    assert loader.fetch(file, tmp_path).read_bytes() == CONTENT
+    assert len(server.requests) == 3 and loader.unchecked == set()
+    assert server.requests[1][1] == ("bytes=50000-" if etag else "")
+
+
+def test_a_file_that_stays_too_short_is_given_up(server: Server, tmp_path: Path) -> None:
+    server.files["a.zip"] = Served(CONTENT, etag="", faults=["no_length"] * 9)
+    file = RawFile("a.zip", (server.url("a.zip"),), size=len(CONTENT) + 7)
+    with pytest.raises(DataError, match=r"131,072 bytes came without an announced length; 131,079"):
+        Patient().fetch(file, tmp_path)
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_one_that_is_larger_than_published_is_unchecked(server: Server, tmp_path: Path) -> None:
+    server.files["a.zip"] = Served(CONTENT, faults=["no_length"])
+    loader = Patient()
+    loader.fetch(RawFile("a.zip", (server.url("a.zip"),), size=9), tmp_path)
+    assert loader.unchecked == {"a.zip"}
 
 
 def test_a_missing_file_fails_at_once_and_the_next_address_is_tried(

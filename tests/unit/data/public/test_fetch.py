@@ -141,6 +141,19 @@ def test_a_checksum_that_others_recorded_only_warns(
     assert "others recorded 0000" in report["warnings"][0]
 
 
+def test_a_length_that_nobody_tells_is_said(
+    place: Place, served: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = served.files["ml-100k.zip"]
+    archive.faults = ["no_length"]
+    assert place.fetch("ml-100k", agree=yes, download=quiet())["warnings"] == [], "by its checksum"
+    (place.root / "movielens_100k" / "raw" / "ml-100k.zip").unlink()
+    archive.faults = ["no_length"]
+    use(monkeypatch, served)
+    report = place.fetch("ml-100k", agree=yes, again=True, download=quiet())
+    assert "ml-100k.zip: its length could not be checked" in report["warnings"][0]
+
+
 def test_a_changing_file_is_checked_against_its_publishers_checksum(
     place: Place, served: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

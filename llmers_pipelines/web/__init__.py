@@ -1,0 +1,1 @@
+"""The lineage pages: read what is stored, show it, change nothing."""
