@@ -33,8 +33,9 @@ class Aligned:
         """Return the primary metric and all metrics of tables of this kind."""
         if self.kind == "rank":
             return ranking.PRIMARY, ranking.default_metrics(self.rows)
-        kind = ctr if self.kind == "ctr" else rating
-        return kind.PRIMARY, kind.METRICS
+        if self.kind == "ctr":
+            return ctr.usual(self.rows)
+        return rating.PRIMARY, rating.METRICS
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,29 @@ def _ctr_card(
             for arm in aligned.arms:
                 own = [i for i, (a, _) in enumerate(predictions) if a == arm]
                 draws[arm]["auc"] = raw[:, own].mean(axis=1)
+        if ctr.SHOWN_PRIMARY in metrics:
+            _impression_draws(draws, aligned, keep, users, resamples, seed)
     return Card(len(users), points, draws, {arm: {} for arm in aligned.arms})
+
+
+def _impression_draws(
+    draws: dict, aligned: Aligned, keep: pa.Array, users: np.ndarray, resamples: int, seed: int
+) -> None:
+    """Fill the draws of the mean AUC over impressions: users are drawn with all of theirs."""
+    sums = []
+    for tables in aligned.arms.values():
+        total = np.zeros(len(users))
+        for table in tables.values():
+            values, user = ctr.impression_auc(table.filter(keep))
+            owner = np.searchsorted(users, user)
+            total += np.bincount(owner, values, minlength=len(users)) / len(tables)
+        sums.append(total)
+    count = np.bincount(owner, minlength=len(users))  # alike for all arms: labels decide
+    if not count.any():
+        return
+    drawn = resampled_sums(np.stack([count, *sums], axis=1), resamples=resamples, seed=seed)
+    for i, arm in enumerate(aligned.arms, start=1):
+        draws[arm][ctr.SHOWN_PRIMARY] = _over(drawn[:, i], drawn[:, 0])
 
 
 def _rating_card(

@@ -147,7 +147,7 @@ def _row(c: Card, fact: dict[str, object], metric: str, arms: _Arms) -> tuple[di
         "enhanced_sd": c.seed_sd(arms.enhanced, metric),
         **_gain_fields(gain),
         "relaimpr": (
-            ctr.relaimpr(gain.other, gain.base) if gain and metric in ("auc", "gauc") else None
+            ctr.relaimpr(gain.other, gain.base) if gain and metric in ctr.AUCS else None
         ),
         "seeds": spread.seeds,
         "seed_sd": spread.sd,

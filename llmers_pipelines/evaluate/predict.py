@@ -117,7 +117,8 @@ def ctr_table(model: Predictor, data: TrainingData, split: int) -> pa.Table:
     """Return the prediction for every impression of ``split``, in the order of the log.
 
     Columns: user_id string, user int64, item int64, row int64 (row of the log), label float64 in
-    {0, 1}, p float64. Raises ``ValueError`` on missing labels and on values outside [0, 1] or NaN.
+    {0, 1}, p float64; where the log has impressions, impression int64 (0 = unknown). Raises
+    ``ValueError`` on missing labels and on values outside [0, 1] or NaN.
     """
     if data.label is None:
         raise ValueError(f"task {data.task!r} has no labels: use rank_table")
@@ -132,9 +133,10 @@ def ctr_table(model: Predictor, data: TrainingData, split: int) -> pa.Table:
             "rows): expected probabilities in [0, 1]"
         )
     user = data.user[row]
+    shown = {} if data.impression is None else {"impression": data.impression[row]}
     return pa.table(
         {
-            "user_id": _ids(data, user), "user": user, "item": data.item[row], "row": row,
+            "user_id": _ids(data, user), "user": user, "item": data.item[row], "row": row, **shown,
             "label": data.label[row].astype(np.float64), "p": p,
         },
         metadata=_stamp(data, split),
