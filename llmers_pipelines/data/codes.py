@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .description import FieldSpec, Source
-from .schema import DataError
+from .schema import TITLE, DataError
 from .training import Field, IdMap
 from .validate import to_numbers
 from .words import word_codes
@@ -57,19 +57,20 @@ def coded_fields(
 def coded_texts(
     table: pa.Table, source: Source, id_column: str, ids: IdMap, train_positions: np.ndarray
 ) -> dict[str, Field]:
-    """Return the words of each text field of ``source`` as codes in the order of ``ids``.
+    """Return the words of the title and of each text field of ``source``, in the order of ``ids``.
 
     The vocabulary is that of the entities in the training rows (``train_positions`` int64[R]).
     """
     place = _rows_of(table, id_column, ids)
     known = np.zeros(len(ids) + 1, bool)
     known[train_positions] = True
+    names = [f.name for f in source.fields.values() if f.kind == "text" and not f.coded]
     texts = {}
-    for spec in source.fields.values():
-        if spec.kind == "text" and not spec.coded:
-            column = table[spec.name].to_pylist()
+    for name in dict.fromkeys([TITLE, *names]):
+        if name in table.column_names:
+            column = table[name].to_pylist()
             values = [column[p] or "" if p >= 0 else "" for p in place]
-            texts[spec.name] = word_codes(values, known[1:])
+            texts[name] = word_codes(values, known[1:])
     return texts
 
 

@@ -28,7 +28,6 @@ class Aligned:
     def rows(self) -> pa.Table:
         return next(iter(next(iter(self.arms.values())).values()))
 
-
     def usual(self) -> tuple[str, tuple[str, ...]]:
         """Return the primary metric and all metrics of tables of this kind."""
         if self.kind == "rank":

@@ -361,6 +361,21 @@ def test_scenarios_are_coded_by_what_training_has_seen(make, tmp_path):
     assert other.content_hash() != data.content_hash()
 
 
+def test_titles_are_words_of_which_training_items_give_the_vocabulary(make, tmp_path):
+    data = build(make, SHOWN_ROWS, BY_TIME, task="news", columns=SHOWN)
+    title = data.item_texts["title"]
+    met = {data.items.ids[i - 1] for i in data.item[data.split == TRAIN]}
+    assert met == {"a", "b"}
+    for item, codes in zip(data.items.ids, title.codes[1:], strict=True):
+        words = [title.vocabulary[c - 1] for c in codes if c]
+        assert words
+        assert ("" in words) == (item not in met), (item, words)
+    data.save(tmp_path)
+    again = TrainingData.load(tmp_path)
+    assert again.content_hash() == data.content_hash()
+    assert np.array_equal(again.item_texts["title"].codes, title.codes)
+
+
 def test_impressions_are_rows_that_were_shown_together(make, tmp_path):
     split = {**BY_TIME, "impression": "shown"}
     data = build(make, SHOWN_ROWS, split, task="news", columns=SHOWN)

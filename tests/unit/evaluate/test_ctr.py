@@ -105,8 +105,10 @@ def shown_table(error, seed=0):
     impression = np.tile(np.repeat([1, 2, 3, 0], 3), 12)  # numbers start again for each user
     label = np.tile([1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1], 12).astype(float)
     p = 1 / (1 + np.exp(-(label + rng.normal(0, error, len(label)))))
-    return pa.table({"user_id": user.astype(str), "user": user, "item": np.arange(144),
-                     "row": np.arange(144), "impression": impression, "label": label, "p": p})  # fmt: skip
+    return pa.table({
+        "user_id": user.astype(str), "user": user, "item": np.arange(144), "row": np.arange(144),
+        "impression": impression, "label": label, "p": p,
+    })  # fmt: skip
 
 
 def test_the_mean_over_impressions_skips_those_of_one_class():
