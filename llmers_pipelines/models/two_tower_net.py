@@ -91,9 +91,10 @@ class TwoTowerNet(SequenceNet):
         return F.normalize(x, dim=-1) if self.temperature else x
 
     def _vectors(self, ids: Tensor) -> Tensor:
-        """Return the item tower's (n, D)."""
+        """Return the item tower's (n, D); zero for padding."""
         assert self.tower is not None
-        return self._unit(self.tower(ids, self.p) + self.item_table(ids))
+        vectors = self._unit(self.tower(ids, self.p) + self.item_table(ids))
+        return vectors * (ids > 0).unsqueeze(1)
 
     def _all(self) -> Tensor:
         return self._vectors(torch.arange(self.config["n_items"] + 1, device=self.log_share.device))

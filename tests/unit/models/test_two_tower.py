@@ -100,6 +100,7 @@ def test_an_export_has_item_vectors_and_no_words(data, item_id):
     trained = fit(Train(dataclasses.replace(SMALL, item_id=item_id), LOG), data, {}, seed=0)
     config, arrays = trained.export()
     assert not [k for k in arrays if k.startswith("tower")]
+    assert not arrays["item_table.weight"][0].any()
     served = load_served(json.loads(json.dumps(config)), arrays)
     users, histories = np.array([1, 2]), [np.array([3, 4]), np.array([5])]
     scores = served.scores(users, histories)
