@@ -8,15 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .strict_toml import Section
-
-TASKS = (
-    "ctr", "collaborative", "sequential", "session", "news", "rating", "multi_scenario",
-    "retrieval", "set", "cross_domain",
-)  # fmt: skip
-
-CLICK_TASKS = ("ctr", "multi_scenario", "news")  # rows have a label; models predict a click
-FIELD_TASKS = (*CLICK_TASKS, "rating")  # models read declared columns of items and users
-TEXT_TASKS = ("news", "retrieval")  # models read the words of items
+from .tasks import CLICK_TASKS, FIELD_TASKS, TASKS
 
 # Options beyond the common ones, by protocol.
 PROTOCOLS: dict[str, tuple[str, ...]] = {

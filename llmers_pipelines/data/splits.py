@@ -15,7 +15,8 @@ from .log import Log, compact, prepare_log
 from .protocols import DROPPED, RUN, cut_history
 from .rules import parse_rule
 from .schema import ITEM_ID, RATING, USER_ID, DataError, require_columns
-from .split_spec import FIELD_TASKS, TEXT_TASKS, SplitSpec
+from .split_spec import SplitSpec
+from .tasks import FIELD_TASKS, TEXT_TASKS
 from .training import HISTORY, SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
 
 

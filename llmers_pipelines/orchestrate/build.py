@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from ..config import Method, Settings
-from ..data.split_spec import TASKS
+from ..data.tasks import TASKS
 from ..encode.encoder import check_encoder
 from ..models.seams import Backbone, check_seams
 from ..plan import (

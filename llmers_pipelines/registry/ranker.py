@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.split_spec import FIELD_TASKS
+from ..data.tasks import FIELD_TASKS
 from .manifest import BundleError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import Method
-from ..data.split_spec import CLICK_TASKS, FIELD_TASKS
+from ..data.tasks import CLICK_TASKS, FIELD_TASKS
 from ..data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
 from ..data.vectors import VectorTable
 from ..data.words import word_codes
