@@ -15,7 +15,7 @@ NOT_GPU := faiss-cpu ; sys_platform == 'never'
 NOT_VLLM := torchaudio ; sys_platform == 'never'\ntorchvision ; sys_platform == 'never'\ntorchcodec ; sys_platform == 'never'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup setup-gpu setup-dvc check-gpu lock demo repro test test-data test-dvc test-slow test-vllm lint results up clean-demo
+.PHONY: help setup setup-gpu setup-dvc check-gpu lock demo repro test test-data test-dvc test-browser test-slow test-vllm lint results up clean-demo
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ test-data: $(STAMP)  ## tests on the public data sets; fails where LLMERS_DATA_R
 
 test-dvc: $(STAMP) $(DVC)  ## tests with the real DVC
 	LLMERS_DVC=$(CURDIR)/$(DVC) $(BIN)/python -m pytest -m "dvc" --need-dvc
+
+test-browser: $(STAMP)  ## the UI as a new user meets it, in the system's Chromium; fails where none is installed
+	$(BIN)/python -m pytest tests/browser -m "browser" --need-browser -rs
 
 test-slow: $(STAMP)  ## the long tests
 	$(BIN)/python -m pytest -m "slow and not data and not vllm and not dvc"

@@ -1,6 +1,6 @@
 """One million answers written and read: the response store beside SQLite, JSON lines and DuckDB.
 
-    python benchmarks/store_million.py [--rows 1000000]
+    python benchmarks/store_million.py [--rows 1000000] [--journal]
 
 Prints CPU-seconds (one process) and bytes for: writing all answers; asking for all of them again
 from a new process (the second run of an asset); finding the missing keys where 1% is new (a changed
@@ -46,12 +46,14 @@ def cpu(work: Callable[[], object], repeats: int = 1) -> float:
 
 class Ours:
     name = "response store"
+    journal = False  # True: as answers of a metered engine are written
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "ours"
 
     def write(self, rows: int) -> None:
-        with ResponseStore(self.folder).writer(flush_rows=20_000, flush_seconds=1e9) as writer:
+        store = ResponseStore(self.folder)
+        with store.writer(flush_rows=20_000, flush_seconds=1e9, journal=self.journal) as writer:
             for request, answer in corpus(rows):
                 writer.put(text=answer, finish_reason="stop", request=request, identity="m",
                            tokens_in=300, tokens_out=120)  # fmt: skip
@@ -157,7 +159,9 @@ def size(folder: Path, name: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    rows = parser.parse_args().rows
+    parser.add_argument("--journal", action="store_true", help="note each answer in the journal")
+    given = parser.parse_args()
+    rows, Ours.journal = given.rows, given.journal
     making = cpu(lambda: sum(1 for _ in corpus(rows)))
     keys = [response_key("m", request) for request, _ in corpus(rows)]
     random.Random(1).shuffle(keys)

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .gpu import Gpu, read_gpu
 from .images import ImageSettings, read_images
 from .prices import Price, read_prices
 from .safety import Safety, read_safety
@@ -89,8 +90,15 @@ class Settings:
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
     safety: Safety | None = None  # checks of generated texts; None = none
     images: ImageSettings = field(default_factory=ImageSettings)
+    refresh: bool | None = None  # the sensor; None = on, unless calls cost money without a bound
+    refresh_seconds: int = 10  # between two looks
+    warm_start: bool = False  # a retraining starts from the weights of the version before
+    extend: bool = True  # new items without interactions get rows from their vectors, no training
+    quarantine_share: float = 0.01  # of the rows of a source; more holds what is downstream
     llm_images: bool = False  # the endpoint's model reads pictures
     image_tokens: int = 10_000  # most that an endpoint counts for one picture
+    gpu: Gpu = field(default_factory=Gpu)
+    mlflow_ui: str = "http://127.0.0.1:5000"  # where links lead; `llmers up` says its own
     offline: bool = True
     lineage_url: str = ""  # where people reach the lineage pages; "" = as `llmers up` serves them
     dvc: str = ""  # the program; "" = the project's own environment for it, or PATH
@@ -132,6 +140,14 @@ class Settings:
         more = f"+adapter:{self.adapter}" if self.adapter else ""
         more += f"+quantization:{self.quantization}" if self.quantization else ""
         return f"{kind}:{self.model}@{self.model_revision}{more}"
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether the refresh sensor runs from the start; it can be switched in the UI."""
+        if self.refresh is not None:
+            return self.refresh
+        bounds = [f.name for f in dataclasses.fields(self) if f.name.startswith("budget_")]
+        return self.engine != "openai" or any(getattr(self, name) for name in bounds)
 
     def child_environment(self) -> dict[str, str]:
         """Variables by which every process that we start resolves the same state."""
@@ -188,15 +204,23 @@ _KEYS = {
     "llm.attempts": "attempts", "llm.throttle_seconds": "throttle_seconds",
     "llm.schema_form": "schema_form", "llm.token_limit": "token_limit",
     "llm.images": "llm_images", "llm.image_tokens": "image_tokens",
-    "encoder.name": "encoder", "ui.lineage_url": "lineage_url",
+    "encoder.name": "encoder", "ui.lineage_url": "lineage_url", "ui.mlflow_url": "mlflow_ui",
     "budget.calls": "budget_calls", "budget.tokens": "budget_tokens",
     "budget.money": "budget_money", "budget.calls_per_day": "budget_calls_per_day",
-    "budget.tokens_per_day": "budget_tokens_per_day",
-    "budget.money_per_day": "budget_money_per_day",
-    "batch.requests": "batch_requests", "batch.megabytes": "batch_megabytes",
+    "budget.tokens_per_day": "budget_tokens_per_day", "batch.requests": "batch_requests",
+    "budget.money_per_day": "budget_money_per_day", "batch.megabytes": "batch_megabytes",
     "train.device": "device", "train.threads": "threads",
-    "evaluation.seeds": "seeds", "evaluation.controls": "controls",
+    "train.warm_start": "warm_start", "train.extend": "extend",
+    "tables.quarantine_share": "quarantine_share", "evaluation.seeds": "seeds",
+    "evaluation.controls": "controls", "refresh.enabled": "refresh",
+    "refresh.seconds": "refresh_seconds",
 }  # fmt: skip
+_TABLES = {
+    "prices": lambda path, body: read_prices(str(path), body),
+    "safety": lambda path, body: read_safety(str(path), body, path.parent),
+    "images": lambda path, body: read_images(str(path), body),
+    "gpu": lambda path, body: read_gpu(str(path), body),
+}
 _ENGINES = ("auto", "template", "recorded", "hf", "vllm", "openai")
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True,
@@ -236,21 +260,9 @@ def _from_toml(path: Path) -> dict[str, Any]:
         if section == "methods":
             values["methods"] = _methods(str(path), body)
             continue
-        if section == "prices" and isinstance(body, dict):
+        if section in _TABLES and isinstance(body, dict):
             try:
-                values["prices"] = read_prices(str(path), body)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-            continue
-        if section == "safety" and isinstance(body, dict):
-            try:
-                values["safety"] = read_safety(str(path), body, path.parent)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-            continue
-        if section == "images" and isinstance(body, dict):
-            try:
-                values["images"] = read_images(str(path), body)
+                values[section] = _TABLES[section](path, body)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
             continue
@@ -277,7 +289,7 @@ def _coerce(name: str, value: Any, where: str) -> Any:
             return int(value)
         if kind == "float":
             return float(value)
-        if kind == "bool":
+        if kind.startswith("bool"):
             return value if isinstance(value, bool) else _FLAGS[str(value).strip().lower()]
         if name == "controls":
             return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
@@ -295,7 +307,7 @@ def _from_environment() -> dict[str, Any]:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Settings):
         variable = f"LLMERS_{f.name.upper()}"
-        tables = ("methods", "prices", "safety", "images", "config_file")
+        tables = ("methods", *_TABLES, "config_file")
         if f.name not in tables and os.environ.get(variable):
             values[f.name] = os.environ[variable]
     return values
@@ -377,6 +389,12 @@ def load_settings(**flags: Any) -> Settings:
             "http://127.0.0.1:3001"
         )
     _check_model_settings(settings)
+    if settings.refresh_seconds < 1:
+        raise ConfigError(f"refresh.seconds = {settings.refresh_seconds}; at least 1")
+    if not 0 <= settings.quarantine_share <= 1:
+        raise ConfigError(
+            f"tables.quarantine_share = {settings.quarantine_share}; a share between 0 and 1"
+        )
     if settings.seeds < 1:
         raise ConfigError(f"evaluation.seeds = {settings.seeds}; at least 1 is needed")
     return settings

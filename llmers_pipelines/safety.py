@@ -89,8 +89,10 @@ def read_safety(where: str, body: Mapping[str, Any], folder: Path) -> Safety:
             raise ValueError(_unknown(f"{where}: [safety]", name, ["assets", "checks", *CHECKS]))
         if name in CHECKS and name not in tables:
             raise ValueError(f"{where}: [safety] {name} must be a table [safety.{name}]")
+    for key in ("checks", "assets"):
+        _texts(f"{where}: [safety]", key, body.get(key, []))
     chosen = body.get("checks", [n for n in CHECKS if n != "toxicity"])
-    for name in chosen if isinstance(chosen, list) else [chosen]:
+    for name in chosen:
         if name not in CHECKS:
             raise ValueError(_unknown(f"{where}: [safety] checks", str(name), list(CHECKS)))
     prefixes = body.get("assets", [])
@@ -114,6 +116,8 @@ def _check(
             value = float(value)
         if type(value) is not wanted:
             raise ValueError(f"{where}: {key} = {value!r}; expected a {wanted.__name__}")
+        if wanted is list:
+            _texts(where, key, value)
         defaults[key] = value
     if defaults["action"] not in ACTIONS:
         raise ValueError(f"{where}: action = {defaults['action']!r}; one of {', '.join(ACTIONS)}")
@@ -137,6 +141,11 @@ def _check(
         options["words"] = files
     return SafetyCheck(name, defaults["action"], defaults["blocking"], defaults["max_share"],
                        tuple(defaults["assets"]), options)  # fmt: skip
+
+
+def _texts(where: str, key: str, value: Any) -> None:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{where}: {key} = {value!r}; expected a list of texts")
 
 
 def _unknown(where: str, name: str, known: list[str]) -> str:

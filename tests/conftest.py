@@ -20,6 +20,7 @@ _OUTCOMES: dict[tuple[str, str], list[bool]] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--need-data", action="store_true", help="missing public data fails a test")
     parser.addoption("--need-dvc", action="store_true", help="a missing dvc fails a test")
+    parser.addoption("--need-browser", action="store_true", help="a missing browser fails a test")
     parser.addoption("--record-proofs", default="", help="write the record of proofs to this file")
 
 
@@ -28,7 +29,7 @@ _APART = {
     "data": "needs the public data sets: make test-data",
     "slow": "takes minutes: make test-slow",
     "gpu": "needs a CUDA device: pytest -m gpu",
-    "browser": "needs a headless browser",
+    "browser": "needs a browser: make test-browser",
     "dvc": "needs DVC in its own environment: make test-dvc",
     "vllm": "needs vLLM in its own environment: make test-vllm",
 }

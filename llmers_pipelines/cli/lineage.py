@@ -82,12 +82,11 @@ def lineage(port: int, **flags) -> None:
     """Serve the lineage pages on loopback; Ctrl-C ends them."""
     from ..web.server import serve
 
-    settings = open_settings(**flags)
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise click.ClickException(f"port {port} is taken (by `llmers up`?); pass --port")
     note(f"Lineage  http://127.0.0.1:{port}")
-    serve(settings, port)
+    serve(lambda: open_settings(**flags), port)
 
 
 @click.command(

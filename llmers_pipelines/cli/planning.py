@@ -112,12 +112,12 @@ def _pilots(nodes: list[Any], ctx: Any, rows: int, yes: bool) -> list[dict[str, 
 @json_option
 @settings_options
 def status(dataset: str | None, as_json: bool, **flags) -> None:
-    """Show what is stale and why, per data set."""
+    """Show what is stale and why, and which check or failure holds it, per data set."""
     from ..data.schema import DataError
     from ..orchestrate.applicable import applicable
     from ..orchestrate.build import build_plan
     from ..orchestrate.context import StepContext
-    from ..orchestrate.publish import stale_because
+    from ..orchestrate.refresh import compare
 
     settings = open_settings(**flags)
     if dataset:
@@ -132,27 +132,29 @@ def status(dataset: str | None, as_json: bool, **flags) -> None:
         except DataError as error:  # its description was removed; what it made is still stored
             note(str(error), fg="yellow")
             continue
+        if not dataset:  # of what was never made nothing is missing
+            nodes = [n for n in nodes if ctx.manifests.current(name, n.name)]
+        stale = {row.asset: row for row in compare(nodes, ctx).rows}
         for node in nodes:
-            why = stale_because(node, ctx)
+            row = stale.get(node.name)
             have = ctx.manifests.current(name, node.name)
-            if have is None and not dataset:
-                continue
             rows.append({
-                "dataset": name, "key": node.name, "stale": bool(why), "because": why or None,
-                "held_by": have.held_by if have else [],
+                "dataset": name, "key": node.name, "stale": row is not None,
+                "because": row.because if row else None,
+                "held_by": list(row.held_by) if row else [],
                 "data_version": have.data_version if have else None,
                 "created": have.created if have else None,
             })  # fmt: skip
     if as_json:
         return emit(rows)
-    stale = [r for r in rows if r["stale"] or r["held_by"]]
+    behind = [r for r in rows if r["stale"]]
     if not rows:
         click.echo("Nothing is materialized yet. Try: llmers run all --dataset sample")
-    elif not stale:
+    elif not behind:
         click.echo(f"All {len(rows)} materialized assets are fresh.")
     else:
         table(
             ("data set", "asset", "because", "held by"),
             [(r["dataset"], r["key"], r["because"] or "-", ", ".join(r["held_by"]) or "-")
-             for r in stale],
+             for r in behind],
         )  # fmt: skip

@@ -32,6 +32,7 @@ from .common import (
 @click.option("--budget-calls", type=int, help="Stop cleanly after this many LLM calls.")
 @click.option("--budget-tokens", type=int, help="Stop cleanly after this many tokens.")
 @click.option("--budget-money", type=float, help="Stop cleanly after this much money.")
+@click.option("--warm-start", is_flag=True, help="Train on from the weights of the version before.")
 @click.option("--seeds", type=int, help="Seeds per arm of the evaluation.")
 @click.option("--versions", type=click.Path(), help="Write each asset's versions as JSON here.")
 @json_option
@@ -39,14 +40,14 @@ from .common import (
 def run(
     what: tuple[str, ...], dataset: str | None, force: bool, device: str | None,
     budget_calls: int | None, budget_tokens: int | None, budget_money: float | None,
-    seeds: int | None, versions: str | None, as_json: bool, **flags,
+    warm_start: bool, seeds: int | None, versions: str | None, as_json: bool, **flags,
 ) -> None:  # fmt: skip
     """Materialize WHAT (methods, families, groups, asset keys or 'all') with its inputs."""
     from ..orchestrate.build import build_plan
     from ..orchestrate.figures import write_versions
     from ..orchestrate.launch import launch
 
-    settings = open_settings(seeds=seeds, **flags)
+    settings = open_settings(seeds=seeds, warm_start=warm_start or None, **flags)
     dataset = dataset or settings.dataset
     known_dataset(dataset, settings)
     plan = build_plan(settings)

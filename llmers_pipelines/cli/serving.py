@@ -36,6 +36,8 @@ def recommend(
     click.echo(f"{answer['model']} version {answer['version']}")
     if answer["fallback"]:
         click.secho(f"fallback: {answer['fallback']}", fg="yellow")
+    if answer["note"]:
+        click.secho(answer["note"], fg="yellow")
     table(("score", "item", "title"),
           [(i["score"], i["item_id"], i["title"]) for i in answer["items"]])  # fmt: skip
     if explain:

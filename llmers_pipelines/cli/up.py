@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
+import urllib.request
+from typing import Any
 
 import click
 
+from ..config import Settings
 from .common import note, open_settings, settings_options
+from .servers import Server, Servers, free_port
+from .up_lock import UpLock
 
-
-def _free_port(wanted: int) -> int:
-    for port in range(wanted, wanted + 50):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise click.ClickException(f"no free port between {wanted} and {wanted + 49}; pass --port")
-
-
-def _listening(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+_LOADED = (
+    "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError "
+    "{ __typename ... on PythonError { message } } } } } }"
+)
 
 
 def _tool(name: str) -> str:
@@ -38,81 +33,106 @@ def _tool(name: str) -> str:
     return found
 
 
-def _default_signals() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 @click.command(epilog="Example: llmers up --port 3000")
-@click.option("--port", default=3000, show_default=True, help="Dagster UI.")
-@click.option("--mlflow-port", default=5000, show_default=True, help="MLflow UI.")
-@click.option("--lineage-port", default=3001, show_default=True, help="Lineage pages.")
-@click.option("--no-mlflow", is_flag=True, help="Dagster alone.")
+@click.option("--port", default=3000, show_default=True, help="Dagster UI, or the next free port.")
+@click.option("--mlflow-port", default=5000, show_default=True, help="MLflow UI, likewise.")
+@click.option("--lineage-port", default=3001, show_default=True, help="Lineage pages, likewise.")
+@click.option("--no-mlflow", is_flag=True, help="Without the MLflow UI.")
 @settings_options
 def up(port: int, mlflow_port: int, lineage_port: int, no_mlflow: bool, **flags) -> None:
     """Start the Dagster UI with its daemon, the MLflow UI and the lineage pages until Ctrl-C."""
-    from ..orchestrate.home import open_instance
-
+    began = time.monotonic()
     settings = open_settings(**flags)
-    open_instance(settings).dispose()
-    env = {**os.environ, **settings.child_environment()}
-    port, mlflow_port = _free_port(port), _free_port(mlflow_port)
-    workspace = settings.dagster_home / "workspace.yaml"
-    commands = {
-        "Dagster": ([_tool("dagster"), "dev", "-h", "127.0.0.1", "-p", str(port),
-                     "-w", str(workspace), "--log-level", "warning"], port),
-    }  # fmt: skip
-    lineage_port = _free_port(lineage_port if lineage_port != port else port + 1)
-    commands["Lineage"] = ([_tool("llmers"), "lineage", "--port", str(lineage_port)], lineage_port)
-    # What is materialized below links to these pages.
-    env.setdefault("LLMERS_LINEAGE_URL", settings.lineage_url or f"http://127.0.0.1:{lineage_port}")
-    if not no_mlflow:
-        artifacts = settings.mlflow_folder / "artifacts"
-        commands["MLflow"] = (
-            [_tool("mlflow"), "ui", "--host", "127.0.0.1", "--port", str(mlflow_port),
-             "--workers", "1", "--backend-store-uri", settings.mlflow_uri,
-             "--default-artifact-root", artifacts.as_uri()], mlflow_port,
-        )  # fmt: skip
-        env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    children = {
-        name: subprocess.Popen(command, env=env, preexec_fn=_default_signals,
-                               stdout=subprocess.DEVNULL)
-        for name, (command, _) in commands.items()
-    }  # fmt: skip
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)
     try:
-        _wait(children, {name: p for name, (_, p) in commands.items()})
-        while all(c.poll() is None for c in children.values()):
-            time.sleep(0.5)
-        gone = next(n for n, c in children.items() if c.poll() is not None)
-        raise click.ClickException(f"{gone} ended by itself (exit {children[gone].returncode})")
+        with UpLock(settings.home, settings.dagster_home) as lock:
+            servers = _servers(settings, port, lineage_port, 0 if no_mlflow else mlflow_port)
+            addresses = {s.name: s.address for s in servers}
+            env = {**os.environ, **settings.child_environment(), **_links(settings, addresses)}
+            _prepare(settings)
+            with Servers(servers, env, settings.dagster_home / "logs" / "up") as group:
+                group.start()
+                group.wait(lambda s: click.echo(f"{s.name:8} {s.address}"))
+                lock.tell(addresses)
+                click.echo(f"ready in {time.monotonic() - began:.0f} s; Ctrl-C stops all")
+                group.watch()
     except KeyboardInterrupt:
-        note("stopping")
-    finally:
-        _stop(list(children.values()))
+        note("stopped")
 
 
-def _wait(children: dict[str, subprocess.Popen], ports: dict[str, int]) -> None:
-    pending = dict(ports)
-    deadline = time.monotonic() + 180
-    while pending and time.monotonic() < deadline:
-        for name, port in list(pending.items()):
-            if children[name].poll() is not None:
-                raise click.ClickException(f"{name} ended while starting")
-            if _listening(port):
-                click.echo(f"{name:8} http://127.0.0.1:{port}")
-                del pending[name]
-        time.sleep(0.3)
-    if pending:
-        raise click.ClickException(f"{', '.join(pending)} did not answer within 180 s")
+def _leave(*_: object) -> None:
+    note("stopping")
+    sys.exit(0)
 
 
-def _stop(children: list[subprocess.Popen]) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
-    for child in children:
-        try:
-            child.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            child.kill()
+def _prepare(settings: Settings) -> None:
+    from ..orchestrate.home import open_instance, release_orphans
+
+    instance = open_instance(settings)
+    if ended := release_orphans(instance):
+        note(f"{len(ended)} runs of an earlier `llmers up` never ended; they are marked as failed")
+    instance.dispose()
+
+
+def _servers(settings: Settings, port: int, lineage_port: int, mlflow_port: int) -> list[Server]:
+    """Return what is to be started, each on a free port. ``mlflow_port`` 0: without MLflow."""
+    port = free_port(port)
+    workspace = settings.dagster_home / "workspace.yaml"
+    found = [
+        Server("Dagster", (_tool("dagster"), "dev", "-h", "127.0.0.1", "-p", str(port),
+                           "-w", str(workspace), "--log-level", "warning"), port, _dagster_ready),
+    ]  # fmt: skip
+    lineage_port = free_port(lineage_port, (port,))
+    pages = (_tool("llmers"), "lineage", "--port", str(lineage_port))
+    found.append(Server("Lineage", pages, lineage_port, lambda p: bool(_fetch(p, "/"))))
+    if mlflow_port:
+        mlflow_port = free_port(mlflow_port, (port, lineage_port))
+        artifacts = settings.mlflow_folder / "artifacts"
+        command = (_tool("mlflow"), "ui", "--host", "127.0.0.1", "--port", str(mlflow_port),
+                   "--workers", "1", "--backend-store-uri", settings.mlflow_uri,
+                   "--default-artifact-root", artifacts.as_uri())  # fmt: skip
+        found.append(Server("MLflow", command, mlflow_port, _mlflow_ready))
+    return found
+
+
+def _links(settings: Settings, addresses: dict[str, str]) -> dict[str, str]:
+    """Return the variables by which steps know the pages that their metadata link to."""
+    found = {"LLMERS_MLFLOW_UI": addresses.get("MLflow", "")}
+    if not settings.lineage_url:  # where people reach the pages may be elsewhere than here
+        found["LLMERS_LINEAGE_URL"] = addresses["Lineage"]
+    return {name: address for name, address in found.items() if address}
+
+
+def _dagster_ready(port: int) -> bool:
+    """Say whether the UI shows the assets; a fault in the definitions is told in its words."""
+    found = _fetch(port, "/graphql", {"query": _LOADED})
+    if not found:
+        return False
+    entries = json.loads(found)["data"]["workspaceOrError"].get("locationEntries", [])
+    for entry in entries:
+        told = entry["locationOrLoadError"] or {}
+        if told.get("__typename") == "PythonError":
+            raise click.ClickException(
+                f"the definitions cannot be loaded: {told['message'].strip()}\n`llmers plan all` "
+                "tells the same without servers"
+            )
+    return bool(entries) and all(e["loadStatus"] == "LOADED" for e in entries)
+
+
+def _mlflow_ready(port: int) -> bool:
+    return _fetch(port, "/health") == b"OK"
+
+
+def _fetch(port: int, path: str, body: Any = None) -> bytes:
+    """Return what a page of the server answers; b"" while there is none."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.read()
+    except OSError:
+        return b""

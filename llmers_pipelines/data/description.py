@@ -106,6 +106,7 @@ class Description:
     domain: str = ""  # what an item is called in prompts: movies, books, beauty, ...
     terms: str = ""
     obtain: str = ""  # where the files come from, shown when they are missing
+    quarantine_share: float | None = None  # of the rows; None = the limit of llmers.toml
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -204,6 +205,9 @@ def parse_description(raw: Mapping[str, Any], path: Path) -> Description:
         domain=top.text("domain"),
         terms=top.text("terms"),
         obtain=top.text("obtain"),
+        quarantine_share=(
+            top.share("quarantine_share", 0.0) if "quarantine_share" in raw else None
+        ),
     )
     top.finish()
     _check(description, top)

@@ -18,6 +18,7 @@ from .csv_source import read_csv
 from .description import Recorded, Source
 from .duck import connect
 from .dvc import md5_of, recorded_md5
+from .file_hash import file_hash
 from .schema import DataError
 
 _FALSE_GUESSES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME", "UUID", "JSON")
@@ -199,12 +200,6 @@ def plain_columns(table: pa.Table, separators: dict[str, str], file: str) -> pa.
             continue
         table = table.set_column(i, f.name, column)
     return table
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of the content of ``path``."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 Known = dict[str, tuple[int, int, str]]

@@ -50,6 +50,23 @@ class VectorTable:
         mask[position[known]] = self.mask[known]
         return out, mask
 
+    def untold(self, ids: IdMap) -> str:
+        """Return why no row tells anything of an id of ``ids``; "" where one does."""
+        rows = len(self.ids)
+        known = ids.index(self.ids) > 0
+        if not known.any():
+            return (
+                f"none of its {rows} rows is one of the {self.entity}s of the log (for example "
+                f"{list(self.ids[:3])} against {list(ids.ids[:3])})"
+            )
+        if not self.mask[known].any():
+            return (
+                f"none of its {rows} rows has knowledge: {int(known.sum())} are {self.entity}s of "
+                "the log, but no text of theirs was accepted (answers in quarantine, refused or "
+                "missing); the columns status and reason of the asset of the texts say why"
+            )
+        return ""
+
     def content_hash(self) -> str:
         h = hashlib.sha256(json.dumps([self.entity, self.ids]).encode())
         h.update(np.ascontiguousarray(self.vectors, dtype=np.float32).tobytes())

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.file_hash import file_hash
 from .encoder import EncoderInfo, Progress
 
 POOLINGS = ("mean", "cls", "last")
@@ -171,8 +172,7 @@ def _sha256(files: Sequence[Path]) -> str:
     hashes = []
     for path in files:
         if path.is_file():
-            with path.open("rb") as source:
-                hashes.append(hashlib.file_digest(source, "sha256").hexdigest())
+            hashes.append(file_hash(path))
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 

@@ -28,12 +28,9 @@ def side_vectors(
     """
     if vectors.entity != side:
         raise ValueError(f"{name}: vectors of {vectors.entity}s, expected vectors of {side}s")
+    if why := vectors.untold(ids):
+        raise ValueError(f"{name}: {why}")
     rows, mask = vectors.aligned(ids)
-    if not mask.any():
-        raise ValueError(
-            f"{name}: none of its {len(vectors.ids)} rows has knowledge of {side}s of the log "
-            f"(ids {list(vectors.ids[:3])} against {list(ids.ids[:3])})"
-        )
     known = rows[mask]
     finite = (known == known) & (abs(known) < float("inf"))
     if not finite.all():

@@ -33,13 +33,10 @@ def scaled_rows(
             f"reduce the vectors (for example with PCA(dim={table.shape[1]})) or set the "
             f"backbone's dim to {vectors.dim}"
         )
+    if why := vectors.untold(ids):
+        raise ValueError(f"{name}: {why}")
     aligned, mask = vectors.aligned(ids)
     rows, real = torch.from_numpy(aligned), torch.from_numpy(mask)
-    if not bool(real.any()):
-        raise ValueError(
-            f"{name}: none of its {len(vectors.ids)} rows is a {side} of the log (for example "
-            f"{list(vectors.ids[:3])} against {list(ids.ids[:3])})"
-        )
     if not bool(torch.isfinite(rows[real]).all()):
         row = int(torch.nonzero(~torch.isfinite(rows).all(1))[0])
         raise ValueError(f"{name}: the vector of {side} {ids.ids[row - 1]!r} is not finite")
@@ -84,13 +81,10 @@ def item_vectors(table: VectorTable, ids: IdMap, name: str, *, missing: str) -> 
     """
     if table.entity != "item":
         raise ValueError(f"{name}: vectors of {table.entity}s, expected vectors of items")
+    if why := table.untold(ids):
+        raise ValueError(f"{name}: {why}")
     aligned, mask = table.aligned(ids)
     vectors, real = torch.from_numpy(aligned), torch.from_numpy(mask)
-    if not bool(real.any()):
-        raise ValueError(
-            f"{name}: none of its {len(table.ids)} rows is an item of the log (for example "
-            f"{list(table.ids[:3])} against {list(ids.ids[:3])})"
-        )
     vectors[~real] = vectors[real].mean(0) if missing == "mean" else 0
     vectors[0] = 0
     return vectors

@@ -120,7 +120,7 @@ class Asker:
                 ask = by_row[result.row_id]
                 results[ask.key] = result
                 self._count(result)
-                self.bar.advance(result.tokens_in + result.tokens_out)
+                self.bar.advance(result.tokens_in + result.tokens_out, self.money)
                 if self.writer is not None and not result.error and ask.key not in kept:
                     self._put(self.writer, ask, result)
         except EngineStopped as reason:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..data.file_hash import file_hash
 from .protocol import EngineError
 
 TOKENIZER_FILES = (
@@ -91,5 +92,4 @@ def file_sha256(path: Path) -> str:
     real = path.resolve()
     if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
         return real.name
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path)

@@ -69,8 +69,8 @@ def checked(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port  # read here: a port that is no number raises only when it is asked for
-    except ValueError as error:
-        raise FetchError(f"it is no web address: {error}") from error
+    except ValueError:  # its words may repeat a password that is taken for a port
+        raise FetchError("it is no web address") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise FetchError("it is no http or https address")
     if parts.username or parts.password:

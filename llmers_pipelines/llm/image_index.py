@@ -10,6 +10,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..store.sqlite_file import write_ahead
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS urls (
     url TEXT PRIMARY KEY, sha256 TEXT, etag TEXT, fetched REAL, changes INTEGER, error TEXT);
@@ -55,12 +57,21 @@ class ImageIndex:
     def _all(self, sql: str, values: tuple[object, ...]) -> list[tuple]:
         db = getattr(self._own, "db", None)
         if db is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = self._own.db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(_TABLES)
+            db = self._own.db = self._opened()
         return db.execute(sql, values).fetchall()
+
+    def _opened(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        try:
+            write_ahead(db)
+            db.execute("PRAGMA synchronous = NORMAL")
+            for statement in filter(str.strip, _TABLES.split(";")):
+                db.execute(statement)  # waits for others, unlike a script
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
 
     def address(self, url: str) -> Address | None:
         found = self._all(

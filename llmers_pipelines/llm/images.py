@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -65,7 +66,7 @@ class ImageReader:
             try:
                 self._seen[name] = self._picture(name)
             except (PictureError, FetchError) as error:
-                self._seen[name] = NoPicture(f"{name[:200]}: {error}")
+                self._seen[name] = NoPicture(f"{_shown(name)}: {error}")
         return self._seen[name]
 
     def warm(self, cells: Iterable[Any]) -> None:
@@ -183,6 +184,19 @@ class ImageReader:
 
     def _kept(self, sha256: str) -> Path:
         return self.cache / "files" / sha256[:2] / sha256
+
+
+def _shown(name: str) -> str:
+    """Return a cell for a message: an address without the user and the password that it holds."""
+    if "://" not in name or "@" not in name:
+        return name[:200]
+    scheme, _, rest = name.partition("://")
+    place = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index]
+    if "@" not in place and ":" in place and not place.rpartition(":")[2].isdigit():
+        place = rest  # a slash in a password: what stands before the last @ is not shown
+    hidden = place.rpartition("@")[0]
+    shown = f"[hidden]{rest[len(hidden):]}" if hidden else rest
+    return f"{scheme}://{shown}"[:200]
 
 
 def _is_address(name: str) -> bool:

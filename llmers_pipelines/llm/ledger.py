@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from ..store.formats import StoreError
-from ..store.sqlite_file import Database, named
+from ..store.sqlite_file import Database, named, write_ahead
 
 MEND = ("moves it away and the next run begins a new one; it no longer knows what was spent today, "
         "so lower the day's bounds by that")  # fmt: skip
@@ -104,8 +104,7 @@ class Ledger:
         self._named = partial(named, path, f"`llmers store verify --quarantine` {MEND}")
         try:
             with self._named():
-                # Where the file system has no shared memory, SQLite keeps its slower journal.
-                self._db.execute("PRAGMA journal_mode = WAL")
+                write_ahead(self._db)
             with self._change():
                 for statement in filter(str.strip, _TABLES.split(";")):
                     self._db.execute(statement)

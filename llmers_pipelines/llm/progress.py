@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 Report = Callable[[int, int, int], None]
+Watch = Callable[["Progress"], None]
 LINE_SECONDS = 30.0  # between two lines of a log
 
 
@@ -17,18 +18,22 @@ class Progress:
 
     On a terminal a bar with rows/s, tokens and the time left; elsewhere a line at most every half
     minute, and nothing for runs that are shorter. ``report`` is called instead with (done, total,
-    tokens) where it is a function; False shows nothing.
+    tokens) where it is a function; False shows nothing. ``watch`` is called as well with each
+    answer, whatever is shown.
     """
 
     def __init__(
-        self, title: str, report: Report | bool | None = None, stream: TextIO | None = None
-    ) -> None:
+        self, title: str, report: Report | bool | None = None, stream: TextIO | None = None,
+        watch: Watch | None = None,
+    ) -> None:  # fmt: skip
         self.title = title
         self._report = report if callable(report) else None
         self._silent = report is False or callable(report)
         self.total = 0
         self.done = 0
         self.tokens = 0
+        self.money = 0.0
+        self._watch = watch
         self._stream = stream or sys.stderr
         self._began = self._told = time.monotonic()
         self._bar: Any = None
@@ -54,10 +59,13 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, total=self.total)
 
-    def advance(self, tokens: int) -> None:
-        """Count one answer of ``tokens`` tokens."""
+    def advance(self, tokens: int, money: float = 0.0) -> None:
+        """Count one answer of ``tokens`` tokens; ``money``: what all of them cost so far."""
         self.done += 1
         self.tokens += tokens
+        self.money = money
+        if self._watch is not None:
+            self._watch(self)
         if self._report is not None:
             self._report(self.done, self.total, self.tokens)
         if self._bar is not None:
@@ -71,11 +79,15 @@ class Progress:
     def rows_per_second(self) -> float:
         return self.done / max(1e-9, time.monotonic() - self._began)
 
+    @property
+    def seconds_left(self) -> float:
+        """Return how long the rest takes at this pace."""
+        return (self.total - self.done) / max(1e-9, self.rows_per_second)
+
     def _line(self) -> None:
-        left = (self.total - self.done) / max(1e-9, self.rows_per_second)
         self._stream.write(
             f"{self.title}: {self.done} of {self.total} rows, {self.rows_per_second:.1f} rows/s, "
-            f"{self.tokens:,} tokens, about {left:.0f} s left\n"
+            f"{self.tokens:,} tokens, about {self.seconds_left:.0f} s left\n"
         )
         self._stream.flush()
 

@@ -23,7 +23,7 @@ from .asking import Ask, Asker, keyed
 from .budget import Budget
 from .meter import Meter
 from .outcome import Outcome, to_table
-from .progress import Progress, Report
+from .progress import Progress, Report, Watch
 from .protocol import Engine, EngineInfo, GenRequest, GenResult, Sampling
 
 COUNTS = ("rows", "llm_calls", "cache_hits", "recorded", "templated", "deduped", "repaired",
@@ -58,6 +58,7 @@ def run_task(
     budget: Budget | None = None,
     meter: Meter | None = None,
     progress: Report | bool | None = None,
+    watch: Watch | None = None,
     context: Context = None,
     fallback: bool = False,
     flush_rows: int = 500,
@@ -67,7 +68,8 @@ def run_task(
 
     ``budget`` bounds this call alone; a ``meter`` also the run and the day that it belongs to.
     ``store`` may be None only for the template engine. ``progress``: None shows it on stderr,
-    False is silent, a function is called with (done, total, tokens). With ``fallback`` a row
+    False is silent, a function is called with (done, total, tokens); ``watch`` is called with the
+    ``Progress`` after each answer. With ``fallback`` a row
     without an accepted answer gets the template's text, status "fallback" and the reason. Raises
     ``ValueError`` where rows have no id or share one; a row's own failure is a status.
     """
@@ -82,7 +84,7 @@ def run_task(
         paid = "metered" in engine.info.capabilities or bool(meter and meter.price)
         writer = store.writer(flush_rows=flush_rows, flush_seconds=flush_seconds, journal=paid)
     title = f"{task.produces} ({engine.info.kind})"
-    with Progress(title, progress) as bar, writer or nullcontext():
+    with Progress(title, progress, watch=watch) as bar, writer or nullcontext():
         asker = Asker(engine, store, budget or Budget(), bar, about, writer, meter)
         outcomes = _answer(task, given, asker, sampling, context)
     if fallback:

@@ -36,11 +36,11 @@ class _Secure(HTTPSConnection):
 
 
 class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Plain
+    ConnectionCls = _Plain  # type: ignore[assignment]
 
 
 class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _Secure
+    ConnectionCls = _Secure  # type: ignore[assignment]
 
 
 class WatchedAdapter(HTTPAdapter):

@@ -33,6 +33,16 @@ def applicable(
     return [n for n in nodes if n in keep], {k: v for k, v in left.items() if k in shown}
 
 
+def lacks_task(node: Node, description: Any) -> str:
+    """Return why the splits of ``node`` cannot be cut on a data set, "" where they can."""
+    if not isinstance(node, Table) or node.table != "splits" or _has(node, description):
+        return ""
+    return (
+        f"data set {description.name!r} declares no task {node.task!r} (it has: "
+        f"{', '.join(sorted(description.tasks)) or 'none'})"
+    )
+
+
 def _has(node: Table, description: Any) -> bool:
     return node.task in description.tasks
 

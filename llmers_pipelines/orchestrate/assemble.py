@@ -1,4 +1,4 @@
-"""A plan -> Dagster ``Definitions``: assets, checks, jobs and the executor."""
+"""A plan -> Dagster ``Definitions``: assets, checks, jobs, schedules and the executor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import dagster as dg
 
 from ..config import Settings
 from .build import Plan, build_plan
-from .factories import asset_for, checks_for, key_of
+from .factories import asset_for, checks_for
+from .jobs import jobs_of, schedules_of
+from .leaderboard import leaderboard_asset
+from .sensor import refreshing
 
 
 def build_definitions(settings: Settings, plan: Plan | None = None) -> dg.Definitions:
@@ -14,13 +17,14 @@ def build_definitions(settings: Settings, plan: Plan | None = None) -> dg.Defini
     plan = build_plan(settings) if plan is None else plan
     assets = [asset_for(node, plan, settings) for node in plan.nodes]
     checks = [c for node in plan.nodes if (c := checks_for(node, settings)) is not None]
-    jobs = [
-        dg.define_asset_job(
-            f"method__{method.slug}",
-            selection=dg.AssetSelection.assets(*(key_of(n) for n in plan.select([method.slug]))),
-            description=f"{method.recipe.name}: everything from the catalog to the registry.",
-        )
-        for method in plan.methods
-    ]
+    status, sensor = refreshing(settings, plan)
+    assets += [leaderboard_asset(plan, settings), status]
     executor = dg.in_process_executor
-    return dg.Definitions(assets=assets, asset_checks=checks, jobs=jobs, executor=executor)
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=checks,
+        jobs=jobs_of(plan),
+        schedules=schedules_of(settings),
+        sensors=[sensor],
+        executor=executor,
+    )

@@ -172,7 +172,7 @@ def fitting_backbones(recipe: Recipe) -> list[str]:
     return out
 
 
-def _changed(settings: Any, given: Mapping[str, Any], owner: str) -> Any:
+def changed(settings: Any, given: Mapping[str, Any], owner: str) -> Any:
     """Return ``settings`` with what a toml gives; tables change a component inside."""
     values = {}
     for name, value in given.items():
@@ -181,7 +181,7 @@ def _changed(settings: Any, given: Mapping[str, Any], owner: str) -> Any:
             what = type(settings).__name__
             raise PlanError(f"{owner}: {what} has no setting {name!r}; it has {', '.join(known)}")
         if isinstance(value, Mapping) and isinstance(now, Component):
-            value = _changed(now, value, owner)
+            value = changed(now, value, owner)
         elif isinstance(value, list):
             value = tuple(value)
         elif isinstance(now, float) and isinstance(value, int):
@@ -211,7 +211,7 @@ def _backbone(method: Method, recipe: Recipe) -> Backbone:
         if not kind.seams and default.seams:
             raise PlanError(f"{where}: {name} has no seam where a part could be attached")
         default = kind()
-    return _changed(default, method.backbone_settings, where)
+    return changed(default, method.backbone_settings, where)
 
 
 def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Train]:

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,20 @@ from ..data.tasks import CLICK_TASKS
 from ..data.training import TEST, VALID, TrainingData
 from ..plan import Node, Train, sha
 from ..store.fingerprints import read_fingerprint, write_fingerprint
+from .carry import (
+    earlier,
+    identity,
+    inputs_then,
+    new_items,
+    same_rows,
+    versions_of,
+)
 from .context import StepContext
+from .progress import trained as told
 
 MAIN = "main"
+EXPERIMENT = "experiment"  # the main arm under settings that are not the asset's
+_REAL = (MAIN, EXPERIMENT)  # arms that see the inputs as they are
 
 
 @dataclass(frozen=True)
@@ -49,13 +61,15 @@ def cell_key(train: Train, arm: str, seed: int, ctx: StepContext) -> str:
 
 def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
     """Return the cell, trained now or read back."""
-    if train.backbone.closed_form and arm == MAIN:
+    if train.backbone.closed_form and arm in _REAL:
         seed = 0  # no randomness: one training answers for every seed
     key = cell_key(train, arm, seed, ctx)
     folder = ctx.settings.data / "cells" / ctx.dataset / key
     if (folder / "cell.json").is_file():
         read_fingerprint(folder)  # fails where a newer version wrote it
-        return Cell(folder, json.loads((folder / "cell.json").read_text()), False)
+        record = json.loads((folder / "cell.json").read_text())
+        if ctx.settings.extend or "extended_from" not in record:
+            return Cell(folder, record, False)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
     try:
@@ -63,7 +77,9 @@ def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
         (temporary / "cell.json").write_text(json.dumps({"key": key, **record}, indent=1))
         write_fingerprint(temporary)
         os.chmod(temporary, 0o755)
-        if folder.is_dir():
+        if folder.is_dir() and _extended(folder) and "extended_from" not in record:
+            _replace(temporary, folder)
+        elif folder.is_dir():
             shutil.rmtree(temporary)
         else:
             os.rename(temporary, folder)
@@ -71,6 +87,18 @@ def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return Cell(folder, json.loads((folder / "cell.json").read_text()), True)
+
+
+def _extended(folder: Path) -> bool:
+    return "extended_from" in json.loads((folder / "cell.json").read_text())
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    """Put a training in the place of an extension: full training was asked for."""
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".old-"))
+    os.rename(folder, aside / "cell")
+    os.rename(temporary, folder)
+    shutil.rmtree(aside)
 
 
 def inputs_of(train: Train, ctx: StepContext) -> dict[Node, Any]:
@@ -81,23 +109,26 @@ def inputs_of(train: Train, ctx: StepContext) -> dict[Node, Any]:
 def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) -> dict[str, Any]:
     from ..evaluate.predict import ctr_table, rank_table, rating_table
     from ..train.arms import control_inputs
-    from ..train.loop import fit
     from ..train.trained import save_trained
 
     data: TrainingData = ctx.load(train.log)
-    inputs = inputs_of(train, ctx)
-    if arm != MAIN:
-        inputs = control_inputs(inputs, arm, seed=seed, log=data)
+    real = inputs_of(train, ctx)
+    inputs = real if arm in _REAL else control_inputs(real, arm, seed=seed, log=data)
     started, cpu = time.perf_counter(), time.process_time()
-    last = [time.monotonic()]
+    report = ctx.reporter()
+    best: list[tuple[int, float]] = []
 
     def progress(epoch: dict[str, Any]) -> None:
-        if time.monotonic() - last[0] > 10:
-            last[0] = time.monotonic()
-            ctx.log(f"{train.slug} [{arm}, seed {seed}] epoch {epoch.get('epoch')}: {epoch}")
+        valid = epoch.get("valid")
+        if valid is not None and (not best or valid > best[-1][1]):
+            best[:] = [(int(epoch["epoch"]), float(valid))]
+        most = getattr(getattr(train.backbone, "fit", None), "epochs", 0)
+        name = f"{train.slug} [{arm}, seed {seed}]"
+        seconds = time.perf_counter() - started
+        report(lambda: told(name, epoch, best[-1] if best else None, most, seconds))
 
     frozen_before = {n.name: _hash(a) for n, a in inputs.items()}
-    trained = fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress)
+    trained, carried = _fit(train, arm, seed, ctx, (data, real, inputs), progress)
     frozen_after = {n.name: _hash(a) for n, a in inputs.items()}
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     save_trained(trained, folder)
@@ -109,9 +140,55 @@ def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) ->
         "model": train.slug, "arm": arm, "seed": seed, "best_epoch": trained.best_epoch,
         "epochs": len(trained.epochs), "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2),
         "best_valid": trained.best_valid, "frozen_unchanged": frozen_before == frozen_after,
+        "made_from": {"of": identity(train, arm, seed), "inputs": versions_of(train, ctx)},
+        **carried,
     }  # fmt: skip
     record["mlflow_run"] = _log_run(train, trained, record, ctx)
     return record
+
+
+def _fit(
+    train: Train, arm: str, seed: int, ctx: StepContext,
+    now: tuple[TrainingData, dict[Node, Any], dict[Node, Any]], progress: Any,
+) -> tuple[Any, dict[str, Any]]:  # fmt: skip
+    """Return the trained model and what its record tells of an earlier training.
+
+    ``now``: the log, the inputs, and the inputs as this arm sees them.
+    """
+    from ..train.arms import control_inputs
+    from ..train.loop import fit
+
+    data, real, inputs = now
+    if train.backbone.closed_form:
+        return fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress), {}
+    from ..train.carry_net import carry, extended
+
+    warm = ctx.limits.get("warm_start", ctx.settings.warm_start)
+    for before in earlier(train, arm, seed, ctx) if ctx.settings.extend or warm else ():
+        then = inputs_then(train, before, real, ctx) if ctx.settings.extend else None
+        if then is not None and same_rows(before.data, data):
+            if arm not in _REAL:
+                then = control_inputs(then, arm, seed=seed, log=before.data)
+            found = extended(train, before.state(), (before.data, then), (data, inputs),
+                             before.training, seed=seed, device=ctx.device)  # fmt: skip
+            if found is not None:
+                trained, unknown = found
+                told = before.record
+                added = [*told.get("new_items", []), *new_items(before.data, data)]
+                unknown = [*told.get("unknown_items", []), *unknown]
+                ctx.log(f"{train.slug} [{arm}, seed {seed}]: {len(added)} items without "
+                        f"interactions more, the weights of cell {before.key} stand")  # fmt: skip
+                there = set(data.items.ids)
+                return trained, {
+                    "extended_from": before.key, "new_items": [i for i in added if i in there],
+                    "unknown_items": [i for i in unknown if i in there],
+                }
+        if warm:
+            start = partial(carry, state=before.state(), old=before.data, new=data)
+            trained = fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress,
+                          start=start)  # fmt: skip
+            return trained, {"warm_start_from": before.key}
+    return fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress), {}
 
 
 def _hash(artifact: Any) -> str:
@@ -132,8 +209,13 @@ def _log_run(train: Train, trained: Any, record: dict[str, Any], ctx: StepContex
         params={"backbone": train.backbone, **parts, "arm": record["arm"], "seed": record["seed"]},
         data_versions={n.name: ctx.manifest(n).data_version for n in train.inputs},
         dagster_run_id=ctx.run_id,
-        tags={"arm": record["arm"], "seed": str(record["seed"])},
+        tags={"arm": record["arm"], "seed": str(record["seed"]), **_marks(record["arm"])},
     ) as run:
         run.log_epochs(trained.epochs)
         run.log_metrics({"best_valid": record["best_valid"], "seconds": record["seconds"]})
     return run.run_id
+
+
+def _marks(arm: str) -> dict[str, str]:
+    """Return the tags that tell an experiment from what is published."""
+    return {"experiment": "yes", "published": "no"} if arm == EXPERIMENT else {}

@@ -17,7 +17,8 @@ class CheckKind:
 
 _TABLE = (
     CheckKind("rows_valid", True, "Not empty; ids are unique, not null and known."),
-    CheckKind("quarantine_small", False, "At most 5 % of the source rows are in quarantine."),
+    CheckKind("quarantine_small", True, "At most 1 % of the source rows are in quarantine, or the "
+              "share that settings or description allow."),
 )
 _SPLITS = (
     CheckKind(

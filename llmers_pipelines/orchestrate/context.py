@@ -19,6 +19,9 @@ from ..data.training import TrainingData
 from ..data.vectors import VectorTable
 from ..plan import Derive, Embed, Node, Pin, Table, Train
 from ..store.manifests import CheckOutcome, Manifest, ManifestStore
+from .progress import Reporter
+
+NO_CUDA = "device auto: this torch finds no CUDA device, so the step runs on the CPU"
 
 QUARANTINE = "quarantine.parquet"  # rows that a step could not use, beside those that it could
 
@@ -68,7 +71,13 @@ class StepContext:
     run_id: str = ""
     log: Callable[[str], None] = lambda text: None
     limits: dict[str, Any] = field(default_factory=dict)  # outside of the digest: budget, device
+    event: Callable[[str, Any], None] = lambda text, figures: None  # progress that lasts
+    _told: set[str] = field(default_factory=set)
     _cache: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def reporter(self) -> Reporter:
+        """Return what a long step tells its progress to."""
+        return Reporter(lambda text: self.log(text), lambda text, f: self.event(text, f))
 
     @property
     def manifests(self) -> ManifestStore:
@@ -114,7 +123,12 @@ class StepContext:
             return wanted
         import torch
 
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.is_available():
+            return "cuda"
+        if "device" not in self._told:
+            self._told.add("device")
+            self.log(NO_CUDA)
+        return "cpu"
 
     def manifest(self, node: Node) -> Manifest:
         """Return the manifest of an input; raise where it is missing or held."""

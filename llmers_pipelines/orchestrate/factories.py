@@ -3,7 +3,6 @@
 No postponed annotations here: Dagster reads the types of ``compute`` as objects.
 """
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,105 +10,27 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
-from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train
+from ..plan import Node, Train
 from ..store.formats import StoreError
 from ..store.manifests import CheckOutcome
+from .applicable import lacks_task
 from .build import Plan
 from .checks import CheckKind, checks_of
 from .context import StepContext, StepError
+from .describe import describe, kinds_of, pool_of, tags_of, uses_device
+from .events import is_one_of_many, observe, tell_experiment, threads, told_end
 from .metadata import metadata_of
 from .publish import materialize
+from .run_config import EXPERIMENT, applied, check_run, given, schema_of
 
 DATASETS = dg.DynamicPartitionsDefinition(name="dataset")
 OWNERS = ("team:llmers",)
-
-_KINDS = {
-    "table": {"duckdb", "parquet"}, "generate": {"llm", "parquet"}, "embed": {"huggingface"},
-    "derive": {"numpy"}, "train": {"pytorch"}, "evaluate": {"parquet"}, "register": {"mlflow"},
-    "champion": {"mlflow"}, "pin": {"parquet"}, "teach": {"parquet"}, "distill": {"pytorch"},
-}  # fmt: skip
-_POOLS = {"generate": "llm", "embed": "accelerator", "train": "accelerator",
-          "teach": "accelerator", "distill": "accelerator"}  # fmt: skip
-_SUMMARY = {
-    "generate": "Answers of the language model, parsed, validated and grounded, one row per {}.",
-    "embed": "One text vector per row, with an id index and a mask of rows that carry text.",
-    "evaluate": "Metrics against the base and the controls, with intervals.",
-    "register": "The served bundle as an MLflow model version.",
-    "champion": "The gate: moves the alias `champion` when a candidate beats it on validation.",
-    "pin": "A version that stands until it is moved on purpose.",
-}
-
-
-# What may change from run to run without changing what is made. One schema object for all assets:
-# a class would be read anew for each of them.
-STEP_CONFIG = dg.Field(
-    dg.Shape(
-        {
-            "force": dg.Field(bool, default_value=False, description="Do the work again."),
-            "device": dg.Field(str, default_value="", description="cpu, cuda or auto."),
-            "budget_calls": dg.Field(int, default_value=0, description="LLM calls; 0 = no bound."),
-            "budget_tokens": dg.Field(int, default_value=0, description="Tokens; 0 = no bound."),
-            "budget_money": dg.Field(float, default_value=0.0, description="Money; 0 = no bound."),
-        }
-    ),
-    is_required=False,
-)
-
 
 OLDER = "the stored version was made before this check; `llmers run {} --force` has it checked"
 
 
 def key_of(node: Node) -> dg.AssetKey:
     return dg.AssetKey(list(node.key))
-
-
-def describe(node: Node, plan: Plan) -> str:
-    """Return the description of an asset, from the docstrings of what it is made of."""
-    part: Any = None
-    if isinstance(node, Generate):
-        part, lead = node.task, _SUMMARY["generate"].format(node.task.entity)
-    elif isinstance(node, Embed):
-        part, lead = node.text, _SUMMARY["embed"]
-    elif isinstance(node, (Derive, Teach)):
-        part, lead = node.how, ""
-    elif isinstance(node, Train):
-        part, lead = node.backbone, ""
-        owner = next((m for m in plan.methods if m.train == node), None)
-        if owner is not None:
-            part, lead = None, owner.recipe.doc
-    elif isinstance(node, Table):
-        lead = {
-            "items": "The validated catalog.",
-            "users": "Known users, with what the data set says of them.",
-            "interactions": "Validated interactions of known users and items.",
-            "splits": f"The log of the task `{node.task}` with id maps and splits.",
-        }[node.table]
-    else:
-        lead = _SUMMARY[node.verb]
-    doc = inspect.getdoc(type(part)) or "" if part is not None else ""
-    users = ", ".join(plan.owners.get(node, ()))
-    used = f"\n\nUsed by: {users}." if users else ""
-    return f"{lead} {doc}".strip() + used
-
-
-def tags_of(node: Node, plan: Plan) -> dict[str, str]:
-    """Return `method/<name>` and `family/<name>` tags of every method that uses the node."""
-    tags: dict[str, str] = {"llmers/verb": node.verb}
-    families = {m.slug: m.recipe.family for m in plan.methods}
-    for slug in plan.owners.get(node, ()):
-        tags[f"method/{slug[:63]}"] = ""
-        if slug in families:
-            tags[f"family/{families[slug]}"] = ""
-    return tags
-
-
-def _pool(node: Node) -> str | None:
-    return "llm" if _asks(node) else _POOLS.get(node.verb)
-
-
-def _asks(node: Node) -> bool:
-    """Say whether a teacher is a language model that is asked in this step."""
-    return isinstance(node, Teach) and node.how.asks_model
 
 
 def asset_for(
@@ -122,6 +43,7 @@ def asset_for(
 
     ``on_step(name, status, seconds)`` is told of each finished step (runs in this process).
     """
+    on_device = uses_device(node, settings)
 
     @dg.asset(
         key=key_of(node),
@@ -129,35 +51,52 @@ def asset_for(
         partitions_def=DATASETS,
         group_name=node.prefix,
         code_version=node.code_version,
-        kinds=_KINDS[node.verb] | ({"llm"} if _asks(node) else set()),
+        kinds=kinds_of(node),
         owners=OWNERS,
         description=describe(node, plan),
-        tags=tags_of(node, plan),
-        pool=_pool(node),
+        tags=tags_of(node, plan, settings),
+        op_tags=settings.gpu.tags() if on_device and settings.device != "cpu" else None,
+        pool=pool_of(node, settings),
         retry_policy=(
             dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
             if node.verb == "generate"
             else None
         ),
         output_required=False,
-        config_schema=STEP_CONFIG,
+        config_schema=schema_of(node),
     )
     def compute(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        config = context.op_execution_context.op_config or {}  # None where a run gives none
-        limits = {k: v for k, v in config.items() if v and k != "force"}
+        config = given(context.op_execution_context.op_config)
+        limits = {k: v for k, v in config.items() if k not in ("force", EXPERIMENT)}
         ctx = StepContext(
-            settings,
+            applied(settings, limits),
             context.partition_key,
             run_id=context.run_id,
             log=context.log.info,
             limits=limits,
+            event=lambda text, figures: observe(context, node, text, figures),
         )
         try:
-            done = materialize(node, ctx, force=config.get("force", False))
+            if (why := lacks_task(node, ctx.description)) and is_one_of_many(context):
+                context.log.warning(f"{why}: what reads {node.name} is skipped")
+                return
+            check_run(context.run.run_config.get("ops", {}), plan, settings)
+            with threads(limits.get("threads", 0)):
+                if EXPERIMENT in config and isinstance(node, Train):
+                    tell_experiment(context, node, config[EXPERIMENT], ctx)
+                    return  # no version, and what is downstream is skipped
+                done = materialize(node, ctx, force=config.get("force", False))
         except (StepError, StoreError, ValueError) as error:
             # What they say needs a person: another attempt would wait, or spend a budget again.
+            context.log.error(str(error))  # in one line, before the frames that nobody asked for
             told = getattr(error, "report", {})
+            if told.get("state") == "budget reached":  # the list of runs says how this one ended
+                context.instance.add_run_tags(context.run_id, {
+                    "llmers/ended": "budget reached",
+                    "llmers/missing": f"{told.get('missing', 0)} rows of {node.name}",
+                })  # fmt: skip
             raise dg.Failure(str(error), metadata=told, allow_retries=False) from error
+        context.log.info(told_end(node, done))
         if on_step is not None:
             on_step(node.name, done.status, done.seconds)
         yield dg.MaterializeResult(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
 
 from ..config import PROJECT, Settings
+from ..gpu import POOL
 
 
 def ensure_home(settings: Settings) -> None:
@@ -36,10 +38,22 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     if missing:
         instance.add_dynamic_partitions("dataset", missing)
     release_dead_runs(instance)
+    _set_pools(instance, settings)
     return instance
 
 
+def _set_pools(instance: dg.DagsterInstance, settings: Settings) -> None:
+    """Let the pools be seen before the first run; their limits stay those that were set there."""
+    storage = instance.event_log_storage
+    known = storage.get_concurrency_keys()
+    for pool in {POOL, "llm"} - set(known):
+        storage.initialize_concurrency_limit_to_default(pool)
+    if settings.gpu.slots:
+        storage.set_concurrency_slots(POOL, settings.gpu.slots)
+
+
 PROCESS, HOST = "llmers/process", "llmers/host"
+_LAUNCHED = ".dagster/grpc_info"  # the code server that a run was launched in
 
 
 def process_tags() -> dict[str, str]:
@@ -56,14 +70,37 @@ def release_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     dead = []
     for run in instance.get_runs(filters=running):
-        stamp = run.tags.get(PROCESS)
-        if stamp is None or run.tags.get(HOST) != socket.gethostname():
+        if PROCESS not in run.tags or run.tags.get(HOST) != socket.gethostname():
             continue
-        if _stamp(int(stamp.split("@")[0])) != stamp:
+        if not alive(run.tags):
             instance.report_run_failed(run, "the process of this run has ended")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead.append(run.run_id)
     return dead
+
+
+def release_orphans(instance: dg.DagsterInstance) -> list[str]:
+    """End the runs that a daemon of this home launched and that outlived it only in the records.
+
+    For a process that has just become the only one to launch runs here: whatever the former one
+    launched ended with it.
+    """
+    unfinished = dg.RunsFilter(statuses=[
+        dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING,
+    ])  # fmt: skip
+    ended = []
+    for run in instance.get_runs(filters=unfinished):
+        if _LAUNCHED in run.tags and PROCESS not in run.tags:
+            instance.report_run_failed(run, "it was running when `llmers up` ended")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended.append(run.run_id)
+    return ended
+
+
+def alive(tags: Mapping[str, str]) -> bool:
+    """Say whether the process that wrote ``process_tags`` on this machine still lives."""
+    stamp = tags.get(PROCESS, "0@?")
+    return _stamp(int(stamp.split("@")[0])) == stamp
 
 
 def _stamp(pid: int) -> str:

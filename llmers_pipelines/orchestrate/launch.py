@@ -18,6 +18,7 @@ from .factories import asset_for, checks_for
 from .home import open_instance, process_tags
 from .plans import compared
 from .publish import stale_because
+from .run_config import config_for
 
 _COUNTS = ("llm_calls", "cache_hits", "repaired", "quarantined", "attempts", "throttled",
            "tokens_in", "tokens_out", "tokens_cached")  # fmt: skip
@@ -51,10 +52,13 @@ def launch(
     assets = [asset_for(n, plan, settings, on_step) for n in nodes]
     checks = [c for n in nodes if (c := checks_for(n, settings)) is not None]
     config = {"force": force, **(limits or {})}
+    configs = {n.name: config_for(n, {k: v for k, v in config.items() if v}) for n in nodes}
     # The report names each failure; Dagster's console would add a line for everything behind it.
     run_config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    if any(config.values()):
-        run_config["ops"] = {a.op.name: {"config": config} for a in assets}
+    run_config["ops"] = {
+        a.op.name: {"config": configs[n.name]}
+        for a, n in zip(assets, nodes, strict=True) if configs[n.name]
+    }  # fmt: skip
     result = dg.materialize(
         [*assets, *checks],
         partition_key=dataset,

@@ -7,46 +7,54 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
-from ..plan import Node
+from ..plan import Node, Train
+from ..store.manifests import ManifestStore
 from .lineage_url import asset_path, lineage_root
+from .plots import shown
 from .publish import Published
+
+# Counts of nothing are left out, but for those that people look for.
+_TOLD_AT_ZERO = ("llm_calls", "cache_hits", "quarantined", "encoded", "trained now")
 
 
 def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, Any]:
-    """Return Dagster metadata of one published version."""
+    """Return Dagster metadata of one published version: results first, identity last."""
     manifest = done.manifest
-    out: dict[str, Any] = {
-        "dagster/row_count": manifest.rows,
-        "status": done.status,
-        "seconds": round(done.seconds, 3),
-        "made_at": manifest.created,
-        "digest": manifest.digest,
-        "path": dg.MetadataValue.path(str(settings.data / "warehouse" / manifest.folder)),
-        "made_from": dg.MetadataValue.md(_made_from(manifest)),
-    }
+    out: dict[str, Any] = {"status": done.status, "seconds": round(done.seconds, 3)}
+    if manifest.columns:  # weights and pointers are no tables
+        out["dagster/row_count"] = manifest.rows
+    if manifest.flags:
+        out["flags"] = ", ".join(manifest.flags)
     for name, value in manifest.counts.items():
-        if isinstance(value, (int, float, str)):
-            out.setdefault(name, value)  # "seconds" is this step's, not the answers'
-    for name in ("report", "preview"):
-        if manifest.info.get(name):
-            out[name] = dg.MetadataValue.md(str(manifest.info[name]))
-    for name in ("mlflow_run", "model_version"):
-        if manifest.info.get(name):
-            out[name] = str(manifest.info[name])
+        if isinstance(value, (int, float, str)) and (value != 0 or name in _TOLD_AT_ZERO):
+            shorter = round(value, 6) if isinstance(value, float) else value
+            out.setdefault(name, shorter)  # "seconds" is this step's, not the answers'
+    if manifest.info.get("device"):
+        out["device"] = str(manifest.info["device"])
+    page = lineage_root(settings) + asset_path(manifest.dataset, manifest.name)
+    out["lineage"] = dg.MetadataValue.url(page)
+    if manifest.info.get("mlflow_run"):
+        out["mlflow_run"] = run_link(settings, str(manifest.info["mlflow_run"]))
+    if manifest.info.get("version") and manifest.info.get("model_name"):
+        page = f"models/{manifest.info['model_name']}/versions/{manifest.info['version']}"
+        out["mlflow_model"] = dg.MetadataValue.url(f"{settings.mlflow_ui}/#/{page}")
+    for name, picture in shown(ManifestStore(settings.data).path(manifest)).items():
+        out[f"plot of {name}"] = dg.MetadataValue.md(picture)
     if manifest.info.get("plot"):
         out["plot"] = dg.MetadataValue.md(
             f"![intervals](data:image/png;base64,{manifest.info['plot']})"
         )
+    if manifest.info.get("report"):
+        out["report"] = dg.MetadataValue.md(str(manifest.info["report"]))
+    if manifest.info.get("preview"):
+        title = "by epoch" if isinstance(node, Train) else "sample rows"
+        out[title] = dg.MetadataValue.md(fitting(str(manifest.info["preview"])))
     if manifest.info.get("estimate") and done.status == "materialized":
         out["estimate"] = dg.MetadataValue.md(_estimate_table(manifest.info["estimate"]))
-    if manifest.flags:
-        out["flags"] = ", ".join(manifest.flags)
     if manifest.columns:
         out["dagster/column_schema"] = dg.TableSchema(
             columns=[dg.TableColumn(n, t, description=d or None) for n, t, d in manifest.columns]
         )
-    page = lineage_root(settings) + asset_path(manifest.dataset, manifest.name)
-    out["lineage"] = dg.MetadataValue.url(page)
     if manifest.lineage:
         out["dagster/column_lineage"] = dg.TableColumnLineage(
             {
@@ -55,7 +63,16 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
             }
         )
         out["column_lineage"] = dg.MetadataValue.md(_lineage_table(manifest.lineage))
+    out["made_from"] = dg.MetadataValue.md(_made_from(manifest))
+    out["made_at"] = manifest.created
+    out["digest"] = manifest.digest
+    out["path"] = dg.MetadataValue.path(str(settings.data / "warehouse" / manifest.folder))
     return out
+
+
+def run_link(settings: Settings, run: str) -> Any:
+    """Return the address of a run in the MLflow UI."""
+    return dg.MetadataValue.url(f"{settings.mlflow_ui}/#/runs/{run}")
 
 
 def _made_from(manifest: Any) -> str:
@@ -64,9 +81,31 @@ def _made_from(manifest: Any) -> str:
         "|---|---|",
         f"| code and settings | `{manifest.code_version}` |",
     ]
-    rows += [f"| {name} | `{version}` |" for name, version in manifest.inputs.items()]
-    rows += [f"| {name} | `{version}` |" for name, version in manifest.sources.items()]
+    both = {**manifest.inputs, **manifest.sources}
+    rows += [f"| {name} | `{_cut(version)}` |" for name, version in both.items()]
     return "\n".join(rows)
+
+
+def fitting(table: str, most: int = 1000) -> str:
+    """Return a Markdown table that the UI shows in its place: fewer than ``most`` characters, by
+    shorter cells and fewer rows; as it is where even one row is too long."""
+    lines = table.split("\n")
+    for width in (120, 60, 40, 24):
+        cut = [_cut_row(line, width) for line in lines]
+        for rows in range(len(cut), 2, -1):
+            if len(text := "\n".join(cut[:rows])) < most:
+                return text
+    return table
+
+
+def _cut_row(line: str, width: int) -> str:
+    if not line.startswith("| "):
+        return line  # the rule below the header
+    return f"| {' | '.join(_cut(c, width) for c in line[2:-2].split(' | '))} |"
+
+
+def _cut(version: str, most: int = 40) -> str:
+    return version if len(version) <= most else version[: most - 3] + "..."
 
 
 def _estimate_table(found: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from ..plan import Champion, Node, Pin
 from ..store.fingerprints import fingerprint, mark
 from ..store.manifests import Manifest
+from .attempts import Failures, attempt_key
 from .checks import blocking_names
 from .context import QUARANTINE, Outcome, StepContext, StepError
 from .steps import run_verb, sources_of
@@ -93,10 +94,25 @@ def materialize(node: Node, ctx: StepContext, *, force: bool = False) -> Publish
     want = wanted(node, ctx)
     if have is not None and not have.held_by and not difference(have, want, ctx):
         return Published(have, "reused", time.perf_counter() - start)
-    outcome = run_verb(node, ctx)
-    manifest = _store(node, ctx, outcome, want, time.perf_counter() - start)
+    failures = Failures(ctx.settings)
+    try:
+        outcome = run_verb(node, ctx)
+        manifest = _store(node, ctx, outcome, want, time.perf_counter() - start)
+    except Exception as error:
+        failures.note(ctx.dataset, node.name, attempt_key(node, want, ctx.settings), error)
+        raise
+    failures.clear(ctx.dataset, node.name)
     ctx.remember(manifest, outcome.keep)
     return Published(manifest, "materialized", time.perf_counter() - start)
+
+
+def _draw(node: Node, folder: Any, ctx: StepContext) -> None:
+    from .plots import draw
+
+    try:
+        draw(node, folder)
+    except Exception as error:  # a picture is no reason to lose what was made
+        ctx.log(f"{node.name}: no picture: {type(error).__name__}: {error}")
 
 
 def _store(
@@ -131,6 +147,7 @@ def _store(
             f"{node.name}: the step reported no {', '.join(sorted(left_out))}; a version without "
             "its blocking checks is not published"
         )
+    _draw(node, target, ctx)
     # The gate reads marks, it does not carry them: a refused candidate taints no champion.
     parents = [] if isinstance(node, Champion) else required(node, ctx)
     inherited = [f for n in parents for f in ctx.manifest(n).flags]

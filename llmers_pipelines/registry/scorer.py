@@ -24,6 +24,8 @@ NOTES = {
     "history": "unknown user: the model scored the given history",
     "similar_items": "unknown user, and the model reads no history: items near the given history",
 }
+UNKNOWN = ("{} items were added after the training and this method knows nothing of them: they are "
+           "not recommended")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,12 @@ class Scorer:
         return answers
 
     @cached_property
+    def unknown(self) -> np.ndarray:
+        """Positions int64 of items that were added after the training and have no vector."""
+        told = self.bundle.config.get("unknown_items", ())
+        return np.array([self.bundle.items.position(str(i)) for i in told], np.int64)
+
+    @cached_property
     def explainer(self) -> Explainer:
         return Explainer(self.bundle, self.ranker.item_vectors)
 
@@ -138,6 +146,8 @@ class Scorer:
         if mode == "model" and given is not None and "history" not in self.reads:
             note = "the model reads no history of a known user: the given one only excludes items"
         seen = np.unique(np.concatenate([known, history])) if exclude_seen else history[:0]
+        if len(self.unknown):
+            seen = np.union1d(seen, self.unknown)
         return _Request(user_id, user, history, signal, seen, ignored, mode, note)
 
     def _mode(self, user: int, history: np.ndarray) -> tuple[str, str | None]:
@@ -197,6 +207,10 @@ class Scorer:
         near[1:] = self.explainer.likeness_to_all(r.history)
         return top(near, r.seen, k)
 
+    def _note(self, r: _Request) -> str | None:
+        told = UNKNOWN.format(len(self.unknown)) if len(self.unknown) else ""
+        return "; ".join(filter(None, [r.note, told])) or None
+
     def _answer(
         self, r: _Request, items: np.ndarray, scores: np.ndarray, explain: bool
     ) -> dict[str, Any]:
@@ -211,7 +225,7 @@ class Scorer:
             rows.append(row)
         return {
             "user": r.user_id, "model": self.bundle.config["model"], "version": self.version,
-            "fallback": None if r.mode == "model" else r.mode, "note": r.note,
+            "fallback": None if r.mode == "model" else r.mode, "note": self._note(r),
             "ignored": r.ignored, "items": rows,
         }  # fmt: skip
 

@@ -130,8 +130,9 @@ def _whole_versions(manifests: ManifestStore, dataset: str, name: str) -> Iterat
 def leftovers(data: Path, *, older_than: float = 24 * 3600) -> list[Path]:
     """Return temporary files and folders of processes that died at least so many seconds ago."""
     limit = time.time() - older_than
-    patterns = ("warehouse/*/*/*/.tmp-*", "cells/*/.tmp-*", "vectors/*/.tmp-*", "vectors/*/.old-*",
-                "manifests/*/*/*/.tmp-*", "fits/*/*/.tmp-*", "encoders/*/*/.tmp-*", "bundle-*",
-                "responses/.writing-*.tmp", ".pruned-*")  # fmt: skip
+    patterns = ("warehouse/*/*/*/.tmp-*", "cells/*/.tmp-*", "cells/*/.old-*", "vectors/*/.tmp-*",
+                "vectors/*/.old-*", "manifests/*/*/*/.tmp-*", "fits/*/*/.tmp-*",
+                "encoders/*/*/.tmp-*", "bundle-*", "responses/.writing-*.tmp",
+                ".pruned-*")  # fmt: skip
     found = [p for pattern in patterns for p in data.glob(pattern)]
     return [p for p in found if os.lstat(p).st_mtime < limit]

@@ -39,7 +39,7 @@ def audit_answers(look: Look) -> None:
         for line in damage.lines():
             look.report.faults.append(Fault(
                 "answers", str(damage.path), line,
-                "the lost rows are asked again by the next run of the assets", names, moved,
+                damage.mend, names, moved,
             ))  # fmt: skip
     look.report.regeneration["answers"] = _cost(
         [d for d, _ in damages], gone, store, look.prices, list(assets)

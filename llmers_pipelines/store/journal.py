@@ -23,7 +23,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from .formats import check_format, stamp, stamped
+from .formats import FormatError, check_format, stamp, stamped
 from .refused import keep_refused, table_of
 from .rows import SCHEMA, key_numbers
 from .segments import SegmentFolder
@@ -100,14 +100,19 @@ def publish_left(segments: SegmentFolder, known: Callable[[Iterable[str]], set[s
     """
     if not _journals(segments.folder):
         return 0
-    done = 0
+    done, newer = 0, None
     try:
         with _alone(segments.folder):
             for path in _journals(segments.folder):
-                done += _publish(path, segments, known)
+                try:
+                    done += _publish(path, segments, known)
+                except FormatError as error:
+                    newer = error
     except OSError as error:
         _log.warning("%s: answers of a killed run cannot be taken over now: %s",
                      segments.folder, error)  # fmt: skip
+    if newer is not None:
+        raise newer
     return done
 
 

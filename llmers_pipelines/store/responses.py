@@ -85,7 +85,11 @@ class ResponseStore:
         self.segments = SegmentFolder(folder, SCHEMA, version=ANSWERS, repeating=REPEATING)
         self._keys: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
         self._told: set[Path] = set()
-        publish_left(self.segments, self.known)
+        self._newer: FormatError | None = None
+        try:
+            publish_left(self.segments, self.known)
+        except FormatError as error:
+            self._newer = error  # answers may lie there: told before anything is asked again
 
     def lookup(self, keys: Iterable[str]) -> dict[str, Answer]:
         """Return the stored answers to ``keys``; a key that occurs twice has its first answer.
@@ -103,6 +107,8 @@ class ResponseStore:
         return self._retried(self._records, keys) if (keys := set(keys)) else []
 
     def _retried(self, work: Any, keys: set[str]) -> Any:
+        if self._newer is not None:
+            raise self._newer
         wanted = _Wanted(keys)
         for _ in range(20):
             try:

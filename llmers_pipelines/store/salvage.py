@@ -61,9 +61,25 @@ class Damage:
     whole: bool = False  # not even its footer can be read: which rows it held is not known
     size: int = 0  # bytes of the file
 
+    @property
+    def saved(self) -> str:
+        """What of the segment is kept and what is lost, in words."""
+        if self.whole:
+            return "which answers it held is not known"
+        if not self.lost:
+            return f"all {self.rows} answers are whole, none is lost"
+        return f"{self.rows - len(self.lost)} answers are whole, {len(self.lost)} are lost"
+
+    @property
+    def mend(self) -> str:
+        """What brings the segment back into order."""
+        if self.lost or self.whole:
+            return "the lost answers are asked again by the next run of the assets"
+        return "nothing is asked again: --quarantine writes the segment anew from its whole answers"
+
     def lines(self) -> list[str]:
         """Return one line per fault."""
-        told = [f"{self.path}: {problem}" for problem in self.problems]
+        told = [f"{self.path}: {problem}; {self.saved}" for problem in self.problems]
         return told + [f"{self.path}: row {x.row}, key {x.key}: {x.reason}" for x in self.lost]
 
 

@@ -8,6 +8,7 @@ it replaces; readers leave out what another segment's range covers, so a merge n
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -357,8 +358,9 @@ class SegmentFolder:
         """Remove what killed writers and killed merges left behind."""
         limit = time.time() - STALE_SECONDS
         for path in self.folder.glob(".writing-*.tmp"):
-            if path.stat().st_mtime < limit:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it was published meanwhile
+                if path.stat().st_mtime < limit:
+                    path.unlink()
         for segment in _covered(self._found()):
             segment.path.unlink(missing_ok=True)
 

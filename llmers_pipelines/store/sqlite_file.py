@@ -7,6 +7,7 @@ changed number in a row.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,3 +96,20 @@ def audit_databases(look: Look, databases: Iterable[Database]) -> None:
         look.report.faults.append(
             Fault(one.kind, str(one.path), f"{one.path}: {problem}", one.mend, (), moved)
         )
+
+
+def write_ahead(db: sqlite3.Connection, *, seconds: float = 60.0) -> None:
+    """Switch ``db`` to its write-ahead log; wait where another connection makes the file now.
+
+    SQLite's own waiting does not cover the change of the journal's mode. Where the file system has
+    no shared memory, SQLite keeps its slower journal.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not busy(error) or time.monotonic() > ends:
+                raise
+        time.sleep(0.02)

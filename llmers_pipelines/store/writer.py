@@ -23,6 +23,7 @@ from .rows import (
 from .segments import SegmentFolder
 
 UNJOURNALED_ROWS = 10  # a flush of paid answers where no journal can be written
+_TEXTS = frozenset((str, type(None)))
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +51,7 @@ class Writer:
         key = response_key(identity, request)
         created = time.time_ns() // 1000
         told = tuple([beside.get(name) for name in BESIDE])
-        if not all([value is None or value.__class__ is str for value in told]):
+        if not _TEXTS.issuperset(map(type, told)):
             told = tuple([None if value is None else str(value) for value in told])
         if not (0 <= tokens_in <= MOST_TOKENS and 0 <= tokens_out <= MOST_TOKENS):
             tokens_in, tokens_out = storable(tokens_in), storable(tokens_out)

@@ -56,13 +56,14 @@ def fit(
     seed: int,
     device: str = "cpu",
     progress: Callable[[dict[str, Any]], None] | None = None,
+    start: Callable[[Any], Any] | None = None,
 ) -> Trained:
     """Train ``train.backbone`` with its enhancements on ``data`` and return the best weights.
 
     ``inputs`` maps every node below the backbone and its parts to its loaded artifact. ``progress``
     is called with each epoch's record: epoch, train_loss, valid (None where not evaluated),
-    seconds. Raises PlanError for a missing seam, ValueError for unsuitable data,
-    FloatingPointError when the loss is no longer a number.
+    seconds. ``start`` may change the weights before step 0. Raises PlanError for a missing seam,
+    ValueError for unsuitable data, FloatingPointError when the loss is no longer a number.
     """
     backbone = train.backbone
     check_seams(backbone, train.parts, train.name)
@@ -75,12 +76,15 @@ def fit(
             return _solve(train, data, inputs, seed, progress)
         model = backbone.build(data, seed)
         attach_parts(model, train.parts, data, inputs, seed)
+        if start is not None:
+            start(model)
         model.to(where)
         loader = load_loader(backbone.loader)(data, backbone, seed)
         epochs, best = run_epochs(model, loader, backbone.fit, train.name, progress)
         served = fold(model)
     seconds = time.perf_counter() - started
-    return Trained(train, data, served, seed, epochs, best["epoch"], best["valid"], seconds)
+    state = {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
+    return Trained(train, data, served, seed, epochs, best["epoch"], best["valid"], seconds, state)
 
 
 def check_data(train: Train, data: TrainingData) -> None:

@@ -15,6 +15,7 @@ from ..models.served import Served, export, load_served, predictions
 from ..plan import Train
 
 WEIGHTS, CONFIG, RECORD = "weights.safetensors", "model.json", "training.json"
+STATE = "state.safetensors"
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Trained:
     best_epoch: int = 0
     best_valid: float = float("nan")
     seconds: float = 0.0
+    state: dict[str, np.ndarray] = field(default_factory=dict)  # weights before they were folded
 
     @property
     def served(self) -> Served:
@@ -69,6 +71,8 @@ def save_trained(trained: Trained, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config, arrays = trained.export()
     save_file(arrays, folder / WEIGHTS)
+    if trained.state:
+        save_file(trained.state, folder / STATE)
     _write(folder / CONFIG, config)
     _write(folder / RECORD, {
         "model": trained.train.name, "task": trained.data.task, "seed": trained.seed,

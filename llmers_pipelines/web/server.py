@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..config import Settings
 
 
-def serve(settings: Settings, port: int) -> None:
-    """Serve the pages of a home until the process is told to end; answers 127.0.0.1 alone."""
+def serve(read: Callable[[], Settings], port: int) -> None:
+    """Serve the pages of a home until the process is told to end; answers 127.0.0.1 alone.
+
+    ``read`` returns the settings in force; it is asked again when ``llmers.toml`` has changed.
+    """
     import uvicorn
 
-    from ..orchestrate.build import build_plan
+    from ..orchestrate.build import Plan, build_plan
     from .app import create_app
     from .site import Site
 
-    site = Site(settings, build_plan(settings))
+    def renew() -> tuple[Settings, Plan]:
+        settings = read()
+        return settings, build_plan(settings)
+
+    site = Site(*renew(), renew)
     site.warm()
     uvicorn.run(
         create_app(site), host="127.0.0.1", port=port, log_level="warning", access_log=False,

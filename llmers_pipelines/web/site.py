@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -15,26 +15,36 @@ from ..orchestrate.build import Plan
 from ..orchestrate.context import StepError
 from ..orchestrate.serving import champion_of
 from ..orchestrate.trace.answers import answers
-from ..orchestrate.trace.row import registry_aliases
+from ..orchestrate.trace.models import Aliases
+from ..orchestrate.trace.row import no_aliases, registry_aliases
 from ..orchestrate.trace.stored import CACHE_BYTES, Cache, Stored
 from ..store.manifests import Manifest, ManifestStore
 
 _log = logging.getLogger(__name__)
-ALIASES_SECONDS = 10.0  # how long the registry's word stands
+SECONDS = 5.0  # how long a data set's description and the registry's word stand
 SCORERS = 2  # served models that are kept open
 
 
 @dataclass
 class Site:
-    """The home that is shown. Safe among the threads that answer requests."""
+    """The home that is shown. Safe among the threads that answer requests.
+
+    ``renew`` reads settings and plan anew; it is called when ``llmers.toml`` has changed.
+    """
 
     settings: Settings
     plan: Plan
+    renew: Callable[[], tuple[Settings, Plan]] | None = None
     cache: Cache = field(default_factory=lambda: Cache(CACHE_BYTES))
-    _stored: dict[str, Stored] = field(default_factory=dict)
+    _stored: dict[str, tuple[float, Stored]] = field(default_factory=dict)
     _aliases: dict[str, tuple[float, Mapping[str, str]]] = field(default_factory=dict)
     _scorers: dict[tuple[str, str], Any] = field(default_factory=dict)
     _lock: Any = field(default_factory=Lock)
+    _reader: Aliases = no_aliases
+    _serving: Any = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self._read = self._changed()
 
     @cached_property
     def manifests(self) -> ManifestStore:
@@ -50,9 +60,32 @@ class Site:
         if dataset not in known:
             raise StepError(f"nothing is stored of a data set {dataset!r}; stored: "
                             f"{', '.join(known) or 'nothing yet'}")  # fmt: skip
-        return self._stored.setdefault(
-            dataset, Stored(self.settings, dataset, self.plan, self.cache)
-        )
+        with self._lock:
+            self._follow()
+            made, found = self._stored.get(dataset, (-SECONDS, None))
+            if found is None or time.monotonic() - made >= SECONDS:
+                found = Stored(self.settings, dataset, self.plan, self.cache)
+                self._stored[dataset] = (time.monotonic(), found)
+            return found
+
+    def _changed(self) -> int:
+        try:
+            file = self.settings.config_file
+            return file.stat().st_mtime_ns if file is not None else 0
+        except OSError:
+            return 0
+
+    def _follow(self) -> None:
+        """Take over a changed ``llmers.toml``; one that cannot be read leaves what stands."""
+        now = self._changed()
+        if self.renew is None or now == self._read:
+            return
+        self._read = now
+        try:
+            self.settings, self.plan = self.renew()
+            self._stored.clear()
+        except ValueError as error:  # ConfigError, PlanError
+            _log.warning("llmers.toml has changed and cannot be used: %s", error)
 
     def manifest(self, stored: Stored, asset: str, version: str = "") -> Manifest:
         """Return the manifest of an asset's newest or named version."""
@@ -68,17 +101,15 @@ class Site:
         answers(self.cache, self.settings).known(["0" * 64])
         self.aliases("none")
 
-    @cached_property
-    def _reader(self) -> Any:
-        return registry_aliases(self.settings)
-
     def aliases(self, name: str) -> Mapping[str, str]:
-        """Return alias -> version of a registered model, ten seconds old where it answers."""
+        """Return alias -> version of a registered model, five seconds old where it answers."""
         with self._lock:
             now = time.monotonic()
-            at, found = self._aliases.get(name, (-ALIASES_SECONDS, {}))
-            if now - at >= ALIASES_SECONDS:
+            at, found = self._aliases.get(name, (-SECONDS, {}))
+            if now - at >= SECONDS:
                 try:
+                    if self._reader is no_aliases:  # a new home has no registry yet
+                        self._reader = registry_aliases(self.settings)
                     found = self._reader(name)
                 except Exception as error:  # a registry that is away hides aliases, not the page
                     _log.warning("the registry cannot be asked: %s", error)
@@ -87,5 +118,5 @@ class Site:
 
     def champion(self, dataset: str, task: str) -> tuple[Any, str]:
         """Return the scorer of a task's champion and its version; torch is loaded only here."""
-        with self._lock:
+        with self._serving:
             return champion_of(self.settings, dataset, task, kept=self._scorers, most=SCORERS)

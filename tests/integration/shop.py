@@ -162,12 +162,8 @@ class Shop:
     def ask(self, *words: str, code: int = 0) -> Any:
         """Return the JSON document of a command: stdout holds nothing else."""
         result = self.invoke(*words, "--json")
-        assert result.exit_code == code, (
-            result.exit_code,
-            result.stderr,
-            result.stdout[-2000:],
-            result.exception,
-        )
+        told = (result.exit_code, result.stderr, result.exception, result.stdout[-2000:])
+        assert result.exit_code == code, told
         return json.loads(result.stdout)
 
     def settings(self, **changes: Any) -> Settings:

@@ -69,7 +69,8 @@ def test_columns_and_where_each_comes_from(shop: Shop, instance: dg.DagsterInsta
     assert told_of >= {"catalog", "item_summaries", "user_profiles", "llm_embeddings", "features"}
     traced = 0
     for name, told in about.items():
-        assert told["dagster/row_count"] > 0 and told["status"] in ("materialized", "reused")
+        assert ("dagster/row_count" in told) == (name in columns)
+        assert told.get("dagster/row_count", 1) > 0 and told["status"] in ("materialized", "reused")
         assert "| code and settings |" in told["made_from"]
         lineage = told.get("dagster/column_lineage")
         for column, sources in (lineage.deps_by_column if lineage else {}).items():

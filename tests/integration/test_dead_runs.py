@@ -16,7 +16,7 @@ from llmers_pipelines.orchestrate.home import process_tags, release_dead_runs
 _HOLD = """
 import time, dagster as dg
 from llmers_pipelines.orchestrate.home import process_tags
-@dg.asset(pool="accelerator")
+@dg.asset(pool="gpu")
 def slow():
     open("started", "w").close()
     time.sleep(60)
@@ -36,10 +36,10 @@ def test_a_killed_run_is_ended_and_its_slot_is_free(tmp_path: Path, monkeypatch)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     instance = dg.DagsterInstance.get()
-    claimed = instance.event_log_storage.get_concurrency_info("accelerator")
+    claimed = instance.event_log_storage.get_concurrency_info("gpu")
     assert claimed.active_slot_count == 1, "the killed run should still hold its slot"
     assert len(release_dead_runs(instance)) == 1
-    assert instance.event_log_storage.get_concurrency_info("accelerator").active_slot_count == 0
+    assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
     assert instance.get_runs()[0].status == dg.DagsterRunStatus.FAILURE
     assert release_dead_runs(instance) == []
 

@@ -12,6 +12,7 @@ from loopback import BROKEN, Loopback, Say, completion, slow_down
 from shop import BOOKS, Shop
 
 from llmers_pipelines.orchestrate.context import StepError
+from llmers_pipelines.orchestrate.home import open_instance
 from llmers_pipelines.store.responses import ResponseStore
 
 SUMMARY = "item_summaries/item_summary"
@@ -95,6 +96,11 @@ def test_a_budget_ends_the_run_and_a_later_one_goes_on(
         with pytest.raises(StepError, match=r"budget reached: 0 of 1e-07 USD; the next call"):
             fresh.work(SUMMARY, budget_money=0.0000001)
         assert len(server.asked) == 9, "not even one call fits"
+        instance = open_instance(fresh.settings())
+        (ended,) = [r for r in instance.get_runs() if r.tags.get("llmers/ended")]
+        assert ended.tags["llmers/ended"] == "budget reached"
+        assert ended.tags["llmers/missing"] == f"{BOOKS - 9} rows of {SUMMARY}"
+        instance.dispose()
         rest = asked.run()
         assert (rest["llm_calls"], rest["cache_hits"]) == (BOOKS - 9, 9)
         assert len(server.asked) == BOOKS

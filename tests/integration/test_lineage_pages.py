@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
+import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import BOOKS, Shop, same_environment, wrong_lineage
+from shop import BOOKS, TINY, Shop, same_environment, wrong_lineage
 from starlette.testclient import TestClient
 
 from llmers_pipelines.config import Method
@@ -77,6 +80,18 @@ def test_a_row_page_shows_the_whole_way(shop: Shop) -> None:
     assert "labels_seen" in kar and "what is recommended (ctr)" in kar
 
 
+def test_every_asset_with_rows_shows_the_row_that_was_asked_for(shop: Shop) -> None:
+    for entity, row_id in (("item", "b03"), ("user", "u05")):
+        for manifest in (shop.manifest(n.name) for n in shop.plan().nodes):
+            words = ("trace", manifest.name, row_id, "--entity", entity, "--json")
+            result = shop.invoke(*words)
+            if result.exit_code:
+                assert re.search("has no row|holds rows of", str(result.exception)), manifest.name
+                continue
+            last = json.loads(result.stdout)["steps"][-1]
+            assert last["asset"] == manifest.name and last["content"], manifest.name
+
+
 def test_the_champion_is_marked_and_explains_itself(shop: Shop) -> None:
     browser = client(shop)
     champion = shop.manifest("registry/champion__sequential").info["champion"]
@@ -114,6 +129,17 @@ def test_a_registry_that_is_away_hides_aliases_and_not_the_page(
     monkeypatch.setattr("llmers_pipelines.web.site.registry_aliases", lambda settings: away)
     text = page(client(shop), row_path("shop", "catalog/items", "b03"))
     assert "llmers-shop-sequential version" in text and ">champion</span>" not in text
+
+
+def test_a_registry_that_comes_later_is_found(own: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = own.settings()
+    site = Site(settings, own.plan())
+    there = settings.mlflow_folder
+    there.rename(there.with_name("later"))
+    assert site.aliases("llmers-shop-sequential") == {}
+    there.with_name("later").rename(there)
+    monkeypatch.setattr("llmers_pipelines.web.site.SECONDS", 0.0)
+    assert "champion" in site.aliases("llmers-shop-sequential")
 
 
 def test_rows_are_found_by_id_and_title(shop: Shop) -> None:
@@ -326,6 +352,20 @@ def test_lineage_of_every_recipe_names_columns_that_exist(odd: Shop) -> None:
     made = [materialize(node, ctx).manifest for node in nodes]
     assert wrong_lineage(odd, **every) == []
     assert len(found) > 5 and sum(len(m.lineage) for m in made) > 20
+
+
+def test_a_changed_choice_is_followed_and_a_broken_one_is_not(own: Shop) -> None:
+    site = Site(own.settings(), own.plan(), lambda: (own.settings(), own.plan()))
+    browser = TestClient(create_app(site), base_url=HERE_ALONE)
+    assert "not loaded by llmers.toml" not in page(browser, "/d/shop")
+    config = own.home / "llmers.toml"
+    whole = config.read_text()
+    for text, lacking in ((whole.replace('recipe = "kar"', 'recipe = "popularity"').replace(
+            f'backbone = "deepfm"\nbackbone_settings = {TINY}\n', ""), True),
+            ("nothing", True), (whole, False)):  # fmt: skip
+        config.write_text(text)
+        os.utime(config, ns=(0, time.time_ns()))
+        assert ("not loaded by llmers.toml" in page(browser, "/d/shop")) is lacking, text
 
 
 def test_masked_answers_stay_masked(own: Shop, tmp_path: Path) -> None:

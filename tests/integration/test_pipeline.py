@@ -163,7 +163,7 @@ def test_a_leaking_prompt_is_found_and_holds_everything_behind_it(
     with pytest.raises(HeldError, match=r"user_preference.*failed its blocking check 'no_leakage'"):
         materialize(node, own.context())
     states = {r["key"]: r for r in own.ask("status", "--dataset", "shop")}
-    assert states[profiles]["held_by"] == ["no_leakage"]
+    assert states[profiles]["held_by"] == [f"{profiles}: no_leakage"]
     assert states[behind]["because"].startswith("held: user_profiles/user_preference")
     # mended, it goes on where it was held; equal answers leave what is behind them as it was
     monkeypatch.setattr(generate, "user_rows", honest)

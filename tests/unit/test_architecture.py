@@ -18,7 +18,7 @@ PACKAGE = Path(llmers_pipelines.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_GROUND = {"node", "walk", "plan", "config", "prices", "safety", "images"}
+_GROUND = {"node", "walk", "plan", "config", "prices", "safety", "images", "gpu"}
 _TEXTS = _GROUND | {"data", "prompts", "store"}
 _MODELS = _GROUND | {"data", "models"}
 _ENHANCE = _MODELS | {"enhance"}
@@ -29,7 +29,7 @@ _METHODS = {"recipe", "recipes", "api"}
 MAY_IMPORT = {
     "naming": set(), "node": {"naming"}, "walk": {"node"}, "plan": {"naming", "node", "walk"},
     "prices": set(), "safety": set(), "images": set(),
-    "config": {"prices", "safety", "images"},
+    "gpu": set(), "config": {"prices", "safety", "images", "gpu"},
     "data": _GROUND, "store": _GROUND,
     "prompts": _GROUND | {"data"}, "llm": _TEXTS, "encode": _TEXTS, "derive": _TEXTS,
     "models": _MODELS, "enhance": _ENHANCE, "train": _TRAIN, "evaluate": _EVALUATE,

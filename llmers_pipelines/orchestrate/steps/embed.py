@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ...plan import Embed, Node, Table, walk
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext
 from ..lineage import columns_read
+from ..progress import encoded
 
 TEXTS = "texts.parquet"
 
@@ -38,14 +40,27 @@ def encoder_of(node: Embed, ctx: StepContext) -> Any:
         from ...encode.encoder import make_encoder
 
         return make_encoder(node.model, device=ctx.device, state_folder=state)
-    return _encoder(node.model, ctx.device)
+    batch = int(ctx.limits.get("batch_tokens") or 0)
+    return _encoder(node.model, ctx.device, batch, _version(node.model))
 
 
 @lru_cache(maxsize=2)
-def _encoder(name: str, device: str) -> Any:
+def _encoder(
+    name: str, device: str, batch_tokens: int, version: tuple[tuple[str, int, int], ...]
+) -> Any:
+    """Return an encoder, made once per version of its folder in a process that lives long."""
     from ...encode.encoder import make_encoder
 
-    return make_encoder(name, device=device)
+    return make_encoder(name, device=device, token_budget=batch_tokens or None)
+
+
+def _version(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Return names, sizes and times of the files of a local encoder; () for any other."""
+    folder = Path(name.partition("?")[0]).expanduser()
+    if not folder.is_dir():
+        return ()
+    stats = ((f.name, f.stat()) for f in sorted(folder.iterdir()) if f.is_file())
+    return tuple((file, s.st_size, s.st_mtime_ns) for file, s in stats)
 
 
 def texts_of(node: Embed, ctx: StepContext) -> Texts:
@@ -74,12 +89,10 @@ def run(node: Embed, ctx: StepContext) -> Outcome:
     texts = texts_of(node, ctx)
     encoder = encoder_of(node, ctx)
     store = VectorStore(ctx.settings.data / "vectors")
-    done = [0]
+    report, began = ctx.reporter(), time.monotonic()
 
     def progress(n: int, total: int) -> None:
-        if n - done[0] >= 1000 or n == total:
-            done[0] = n
-            ctx.log(f"{node.name}: {n} of {total} texts encoded")
+        report(lambda: encoded(node.name, n, total, time.monotonic() - began))
 
     table, counts = embed_texts(texts, encoder, store, progress)
     before = _before(node, ctx, encoder)

@@ -136,6 +136,11 @@ def _with_names(table: pa.Table, node: Evaluate, ctx: StepContext) -> pa.Table:
 def _notes(node: Evaluate, cells: dict[Any, Cell]) -> list[str]:
     seconds = sum(c.record["seconds"] for c in cells.values())
     notes = [f"Cost: {len(cells)} trainings, {seconds:.0f} s in all"]
+    if extended := sum("extended_from" in c.record for c in cells.values()):
+        notes.append(f"{extended} of these were trained before items were added that nobody has "
+                     "met; their weights stand")  # fmt: skip
+    if warm := sum("warm_start_from" in c.record for c in cells.values()):
+        notes.append(f"{warm} of these started from the weights of the version before")
     if node.base is None:
         notes.append("A baseline: base and enhanced are the same model, so differences are zero")
     if node.template is not None:

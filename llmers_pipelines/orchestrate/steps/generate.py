@@ -17,6 +17,7 @@ from ..checks import safety_checks
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
 from ..pictures import fetch_pictures, looks, pictures_version, reader_of
+from ..progress import asked
 from .derive import preview
 from .embed import _is_items, _is_splits
 from .generate_checks import answer_checks, answer_columns, titles_of
@@ -92,6 +93,8 @@ def ask(
     from ..measured import keep
 
     rows, engine = question.rows, question.engine
+    report, price = ctx.reporter(), ctx.settings.prices.get(ctx.settings.model)
+    currency = price.currency if price else ""
     if ids is not None:
         rows = [r for r in rows if str(r.get(node.task.id_column)) in ids]
     meter = None
@@ -103,6 +106,7 @@ def ask(
         result = run_task(
             node.task, rows, engine, question.store,
             sampling=question.sampling, meter=meter, context=question.context,
+            watch=lambda bar: report(lambda: asked(node.name, bar, currency)),
         )  # fmt: skip
     except EngineError as error:
         raise StepError(f"{node.name}: {error}") from error

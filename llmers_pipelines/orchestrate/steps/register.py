@@ -57,6 +57,7 @@ def run(node: Register, ctx: StepContext) -> Outcome:
                 "dataset": ctx.dataset,
                 "model": train.slug,
                 "data_versions": {train.name: trained.data_version, **trained.inputs},
+                **_unknown(weights),
             },
         )
         scorer = Scorer.load(folder)
@@ -93,6 +94,12 @@ def run(node: Register, ctx: StepContext) -> Outcome:
         checks=checks,
         info={**pointer, "mlflow_run": trained.info.get("mlflow_run", "")},
     )
+
+
+def _unknown(weights: Path) -> dict[str, Any]:
+    """Return the items that the weights know nothing of: they were added after the training."""
+    record = json.loads((weights / "cell.json").read_text())
+    return {k: record[k] for k in ("unknown_items",) if record.get(k)}
 
 
 def _checks(scorer: Any, data: Any) -> tuple[CheckOutcome, ...]:

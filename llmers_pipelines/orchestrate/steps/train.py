@@ -20,7 +20,9 @@ def run(node: Train, ctx: StepContext) -> Outcome:
     record = cell.record
 
     def save(folder: Path) -> None:
-        shutil.copytree(cell.folder, folder, dirs_exist_ok=True)
+        # What a later training may start from stays in the cell.
+        unserved = shutil.ignore_patterns("state.safetensors", "files.json")
+        shutil.copytree(cell.folder, folder, dirs_exist_ok=True, ignore=unserved)
 
     valid = record["best_valid"]
     finite = valid is not None and math.isfinite(valid) and _finite(cell.folder)
@@ -39,12 +41,19 @@ def run(node: Train, ctx: StepContext) -> Outcome:
         counts={
             "epochs": record["epochs"], "best_epoch": record["best_epoch"],
             "best_valid": valid, "trained_now": str(cell.trained_now),
-            "cpu_seconds": record["cpu_seconds"],
+            "cpu_seconds": record["cpu_seconds"], **_carried(record),
         },
         checks=checks,
         info={"mlflow_run": record["mlflow_run"], "preview": _curve(cell.folder),
-              "recipe": node.recipe},
+              "recipe": node.recipe, **_carried(record)},
     )  # fmt: skip
+
+
+def _carried(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what of an earlier training stands in these weights, for the manifest."""
+    told = {k: record[k] for k in ("extended_from", "warm_start_from") if k in record}
+    counted = {k: len(record[k]) for k in ("new_items", "unknown_items") if k in record}
+    return told | counted
 
 
 def _weights_hash(folder: Path) -> str:

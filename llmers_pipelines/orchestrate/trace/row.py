@@ -53,7 +53,7 @@ def trace_row(
         )
     entity = chosen[0]
     steps: dict[tuple[str, str], Step] = {}
-    _walk(stored, manifest, entity, row_id, steps)
+    _walk(stored, manifest, entity, row_id, steps, asked=True)
     way = tuple(steps.values())
     consumers = Consumers(stored, manifest)
     titles = stored.titles()
@@ -68,15 +68,18 @@ def trace_row(
 
 def _walk(
     stored: Stored, manifest: Manifest, entity: str, row_id: str,
-    steps: dict[tuple[str, str], Step],
+    steps: dict[tuple[str, str], Step], asked: bool = False,
 ) -> bool:  # fmt: skip
-    """Add the step of ``manifest`` behind those that it was made from; say if it is on the way."""
+    """Add the step of ``manifest`` behind those that it was made from; say if it is on the way.
+
+    ``asked``: it is the asset whose row was asked for.
+    """
     key = (manifest.name, manifest.data_version)
     if key in steps:
         return True
     content, problem = None, ""
     try:
-        content = _content(stored, manifest, entity, row_id)
+        content = _content(stored, manifest, entity, row_id, asked)
     except StepError as error:
         problem = str(error)
     if content is None and not problem:
@@ -101,7 +104,7 @@ def _walk(
 
 
 def _content(
-    stored: Stored, manifest: Manifest, entity: str, row_id: str
+    stored: Stored, manifest: Manifest, entity: str, row_id: str, asked: bool
 ) -> Content | None:
     artifact = stored.load(manifest)
     if entity not in entities_of(artifact):
@@ -114,7 +117,7 @@ def _content(
         return vector_content(artifact, row_id, stored.folder(manifest), encoder, titles)
     if not isinstance(artifact, pa.Table):
         return None
-    if manifest.name == "catalog/interactions":
+    if manifest.name == "catalog/interactions" and not asked:
         return None  # the log of the splits tells the same rows, with the split of each
     if verb_of(manifest) == "generate":
         return answer_content(stored, manifest, artifact, entity, row_id)

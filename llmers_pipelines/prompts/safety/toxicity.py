@@ -25,16 +25,35 @@ def find(texts: Texts, options: Mapping[str, Any]) -> list[list[Finding]]:
         ])  # fmt: skip
     if name := options.get("classifier"):
         present = [i for i, text in enumerate(texts) if text is not None]
-        scores = list(load(name)([str(texts[i]) for i in present]))
-        if len(scores) != len(present):
-            raise ValueError(
-                f"[safety.toxicity] classifier {name!r} gave {len(scores)} scores for "
-                f"{len(present)} texts; it must return one number per text, in order"
-            )
-        for i, score in zip(present, scores, strict=True):
-            if float(score) >= options.get("threshold", 0.5):
-                found[i].append(Finding("toxicity", "classifier", f"score {float(score):.3f}"))
+        for i, score in zip(present, scored(name, [str(texts[i]) for i in present]), strict=True):
+            if score >= options.get("threshold", 0.5):
+                found[i].append(Finding("toxicity", "classifier", f"score {score:.3f}"))
     return found
+
+
+def scored(name: str, texts: list[str]) -> list[float]:
+    """Return the classifier's number of each text; ``ValueError`` names it and what is wrong."""
+    setting = f'[safety.toxicity] classifier = "{name}"'
+    classify = load(name)
+    try:
+        found = list(classify(texts))
+    except Exception as error:
+        raise ValueError(
+            f"{setting} failed on a list of {len(texts)} texts ({type(error).__name__}: {error}); "
+            "it must take a list of texts and return one number per text, in order"
+        ) from error
+    if len(found) != len(texts):
+        raise ValueError(
+            f"{setting} gave {len(found)} scores for {len(texts)} texts; it must return one number "
+            "per text, in order"
+        )
+    try:
+        scores = [float(score) for score in found]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{setting} gave a score that is no number: {error}") from error
+    if wrong := [score for score in scores if score != score]:
+        raise ValueError(f"{setting} gave {len(wrong)} scores that are not a number (NaN)")
+    return scores
 
 
 def load(name: str) -> Callable[[list[str]], Sequence[float]]:

@@ -216,8 +216,13 @@ def test_unsuitable_vectors_are_refused_by_name(data, inputs):
 
     with pytest.raises(ValueError, match="vectors of users, expected vectors of items"):
         attach(item=("user", data.users.ids))
-    with pytest.raises(ValueError, match=r"none of its 1 rows has knowledge of items.*zz"):
+    with pytest.raises(ValueError, match=r"none of its 1 rows is one of the items.*zz"):
         attach(item=("item", ("zz",)))
+    refused = vectors("item", data.items.ids)
+    refused = dataclasses.replace(refused, mask=np.zeros_like(refused.mask))
+    with pytest.raises(ValueError, match=r"has knowledge: \d+ are items of the log, but no") as why:
+        attached(KINDS[0], data, {**inputs, ITEMS: refused})
+    assert "quarantine" in str(why.value) and "against" not in str(why.value)
     with pytest.raises(ValueError, match=r"different widths.*one encoder"):
         attach(item=("item", data.items.ids, 9))
     table = vectors("item", data.items.ids)

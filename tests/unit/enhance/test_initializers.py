@@ -90,8 +90,10 @@ def test_mistakes_with_vectors_are_named(data):
         attach(vectors(width=6))
     with pytest.raises(ValueError, match="vectors of users, expected vectors of items"):
         attach(vectors("user"))
-    with pytest.raises(ValueError, match="none of its 2 rows is a item of the log"):
+    with pytest.raises(ValueError, match="none of its 2 rows is one of the items of the log"):
         attach(vectors(ids=("a", "b")))
+    with pytest.raises(ValueError, match=r"rows has knowledge: \d+ are items .*in quarantine"):
+        attach(dataclasses.replace(table := vectors(), mask=np.zeros_like(table.mask)))
     bad = vectors()
     bad.vectors[1, 2] = np.nan
     with pytest.raises(ValueError, match="vector of item 'i1' is not finite"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import sqlite3
 import struct
 import threading
 import zlib
@@ -19,6 +20,7 @@ from PIL import Image
 
 from llmers_pipelines.images import ImageSettings, read_images
 from llmers_pipelines.llm.image_fetch import Fetched, FetchError, fetch, public
+from llmers_pipelines.llm.image_index import ImageIndex
 from llmers_pipelines.llm.images import ImageReader, NoPicture
 from llmers_pipelines.llm.pictures import Picture, PictureError
 
@@ -118,6 +120,22 @@ def bomb(width: int, height: int) -> bytes:
     body = zlib.compress(b"\0" * 1000)
     return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body)
             + chunk(b"IEND", b""))  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", [
+    "https://joe:pass-word@a.example/cat.png?x=1", "http://pass-word@a.example/cat.png",
+    "https://joe:pass-word@b@a.example:80/cat.png", "https://joe:pass-word/x@a.example/cat.png",
+    "ftp://joe:pass-word@a.example/cat.png",
+])  # fmt: skip
+def test_the_password_of_an_address_is_in_no_reason(shelf: Path, cell: str) -> None:
+    why = reason(reader(shelf, offline=False).look(cell))
+    assert "pass-word" not in why and "joe" not in why
+    assert "://[hidden]@a.example" in why and "cat.png" in why
+
+
+def test_an_address_without_a_user_is_shown_whole(shelf: Path) -> None:
+    for cell in ("https://a.example:8080/@joe/cat.png", "https://a.example/cat.png?to=b@c"):
+        assert reason(reader(shelf).look(cell)).startswith(f"{cell}: it was not fetched before")
 
 
 def test_bounds_and_damage_are_reasons(shelf: Path) -> None:
@@ -224,6 +242,26 @@ def test_what_was_fetched_is_read_later_without_the_network(site: Any, shelf: Pa
     assert picture(later.look(f"{base}/a.png")) == found and len(asked) == 2
     assert "nothing is fetched now" in reason(later.look(f"{base}/new.png"))
     assert reader(shelf, WEB).version([f"{base}/a.png"]) == version
+
+
+def test_many_may_make_the_index_at_once(tmp_path: Path) -> None:
+    faults: list[BaseException] = []
+    for turn in range(60):
+        index, ready = ImageIndex(tmp_path / f"{turn}.sqlite"), threading.Barrier(4)
+
+        def look(index: ImageIndex = index, ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            try:
+                assert index.address("x") is None
+            except sqlite3.OperationalError as error:
+                faults.append(error)
+
+        workers = [threading.Thread(target=look) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert faults == []
 
 
 def test_with_refresh_days_the_server_is_asked_whether_it_changed(site: Any, shelf: Path) -> None:

@@ -179,6 +179,23 @@ def test_toxicity_by_the_users_words_or_classifier(tmp_path: Path) -> None:
         kinds("A remark.", "toxicity", classifier=f"{__name__}:nothing")
 
 
+@pytest.mark.parametrize(("function", "says"), [
+    ("os.path:getsize", r"failed on a list of 1 texts \(TypeError: .*path"),
+    ("builtins:int", "failed on a list of 1 texts"),
+    ("builtins:sorted", "a score that is no number"),
+    ("{name}:unsure", "1 scores that are not a number"),
+])  # fmt: skip
+def test_a_classifier_of_another_shape_is_named_with_its_setting(function: str, says: str) -> None:
+    named = function.format(name=__name__)
+    with pytest.raises(ValueError, match=says) as error:
+        kinds("A remark.", "toxicity", classifier=named)
+    assert f'[safety.toxicity] classifier = "{named}"' in str(error.value)
+
+
+def unsure(texts: list[str]) -> list[float]:
+    return [float("nan") for _ in texts]
+
+
 def test_masks_cover_what_was_found() -> None:
     body = {"pii": {"action": "mask"}, "protected_attributes": {"action": "mask"}, "refusal": {}}
     checks = read_safety("t", body, HERE).checks
@@ -197,6 +214,11 @@ def test_masks_cover_what_was_found() -> None:
     ({"toxicity": {"words": ["none.txt"]}}, "words: no file"),
     ({"checks": ["pii", "spam"]}, "unknown 'spam'"),
     ({"pii": True}, "must be a table [safety.pii]"),
+    ({"toxicity": {"classifier": ["a:b"]}}, "classifier = ['a:b']; expected a str"),
+    ({"toxicity": {"words": [["x"]]}}, "words = [['x']]; expected a list of texts"),
+    ({"protected_attributes": {"categories": [3]}}, "categories = [3]; expected a list of texts"),
+    ({"assets": 3}, "assets = 3; expected a list of texts"),
+    ({"checks": [["pii"]]}, "checks = [['pii']]; expected a list of texts"),
 ])  # fmt: skip
 def test_wrong_settings_are_named(body: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:

@@ -111,6 +111,22 @@ def test_of_a_page_that_cannot_be_decoded_other_row_groups_stay(tmp_path, monkey
     ((_, damage, good),) = examine(store.segments)
     assert len(good) == 8 and {x.row for x in damage.lost} == {4, 5, 6, 7}
     assert {x.key for x in damage.lost} == set(keys) - set(found)
+    assert "8 answers are whole, 4 are lost" in damage.lines()[0]
+    assert damage.mend == "the lost answers are asked again by the next run of the assets"
+
+
+def test_where_every_answer_is_whole_nothing_is_said_to_be_lost(tmp_path: Path) -> None:
+    fill(tmp_path, [f"n{i}" for i in range(12)])
+    (path,) = ResponseStore(tmp_path).files()
+    column = pq.read_metadata(path).row_group(0).column(SCHEMA.names.index("model"))
+    body = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    body[start + column.total_compressed_size - 1] ^= 8
+    path.write_bytes(body)
+    ((_, damage, good),) = examine(ResponseStore(tmp_path).segments)
+    assert len(good) == 12 and not damage.lost
+    assert all("all 12 answers are whole, none is lost" in line for line in damage.lines())
+    assert damage.mend.startswith("nothing is asked again")
 
 
 def test_a_run_over_a_damaged_segment_asks_the_lost_rows_again(tmp_path: Path, caplog) -> None:

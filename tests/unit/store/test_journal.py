@@ -156,12 +156,17 @@ def test_an_answer_that_another_run_stored_meanwhile_stands(tmp_path: Path) -> N
     assert store.lookup([key])[key].text == "asked again" and store.stats()["rows"] == 2
 
 
-def test_a_newer_journal_is_left_alone(tmp_path: Path) -> None:
+def test_a_newer_journal_is_left_alone_and_nothing_is_asked_meanwhile(tmp_path: Path) -> None:
     path = left_behind(tmp_path, "a")
     newer = path.read_bytes().replace(stamp(1).encode(), stamp(9).encode())
     path.write_bytes(newer)
+    other = left_behind(tmp_path / "other", "b").rename(tmp_path / f"journal-{'f' * 32}.jsonl")
+    store = ResponseStore(tmp_path)
+    assert store.stats()["rows"] == 1 and store.verify() == [] and not other.exists()
     with pytest.raises(FormatError, match="a journal of format 9"):
-        ResponseStore(tmp_path)
+        store.lookup([response_key("m", "b")])
+    with pytest.raises(FormatError, match="a journal of format 9"):
+        store.known([response_key("m", "a")])
     assert path.read_bytes() == newer
 
 

@@ -34,7 +34,7 @@ def saved(tmp_path_factory):
 def test_the_folder_holds_weights_a_description_and_the_record(saved):
     trained, folder = saved
     assert sorted(p.name for p in folder.iterdir()) == [
-        "model.json", "training.json", "weights.safetensors"
+        "model.json", "state.safetensors", "training.json", "weights.safetensors"
     ]  # fmt: skip
     record = json.loads((folder / "training.json").read_text())
     assert record["epochs"] == trained.epochs
