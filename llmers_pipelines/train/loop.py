@@ -20,7 +20,10 @@ from ..models.served import fold
 from ..plan import Node, Train
 from .trained import Trained
 
-LOADERS = {"sequence": "sequence_loader", "pair": "pair_loader", "ctr": "ctr_loader"}
+LOADERS = {
+    "sequence": "sequence_loader", "cloze": "cloze_loader", "pair": "pair_loader",
+    "ctr": "ctr_loader",
+}  # fmt: skip
 
 
 class Loader(Protocol):
@@ -73,6 +76,8 @@ def fit(
         if backbone.closed_form:
             return _solve(train, data, inputs, seed, progress)
         model = backbone.build(data, seed)
+        if hasattr(model, "read"):  # tables beside the log that the backbone itself is made of
+            model.read(data, inputs, seed)
         attach_parts(model, train.parts, data, inputs, seed)
         model.to(where)
         loader = load_loader(backbone.loader)(data, backbone, seed)
