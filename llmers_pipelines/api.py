@@ -17,17 +17,24 @@ from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
+from .models.als import ALS
+from .models.bert4rec import BERT4Rec
 from .models.bprmf import BPRMF
+from .models.caser import Caser
+from .models.comirec import ComiRec
 from .models.deepfm import DeepFM
 from .models.din import DIN
 from .models.ease import EASE
 from .models.fit import Fit
 from .models.gru4rec import GRU4Rec
+from .models.hstu import HSTU
 from .models.itemknn import ItemKNN
 from .models.knnblend import KNNBlend
 from .models.lightgcn import LightGCN
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
+from .models.sgl import SGL
+from .models.srgnn import SRGNN
 from .models.textknn import TextKNN
 from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
 from .prompts.item_knowledge import ItemKnowledge
@@ -82,13 +89,13 @@ def rankings(
 
 
 __all__ = [
-    "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "AugmentedPairs", "ColumnSelect", "DeepFM",
-    "Derive", "Distill", "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate",
-    "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
-    "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "MeanOfHistory",
-    "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
-    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures",
-    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking",
-    "UserPreference",
+    "ALS", "BPRMF", "DIN", "EASE", "HSTU", "PCA", "SGL", "SRGNN", "AnswerText", "AugmentedPairs",
+    "BERT4Rec", "Caser", "ColumnSelect", "ComiRec", "DeepFM", "Derive", "Distill", "DualView",
+    "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts", "ItemKNN",
+    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN",
+    "LikedDisliked", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation",
+    "PicturedItemSummary", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
+    "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset",
+    "TopCandidates", "Train", "TrainedRanking", "UserPreference",
     "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

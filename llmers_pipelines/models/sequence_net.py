@@ -21,7 +21,8 @@ class SequenceNet(nn.Module):
 
     A subclass sets ``config`` and ``max_len``, calls ``_tables`` before its own layers are drawn
     and ``_start`` after them, and gives ``encode``. ``objective`` is the training loss, full
-    cross-entropy unless the backbone's settings say otherwise; it is no part of what is served. ``user_state`` of a training batch (one with
+    cross-entropy unless the settings say otherwise; it is no part of what is served.
+    ``user_state`` of a training batch (one with
     targets) gives the states of all positions, (B, L, D), because each is trained; of a scoring
     batch the last one, (B, D). Hooks on it must act on the last axis and let batch.user broadcast
     over positions.
@@ -98,8 +99,11 @@ class SequenceNet(nn.Module):
         negative = None if batch.negative is None else batch.negative[real]
         return states[real], batch.targets[real], negative
 
+    def _scored_by_hook(self) -> bool:
+        return overrides(self, "score")
+
     def _main_loss(self, states: Tensor, targets: Tensor, negative: Tensor | None) -> Tensor:
-        scores = self.score(states) if overrides(self, "score") else None
+        scores = self.score(states) if self._scored_by_hook() else None
         return self.objective(states, self.item_output(), targets, negative, scores)
 
     def keep(self) -> None:

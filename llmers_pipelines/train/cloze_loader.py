@@ -15,10 +15,10 @@ from .batches import SequenceBatch, left_pad
 class Loader(sequence_loader.Loader):
     """Windows of at most ``backbone.max_len`` rows in which some are masked, drawn anew each epoch.
 
-    A masked position holds N + 1 in ``items`` and the item itself in ``targets``; 0 elsewhere. Each
-    training row is masked with probability ``backbone.mask``, at least one in a window; a window is
-    with probability ``backbone.last`` instead masked at its newest training row alone, which is what
-    scoring asks. Rows of the HISTORY split are never masked.
+    A masked position holds N + 1 in ``items`` and the item itself in ``targets``; 0 elsewhere.
+    Each training row is masked with probability ``backbone.mask``, at least one in a window; with
+    probability ``backbone.last`` a window is masked at its newest training row alone instead,
+    which is what scoring asks. Rows of the HISTORY split are never masked.
     """
 
     def __init__(self, data: TrainingData, backbone: Any, seed: int) -> None:
