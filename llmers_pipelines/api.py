@@ -21,6 +21,8 @@ from .models.als import ALS
 from .models.bert4rec import BERT4Rec
 from .models.bprmf import BPRMF
 from .models.caser import Caser
+from .models.cfkg import CFKG
+from .models.cke import CKE
 from .models.comirec import ComiRec
 from .models.deepfm import DeepFM
 from .models.din import DIN
@@ -50,6 +52,9 @@ from .teach.trained_ranking import TrainedRanking
 items = Table("items")
 users = Table("users", of=(Table("interactions", of=(items,)),))
 interactions = Table("interactions", of=(items,))
+# A knowledge graph beside the log and the entity of each item, where the data set has them.
+knowledge = Table("kg", of=(items,))
+knowledge_links = Table("kg_link", of=(items,))
 
 
 def splits(task: str) -> Table:
@@ -89,13 +94,14 @@ def rankings(
 
 
 __all__ = [
-    "ALS", "BPRMF", "DIN", "EASE", "HSTU", "PCA", "SGL", "SRGNN", "AnswerText", "AugmentedPairs",
-    "BERT4Rec", "Caser", "ColumnSelect", "ComiRec", "DeepFM", "Derive", "Distill", "DualView",
-    "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts", "ItemKNN",
-    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN",
-    "LikedDisliked", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation",
-    "PicturedItemSummary", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
-    "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset",
-    "TopCandidates", "Train", "TrainedRanking", "UserPreference",
-    "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
+    "ALS", "BPRMF", "CFKG", "CKE", "DIN", "EASE", "HSTU", "PCA", "SGL", "SRGNN", "AnswerText",
+    "AugmentedPairs", "BERT4Rec", "Caser", "ColumnSelect", "ComiRec", "DeepFM", "Derive", "Distill",
+    "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
+    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend",
+    "LanguageModelRanking", "LightGCN", "LikedDisliked", "MeanOfHistory", "NearestNeighbours",
+    "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
+    "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table", "Teach", "TextKNN",
+    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "UserPreference",
+    "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
+    "splits", "users",
 ]  # fmt: skip

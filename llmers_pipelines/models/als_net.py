@@ -116,7 +116,7 @@ class ALSNet(nn.Module):
 
     def _weights(self, items: Tensor) -> Tensor:
         """Return (B, L): each item's weight where it stands last in its history, 0 elsewhere."""
-        ordered, place = items.sort(1, stable=True)
+        ordered, place = items.sort(dim=1, stable=True)
         newest = torch.ones_like(ordered, dtype=torch.bool)
         newest[:, :-1] = ordered[:, :-1] != ordered[:, 1:]
         newest = torch.zeros_like(newest).scatter(1, place, newest)

@@ -86,7 +86,7 @@ class CaserNet(SequenceNet):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Pair each state with its next ``ahead`` items: their losses are averaged together."""
         targets = torch.stack([_shifted(batch.targets, k) for k in range(self.ahead)], -1)
-        real = targets > 0  # (B, T, ahead)
+        real = (targets > 0) & (batch.items > 0)[..., None]  # (B, T, ahead); padding learns nothing
         row, column, _ = real.nonzero(as_tuple=True)
         negative = None if batch.negative is None else batch.negative[row, column]
         return states[row, column], targets[real], negative

@@ -241,5 +241,5 @@ def corrected_softmax(
 
     states, positive (M, D), others (K, D), log_weight (K,); same (M, K) marks what does not count.
     """
-    other = torch.addmm(log_weight, states, others.T).masked_fill(same, -torch.inf)
+    other = torch.addmm(log_weight.to(states.dtype), states, others.T).masked_fill(same, -torch.inf)
     return sampled_softmax((states * positive).sum(1), other)

@@ -207,7 +207,10 @@ def _backbone(method: Method, recipe: Recipe) -> Backbone:
     if type(default) is not kind:
         if not kind.seams and default.seams:
             raise PlanError(f"{where}: {name} has no seam where a part could be attached")
-        default = kind()
+        try:
+            default = kind()
+        except TypeError as error:
+            raise PlanError(f"{where}: {name} is for the recipe that names its tables") from error
     return _changed(default, method.backbone_settings, where)
 
 
