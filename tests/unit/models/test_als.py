@@ -16,6 +16,8 @@ from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.ranking_net import rank_metric, rank_targets, scoring_batch
 from llmers_pipelines.testing.planted import planted_rings, renumbered_items
 
+pytestmark = pytest.mark.proof("als", "equations")
+
 SMALL = ALS(dim=4, alpha=0.3, l2=0.05, iterations=5)
 
 

@@ -17,6 +17,8 @@ from llmers_pipelines.models.ranking_net import scoring_batch
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.loop import load_loader
 
+pytestmark = pytest.mark.proof("bert4rec", "equations")
+
 SMALL = BERT4Rec(dim=8, inner=16, heads=2, layers=2, max_len=6, dropout=0.0)
 
 

@@ -13,6 +13,8 @@ from llmers_pipelines.models.caser import Caser
 from llmers_pipelines.models.ranking_net import scoring_batch
 from llmers_pipelines.testing.planted import planted_rings
 
+pytestmark = pytest.mark.proof("caser", "equations")
+
 SMALL = Caser(dim=3, length=4, horizontal=2, vertical=2, targets=2, dropout=0.0, max_len=9)
 
 

@@ -18,6 +18,8 @@ from llmers_pipelines.registry.manifest import BundleError
 from llmers_pipelines.registry.ranker import load_ranker
 from llmers_pipelines.testing.planted import planted_rings
 
+pytestmark = pytest.mark.proof("comirec", "equations")
+
 SMALL = ComiRec(dim=3, interests=2, inner=5, dropout=0.0, max_len=8)
 
 

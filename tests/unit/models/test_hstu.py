@@ -15,6 +15,8 @@ from llmers_pipelines.models.hstu_net import pointwise_attention
 from llmers_pipelines.models.ranking_net import scoring_batch
 from llmers_pipelines.testing.planted import planted_rings
 
+pytestmark = pytest.mark.proof("hstu", "equations")
+
 
 @pytest.fixture(scope="module")
 def data():

@@ -21,6 +21,8 @@ from llmers_pipelines.plan import Table, Train
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.loop import fit
 
+pytestmark = [pytest.mark.proof("cke", "equations"), pytest.mark.proof("cfkg", "equations")]
+
 LOG = Table("splits", task="sequential")
 FIT = Fit(lr=1e-2, batch=64, epochs=40, min_epochs=40, eval_every=5)
 KINDS = [CKE, CFKG]

@@ -16,6 +16,8 @@ from llmers_pipelines.models.sgl import SGL
 from llmers_pipelines.models.sgl_net import info_nce
 from llmers_pipelines.testing.planted import planted_rings
 
+pytestmark = pytest.mark.proof("sgl", "equations")
+
 SMALL = SGL(dim=4, layers=2, loss="bpr")
 BATCH = PairBatch(torch.tensor([1, 2, 2, 3]), torch.tensor([5, 6, 5, 7]), torch.ones(4, 1).long())
 

@@ -14,6 +14,8 @@ from llmers_pipelines.models.srgnn import SRGNN
 from llmers_pipelines.models.srgnn_net import session_graph
 from llmers_pipelines.testing.planted import planted_rings
 
+pytestmark = pytest.mark.proof("srgnn", "equations")
+
 
 @pytest.fixture(scope="module")
 def data():

@@ -9,16 +9,23 @@ import pytest
 from registry_samples import META, N, make_items, make_log
 
 from llmers_pipelines.data.training import Field
+from llmers_pipelines.models.als import ALS
+from llmers_pipelines.models.bert4rec import BERT4Rec
 from llmers_pipelines.models.bprmf import BPRMF
+from llmers_pipelines.models.caser import Caser
+from llmers_pipelines.models.comirec import ComiRec
 from llmers_pipelines.models.deepfm import DeepFM
 from llmers_pipelines.models.din import DIN
 from llmers_pipelines.models.ease import EASE
 from llmers_pipelines.models.gru4rec import GRU4Rec
+from llmers_pipelines.models.hstu import HSTU
 from llmers_pipelines.models.itemknn import ItemKNN
 from llmers_pipelines.models.lightgcn import LightGCN
 from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.sasrec import SASRec
 from llmers_pipelines.models.served import Served, export, fold
+from llmers_pipelines.models.sgl import SGL
+from llmers_pipelines.models.srgnn import SRGNN
 from llmers_pipelines.registry.bundle import write_bundle
 from llmers_pipelines.registry.scorer import Scorer
 
@@ -48,6 +55,13 @@ def served_bundle(folder: Path, backbone, data) -> tuple[Served, Scorer]:
     [
         (SASRec(dim=8), {"history", "visitor"}),
         (GRU4Rec(dim=8, hidden=12), {"history", "visitor"}),
+        (BERT4Rec(dim=8), {"history", "visitor"}),
+        (Caser(dim=8), {"user", "history", "visitor"}),
+        (SRGNN(dim=8), {"history", "visitor"}),
+        (HSTU(dim=8, inner=8, attention=8), {"history", "visitor"}),
+        (ComiRec(dim=8), {"history", "visitor"}),
+        (ALS(dim=4), {"history", "visitor"}),
+        (SGL(dim=8), {"user", "history", "visitor"}),
         (EASE(), {"history", "visitor"}),
         (ItemKNN(), {"history", "visitor"}),
         (BPRMF(dim=8), {"user", "visitor"}),
