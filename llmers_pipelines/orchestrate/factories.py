@@ -82,7 +82,9 @@ def describe(node: Node, plan: Plan) -> str:
             "users": "Known users, with what the data set says of them.",
             "interactions": "Validated interactions of known users and items.",
             "splits": f"The log of the task `{node.task}` with id maps and splits.",
-        }[node.table]
+            "kg": "Facts beside the log: head_id, relation, tail_id.",
+            "kg_link": "The entity of each item in the facts beside the log.",
+        }.get(node.table, f"The table `{node.table}` that lies beside the log.")
     else:
         lead = _SUMMARY[node.verb]
     doc = inspect.getdoc(type(part)) or "" if part is not None else ""

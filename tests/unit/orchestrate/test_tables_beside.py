@@ -13,6 +13,7 @@ from llmers_pipelines.data.registry import find_dataset
 from llmers_pipelines.orchestrate.applicable import applicable
 from llmers_pipelines.orchestrate.build import build_plan
 from llmers_pipelines.orchestrate.context import StepError
+from llmers_pipelines.orchestrate.factories import describe
 from llmers_pipelines.orchestrate.steps import table as step
 from llmers_pipelines.plan import PlanError
 
@@ -61,6 +62,7 @@ def test_a_table_that_is_not_declared_is_asked_for_by_name(monkeypatch):
 def test_methods_over_facts_run_where_a_data_set_declares_them():
     plan = build_plan(Settings(methods=(Method("cke"), Method("sasrec")), encoder="tfidf"))
     there, left = applicable(plan, plan.select(["cke"]), find_dataset("ml100k"))
+    assert all(describe(node, plan) for node in there)
     assert not left and {"catalog/kg", "catalog/kg_link"} <= {n.name for n in there}
     _, left = applicable(plan, plan.select(["cke", "sasrec"]), find_dataset("amazon_office"))
     assert left == {"cke": "data set 'amazon_office' declares no table 'kg'"}
