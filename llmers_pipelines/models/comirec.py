@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 class ComiRec(Backbone):
     """``interests`` attentions over the history, each a vector; an item takes the best of them.
 
-    ``V = softmax(W_2 tanh(W_1 H))  H`` (eqs. 4 to 6) at every position over what came before; in
-    training the interest nearest to the target answers for it (eq. 7), at scoring ``s_j = max_k
-    <v_k, e_j>``. The state is the interests side by side, (interests * dim).
+    ``V = softmax(W_2 tanh(W_1 H)) H`` at every position over what came before; ``s_j = max_k <v_k,
+    e_j>``. The state is the interests side by side, (interests * dim).
 
-    Deviations: full cross-entropy instead of sampled softmax (``loss="ssm"``); a learned bias per
+    ``routing="target"`` is the paper's: in training the interest nearest to the target answers
+    alone, so that the others may rank anything at scoring. "best" (default) trains the scores that
+    are served, the largest product of each item; its memory is bounded, its time is ``interests``
+    times as much.
+
+    Deviations besides: full cross-entropy instead of sampled softmax (``loss="ssm"``); a learned bias per
     distance in each attention instead of position vectors; dropout on the items of a history; with
     ``mapped`` a linear map from an interest to the outputs, without which a mean of items ranks
     those items themselves first; no re-ranking for diversity (its factor 0). No index over dot
