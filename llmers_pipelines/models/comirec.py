@@ -24,11 +24,11 @@ class ComiRec(Backbone):
     are served, the largest product of each item; its memory is bounded, its time is ``interests``
     times as much.
 
-    Deviations besides: full cross-entropy instead of sampled softmax (``loss="ssm"``); a learned bias per
-    distance in each attention instead of position vectors; dropout on the items of a history; with
-    ``mapped`` a linear map from an interest to the outputs, without which a mean of items ranks
-    those items themselves first; no re-ranking for diversity (its factor 0). No index over dot
-    products can serve it: the bundle scores all items.
+    Deviations besides: full cross-entropy instead of sampled softmax (``loss="ssm"``); a learned
+    bias per distance in each attention instead of position vectors; dropout on the items of a
+    history; with ``mapped`` a linear map from an interest to the outputs, without which a mean of
+    items ranks those items themselves first; no re-ranking for diversity (its factor 0). No index
+    over dot products can serve it: the bundle scores all items.
     """
 
     seams: ClassVar[frozenset[str]] = frozenset({
