@@ -38,6 +38,7 @@ class SequenceBatch(_Movable):
     items: Tensor  # (B, L) int64 item positions, left padded with 0
     targets: Tensor | None = None  # (B, L) the item that follows, 0 = no target; None when scoring
     begin: Tensor | None = None  # (B,) the user's known rows before the window; None when scoring
+    negative: Tensor | None = None  # (B, L) an item that the user never met, where a loss needs one
 
 
 @dataclass(frozen=True)

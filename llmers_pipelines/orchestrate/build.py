@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from ..config import Method, Settings
@@ -35,6 +31,7 @@ from ..plan import (
     walk,
 )
 from ..recipe import REQUIRED, Recipe, discover
+from .backbones import backbones
 from .teachers import controls_of, named_as_methods, named_teachers
 
 # Conventional baselines that a base must not fall behind, where they are loaded (the first always).
@@ -132,27 +129,6 @@ def _with_base(plan: Plan, method: Loaded) -> list[Node]:
     return [r for m in plan.methods if m.train.slug in wanted for r in m.roots]
 
 
-@cache
-def backbones() -> dict[str, type[Backbone]]:
-    """Return every packaged backbone class by its slug."""
-    from .. import models as package
-
-    found: dict[str, type[Backbone]] = {}
-    for info in pkgutil.iter_modules(package.__path__):
-        if info.name.endswith("_net") or info.name == "served":
-            continue
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
-        for value in vars(module).values():
-            if (
-                inspect.isclass(value)
-                and issubclass(value, Backbone)
-                and value.__module__ == module.__name__
-                and value.tasks
-            ):
-                found[snake(value.__name__)] = value
-    return dict(sorted(found.items()))
-
-
 def fitting_backbones(recipe: Recipe) -> list[str]:
     """Return the slugs of the backbones on which ``recipe`` builds (its seams are offered)."""
     if "backbone" not in recipe.settings:
@@ -210,7 +186,10 @@ def _backbone(method: Method, recipe: Recipe) -> Backbone:
     if type(default) is not kind:
         if not kind.seams and default.seams:
             raise PlanError(f"{where}: {name} has no seam where a part could be attached")
-        default = kind()
+        try:
+            default = kind()
+        except TypeError as error:
+            raise PlanError(f"{where}: {name} is for the recipe that names its tables") from error
     return changed(default, method.backbone_settings, where)
 
 

@@ -162,6 +162,10 @@ def _texts(kind: np.ndarray, n_items: int) -> dict[str, Field]:
 def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
     """Return an artifact for ``node``: seeded vectors, neighbours or rankings. No model runs."""
     rng = np.random.default_rng(list(node.name.encode()))
+    if isinstance(node, Table) and node.table == "kg":
+        return _stand_in_facts(data, rng)
+    if isinstance(node, Table) and node.table == "kg_link":
+        return pa.table({"item_id": data.items.ids, "entity_id": [f"e{i}" for i in data.items.ids]})
     if isinstance(node, Teach):
         return _rankings(data, node.how.k, rng)
     entity = _entity(node)
@@ -179,6 +183,15 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
     mask = np.ones(len(ids), bool)
     mask[::7] = False
     return VectorTable(entity, ids.ids, vectors, mask)
+
+
+def _stand_in_facts(data: TrainingData, rng: np.random.Generator) -> pa.Table:
+    """Return triples of each item with two relations and a few other entities."""
+    items = [f"e{i}" for i in data.items.ids]
+    tails = [f"genre{t}" for t in rng.integers(4, size=len(items))]
+    tails += [f"person{t}" for t in rng.integers(9, size=len(items))]
+    relations = ["has_genre"] * len(items) + ["has_actor"] * len(items)
+    return pa.table({"head_id": items * 2, "relation": relations, "tail_id": tails})
 
 
 def _rankings(data: TrainingData, k: int, rng: np.random.Generator) -> pa.Table:

@@ -10,9 +10,13 @@ from registry_samples import META, N, make_items, make_log
 
 from llmers_pipelines.data.training import Field
 from llmers_pipelines.data.words import word_codes
+from llmers_pipelines.models.als import ALS
 from llmers_pipelines.models.autoint import AutoInt
+from llmers_pipelines.models.bert4rec import BERT4Rec
 from llmers_pipelines.models.biased_mf import BiasedMF
 from llmers_pipelines.models.bprmf import BPRMF
+from llmers_pipelines.models.caser import Caser
+from llmers_pipelines.models.comirec import ComiRec
 from llmers_pipelines.models.dcnv2 import DCNv2
 from llmers_pipelines.models.deepfm import DeepFM
 from llmers_pipelines.models.dien import DIEN
@@ -21,6 +25,7 @@ from llmers_pipelines.models.dlrm import DLRM
 from llmers_pipelines.models.ease import EASE
 from llmers_pipelines.models.fibinet import FiBiNET
 from llmers_pipelines.models.gru4rec import GRU4Rec
+from llmers_pipelines.models.hstu import HSTU
 from llmers_pipelines.models.itemknn import ItemKNN
 from llmers_pipelines.models.lightgcn import LightGCN
 from llmers_pipelines.models.mmoe import MMoE
@@ -30,6 +35,8 @@ from llmers_pipelines.models.ple import PLE
 from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.sasrec import SASRec
 from llmers_pipelines.models.served import Served, export, fold
+from llmers_pipelines.models.sgl import SGL
+from llmers_pipelines.models.srgnn import SRGNN
 from llmers_pipelines.models.star import STAR
 from llmers_pipelines.models.xdeepfm import XDeepFM
 from llmers_pipelines.registry.bundle import write_bundle
@@ -69,6 +76,13 @@ def served_bundle(folder: Path, backbone, data) -> tuple[Served, Scorer]:
     [
         (SASRec(dim=8), {"history", "visitor"}),
         (GRU4Rec(dim=8, hidden=12), {"history", "visitor"}),
+        (BERT4Rec(dim=8), {"history", "visitor"}),
+        (Caser(dim=8), {"user", "history", "visitor"}),
+        (SRGNN(dim=8), {"history", "visitor"}),
+        (HSTU(dim=8, inner=8, attention=8), {"history", "visitor"}),
+        (ComiRec(dim=8), {"history", "visitor"}),
+        (ALS(dim=4), {"history", "visitor"}),
+        (SGL(dim=8), {"user", "history", "visitor"}),
         (EASE(), {"history", "visitor"}),
         (ItemKNN(), {"history", "visitor"}),
         (BPRMF(dim=8), {"user", "visitor"}),
@@ -114,9 +128,7 @@ def test_click_models_score_the_whole_catalog(tmp_path: Path, backbone, monkeypa
     for user in (1, 4):
         rows = log.user == user
         items = np.arange(1, N + 1)
-        p = served.predict(
-            np.full(N, user), items, [log.item[rows]] * N, [log.rating[rows]] * N
-        )
+        p = served.predict(np.full(N, user), items, [log.item[rows]] * N, [log.rating[rows]] * N)
         unseen = ~np.isin(items, log.item[rows])
         expected = np.sort(p[unseen])[::-1][:4]
         answer = scorer.recommend(log.users.ids[user - 1], 4)
