@@ -13,7 +13,7 @@ from llmers_pipelines.data.registry import find_dataset
 from llmers_pipelines.orchestrate.applicable import applicable
 from llmers_pipelines.orchestrate.build import build_plan
 from llmers_pipelines.orchestrate.context import StepError
-from llmers_pipelines.orchestrate.factories import describe
+from llmers_pipelines.orchestrate.describe import describe
 from llmers_pipelines.orchestrate.steps import table as step
 from llmers_pipelines.plan import PlanError
 
@@ -24,7 +24,8 @@ def context(monkeypatch, extras, **source):
     given = {"labels_seen": False, "data_cutoff": "none", "path": "kg.parquet"} | source
     beside = {name: SimpleNamespace(**given) for name in extras}
     description = SimpleNamespace(
-        items=None, users=None, interactions=None, sources=beside, file="shop.toml"
+        items=None, users=None, interactions=None, sources=beside, file="shop.toml",
+        quarantine_share=0.01,
     )
     catalog = SimpleNamespace(
         extras=extras, info={"records_read": {}},
