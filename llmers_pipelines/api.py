@@ -17,18 +17,40 @@ from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
+from .models.als import ALS
+from .models.autoint import AutoInt
+from .models.bert4rec import BERT4Rec
+from .models.biased_mf import BiasedMF
 from .models.bprmf import BPRMF
+from .models.caser import Caser
+from .models.cfkg import CFKG
+from .models.cke import CKE
+from .models.comirec import ComiRec
+from .models.dcnv2 import DCNv2
 from .models.deepfm import DeepFM
+from .models.dien import DIEN
 from .models.din import DIN
+from .models.dlrm import DLRM
 from .models.ease import EASE
+from .models.fibinet import FiBiNET
 from .models.fit import Fit
 from .models.gru4rec import GRU4Rec
+from .models.hstu import HSTU
 from .models.itemknn import ItemKNN
 from .models.knnblend import KNNBlend
 from .models.lightgcn import LightGCN
+from .models.mmoe import MMoE
+from .models.naml import NAML
+from .models.nrms import NRMS
+from .models.ple import PLE
 from .models.popularity import Popularity
 from .models.sasrec import SASRec
+from .models.sgl import SGL
+from .models.srgnn import SRGNN
+from .models.star import STAR
 from .models.textknn import TextKNN
+from .models.two_tower import TwoTower
+from .models.xdeepfm import XDeepFM
 from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
@@ -43,6 +65,9 @@ from .teach.trained_ranking import TrainedRanking
 items = Table("items")
 users = Table("users", of=(Table("interactions", of=(items,)),))
 interactions = Table("interactions", of=(items,))
+# A knowledge graph beside the log and the entity of each item, where the data set has them.
+knowledge = Table("kg", of=(items,))
+knowledge_links = Table("kg_link", of=(items,))
 
 
 def splits(task: str) -> Table:
@@ -82,13 +107,16 @@ def rankings(
 
 
 __all__ = [
-    "BPRMF", "DIN", "EASE", "PCA", "AnswerText", "AugmentedPairs", "ColumnSelect", "DeepFM",
-    "Derive", "Distill", "DualView", "Embed", "Fit", "FromVectors", "GRU4Rec", "Generate",
-    "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
-    "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "MeanOfHistory",
+    "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
+    "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AugmentedPairs", "AutoInt", "BERT4Rec",
+    "BiasedMF", "Caser", "ColumnSelect", "ComiRec", "DCNv2", "DeepFM", "Derive", "Distill",
+    "DualView", "Embed", "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
+    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend",
+    "LanguageModelRanking", "LightGCN", "LikedDisliked", "MMoE", "MeanOfHistory",
     "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
-    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures",
-    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking",
-    "UserPreference",
-    "interactions", "items", "pinned", "rankings", "recipe", "splits", "users",
+    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table",
+    "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TwoTower",
+    "UserPreference", "XDeepFM",
+    "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
+    "splits", "users",
 ]  # fmt: skip

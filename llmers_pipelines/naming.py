@@ -10,7 +10,9 @@ def snake(name: str) -> str:
     """Return ``LLMInit`` as ``llm_init``, ``SASRec`` as ``sasrec``, ``DeepFM`` as ``deepfm``."""
     known = {"SASRec": "sasrec", "LightGCN": "lightgcn", "DeepFM": "deepfm", "ItemKNN": "itemknn",
              "TextKNN": "textknn", "BPRMF": "bprmf", "KNNBlend": "knnblend", "EASE": "ease",
-             "GRU4Rec": "gru4rec", "PCA": "pca"}  # fmt: skip
+             "GRU4Rec": "gru4rec", "PCA": "pca", "DCNv2": "dcnv2", "AutoInt": "autoint",
+             "XDeepFM": "xdeepfm", "FiBiNET": "fibinet", "MMoE": "mmoe", "BERT4Rec": "bert4rec",
+             "SRGNN": "srgnn", "ComiRec": "comirec"}  # fmt: skip
     if name in known:
         return known[name]
     name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)

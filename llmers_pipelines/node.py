@@ -29,6 +29,14 @@ class Component:
     needs: ClassVar[frozenset[str]] = frozenset()  # seams that a backbone must offer
 
 
+def later(default: Any) -> Any:
+    """Return a field for a setting that a component got after results of it were stored.
+
+    At its default it is no part of the identity: behaviour is as before, so stored results stay.
+    """
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def component_slug(component: Component, like: Component | None = None) -> str:
     """Return the component's name plus its settings that differ from the default (or ``like``)."""
     parts = [snake(type(component).__name__)]
@@ -89,8 +97,12 @@ def canonical(value: Any, *, inputs: bool) -> Any:
 
 
 def _fields(value: Any, *, inputs: bool) -> dict[str, Any]:
-    compared = [f.name for f in dataclasses.fields(value) if f.compare]
+    compared = [f.name for f in dataclasses.fields(value) if f.compare and not _unset(f, value)]
     return {name: canonical(getattr(value, name), inputs=inputs) for name in compared}
+
+
+def _unset(setting: dataclasses.Field[Any], value: Any) -> bool:
+    return "later" in setting.metadata and getattr(value, setting.name) == setting.default
 
 
 def sha(value: Any, length: int = 16) -> str:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .naming import safe, snake
-from .node import Component, Node, canonical, component_slug, sha
+from .node import Component, Node, canonical, component_slug, later, sha
 from .walk import PlanError, check_keys, rewrite, walk
 
 __all__ = [
     "Champion", "Component", "Derive", "Distill", "Embed", "Evaluate", "Generate", "Node", "Pin",
     "PlanError", "Register", "Table", "Teach", "Train", "canonical", "check_keys",
-    "component_slug", "rewrite", "sha", "snake", "variant", "walk",
+    "component_slug", "later", "rewrite", "sha", "snake", "variant", "walk",
 ]  # fmt: skip
 
 

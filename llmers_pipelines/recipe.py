@@ -12,6 +12,7 @@ from typing import Any
 
 from .plan import PlanError, Train
 
+REQUIRED = ("rating", "label", "scenario")  # what a recipe may ask of a data set
 FAMILIES = (
     "baselines", "knowledge", "interaction", "initialization", "distillation", "utilization",
     "guidance",
@@ -69,7 +70,7 @@ class Recipe:
 def recipe(
     *, name: str, task: str, family: str, paper: str = "", requires: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Train]], Recipe]:
-    """Declare a method. Its function's name is the slug; ``requires``: "rating", "label"."""
+    """Declare a method. Its function's name is the slug; ``requires``: see ``REQUIRED``."""
     if family not in FAMILIES:
         raise PlanError(f"recipe {name!r}: family {family!r} is none of {', '.join(FAMILIES)}")
 

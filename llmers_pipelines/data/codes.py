@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .description import FieldSpec, Source
-from .schema import DataError
+from .schema import TITLE, DataError
 from .training import Field, IdMap
 from .validate import to_numbers
+from .words import word_codes
 
 
 def coded_fields(
@@ -51,6 +52,46 @@ def coded_fields(
     if single_valued:
         info["constant_fields_left_out"] = single_valued
     return fields, info
+
+
+def coded_texts(
+    table: pa.Table, source: Source, id_column: str, ids: IdMap, train_positions: np.ndarray
+) -> dict[str, Field]:
+    """Return the words of the title and of each text field of ``source``, in the order of ``ids``.
+
+    The vocabulary is that of the entities in the training rows (``train_positions`` int64[R]).
+    """
+    place = _rows_of(table, id_column, ids)
+    known = np.zeros(len(ids) + 1, bool)
+    known[train_positions] = True
+    names = [f.name for f in source.fields.values() if f.kind == "text" and not f.coded]
+    texts = {}
+    for name in dict.fromkeys([TITLE, *names]):
+        if name in table.column_names:
+            column = table[name].to_pylist()
+            values = [column[p] or "" if p >= 0 else "" for p in place]
+            texts[name] = word_codes(values, known[1:])
+    return texts
+
+
+def coded_rows(
+    table: pa.Table, column: str, rows: np.ndarray, known: np.ndarray, split: str
+) -> Field:
+    """Return the values of ``column`` in ``rows`` int64[R] as codes int32[R], 0 where missing.
+
+    The vocabulary is that of the rows ``known`` (bool[R]); other values are 0 as well. Raises
+    ``DataError`` when there is no such column.
+    """
+    if column not in table.column_names:
+        raise DataError(
+            f"split {split!r} reads column {column!r}, which the interactions lack; columns: "
+            f"{', '.join(table.column_names)}"
+        )
+    values = pc.cast(table[column], pa.string()).combine_chunks().take(pa.array(rows))
+    vocabulary = sorted(pc.unique(values.filter(pa.array(known))).drop_null().to_pylist())
+    found = pc.index_in(values, value_set=pa.array(vocabulary, pa.string()))
+    codes = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int32) + 1
+    return Field(codes, tuple(vocabulary))
 
 
 def _rows_of(table: pa.Table, id_column: str, ids: IdMap) -> np.ndarray:

@@ -8,11 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .strict_toml import Section
-
-TASKS = (
-    "ctr", "collaborative", "sequential", "session", "news", "rating", "multi_scenario",
-    "retrieval", "set", "cross_domain",
-)  # fmt: skip
+from .tasks import CLICK_TASKS, FIELD_TASKS, TASKS
 
 # Options beyond the common ones, by protocol.
 PROTOCOLS: dict[str, tuple[str, ...]] = {
@@ -52,7 +48,9 @@ class SplitSpec:
     universe: str = "catalog"  # or "interactions": items that occur in the log
     events: tuple[str, ...] = ()  # keep these events only
     positive: str = ""  # ranking tasks: keep rows for which this holds
-    label: str = ""  # ctr: 1 where this holds
+    label: str = ""  # click tasks: 1 where this holds
+    scenario: str = ""  # multi_scenario: the column of the interactions that holds it
+    impression: str = ""  # news: the column that says which rows were shown together
     history: int = 0  # ctr: first min(ceil(n/2), history) training rows feed prompts only
     seed: int = 0
 
@@ -93,7 +91,7 @@ def parse_split(section: Section, name: str) -> SplitSpec:
         min_length=section.integer("min_length", 3, low=3),
         duplicates=section.choice(
             "duplicates",
-            section.text("duplicates", "keep" if task in ("ctr", "rating") else "first"),
+            section.text("duplicates", "keep" if task in FIELD_TASKS else "first"),
             ("first", "last", "keep"),
         ),
         k_core=section.integer("k_core", 0),
@@ -103,6 +101,8 @@ def parse_split(section: Section, name: str) -> SplitSpec:
         events=section.texts("events"),
         positive=section.text("positive"),
         label=section.text("label"),
+        scenario=section.text("scenario", required=task == "multi_scenario"),
+        impression=section.text("impression"),
         history=section.integer("history", 0),
         seed=section.integer("seed", 0),
     )  # fmt: skip
@@ -113,8 +113,13 @@ def parse_split(section: Section, name: str) -> SplitSpec:
         raise section.fault("valid_from", "and test_from belong together; give both or neither")
     if spec.k_core and protocol == "time":
         raise section.fault("k_core", "looks into the future under protocol 'time'; leave it out")
-    if spec.task == "ctr" and not spec.label:
-        raise section.fault("label", 'is missing; a ctr split needs one, like "rating >= 4"')
-    if spec.history and spec.task != "ctr":
-        raise section.fault("history", f"is for ctr splits, not for {spec.task!r}")
+    if spec.task in CLICK_TASKS and not spec.label:
+        raise section.fault(
+            "label", f'is missing; a {spec.task} split needs one, like "rating >= 4"'
+        )
+    for option, tasks in (
+        ("history", CLICK_TASKS), ("scenario", ("multi_scenario",)), ("impression", ("news",))
+    ):  # fmt: skip
+        if getattr(spec, option) and spec.task not in tasks:
+            raise section.fault(option, f"is for {' '.join(tasks)} splits, not for {spec.task!r}")
     return spec

@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from .catalog import Catalog
-from .codes import coded_fields
+from .codes import coded_fields, coded_rows, coded_texts
 from .description import Description
 from .log import Log, compact, prepare_log
 from .protocols import DROPPED, RUN, cut_history
 from .rules import parse_rule
 from .schema import ITEM_ID, RATING, USER_ID, DataError, require_columns
 from .split_spec import SplitSpec
+from .tasks import FIELD_TASKS, TEXT_TASKS
 from .training import HISTORY, SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
 
 
@@ -49,21 +50,42 @@ def build_training_data(
     train = part == TRAIN
     item_fields: dict = {}
     user_fields: dict = {}
-    if spec.task == "ctr":
+    if spec.task in FIELD_TASKS:
         item_fields, facts["item_fields"] = coded_fields(
             tables["items"], description.items, ITEM_ID, log.items, log.item[train]
         )
         user_fields, facts["user_fields"] = coded_fields(
             tables.get("users"), description.users, USER_ID, log.users, log.user[train]
         )
+    texts: dict = {}
+    if spec.task in TEXT_TASKS:
+        texts = coded_texts(
+            tables["items"], description.items, ITEM_ID, log.items, log.item[train]
+        )
+        facts["item_texts"] = {n: len(f.vocabulary) - 1 for n, f in texts.items()}
+    scenario = impression = None
+    if spec.scenario:
+        scenario = coded_rows(table, spec.scenario, log.row, train, spec.name)
+        if not scenario.vocabulary:
+            raise DataError(
+                f"split {spec.name!r}: column {spec.scenario!r} has no value in the training rows"
+            )
+        rows = np.bincount(scenario.codes, minlength=len(scenario.vocabulary) + 1).tolist()
+        facts["scenarios"] = dict(zip(("unknown", *scenario.vocabulary), rows, strict=True))
+    if spec.impression:
+        every = np.ones(len(log), bool)
+        impression = coded_rows(table, spec.impression, log.row, every, spec.name).codes
     info = _info(description, spec, log, part, drops, label) | facts
     _require_parts(info, spec)
+    if spec.task == "rating" and rating is None:
+        raise DataError(f"split {spec.name!r}: the interactions have no ratings to predict")
     return TrainingData(
         task=spec.task, users=log.users, items=log.items,
         user=log.user, item=log.item, time=log.time, split=part,
         rating=None if rating is None else rating.astype(np.float32),
         label=None if label is None else label.astype(np.float32),
-        item_fields=item_fields, user_fields=user_fields, info=info,
+        item_fields=item_fields, user_fields=user_fields, item_texts=texts, scenario=scenario,
+        impression=None if impression is None else impression.astype(np.int64), info=info,
     )  # fmt: skip
 
 

@@ -48,8 +48,10 @@ class TrainingData:
 
     Rows are sorted by user, then time, then original row order. ``user`` and ``item`` are int64
     positions 1..U and 1..N. ``split`` is int8 (TRAIN, VALID, TEST, HISTORY). ``label`` is float32
-    in {0, 1} for ``ctr`` and None elsewhere; ``rating`` is float32 or None; ``time`` is int64
-    seconds (or the stored order where the data set has no clock).
+    in {0, 1} for click tasks and None elsewhere; ``rating`` is float32 or None; ``time`` is int64
+    seconds (or the stored order where the data set has no clock). ``scenario`` has a code per row
+    (0 = unknown); ``impression`` int64[R] is equal for rows that were shown together, 0 = unknown.
+    ``item_texts`` hold an item's words in their order, int32[N + 1, L], 0 = none, 1 = unknown word.
     """
 
     task: str
@@ -63,6 +65,9 @@ class TrainingData:
     label: np.ndarray | None = None
     item_fields: dict[str, Field] = field(default_factory=dict)
     user_fields: dict[str, Field] = field(default_factory=dict)
+    item_texts: dict[str, Field] = field(default_factory=dict)
+    scenario: Field | None = None
+    impression: np.ndarray | None = None
     info: dict[str, object] = field(default_factory=dict)  # protocol, counts, cutoff, drops
 
     @property
@@ -94,6 +99,14 @@ class TrainingData:
                 h.update(name.encode())
                 h.update(np.ascontiguousarray(fields[name].codes, dtype=np.int32).tobytes())
                 h.update(json.dumps(fields[name].vocabulary).encode())
+        more = {f"text.{n}": f for n, f in self.item_texts.items()}
+        if self.scenario is not None:
+            more["scenario"] = self.scenario
+        for name in sorted(more):  # what a log lacks leaves no trace: older hashes stay as they are
+            h.update(json.dumps([name, more[name].vocabulary]).encode())
+            h.update(np.ascontiguousarray(more[name].codes, dtype=np.int32).tobytes())
+        if self.impression is not None:
+            h.update(b"impression" + np.ascontiguousarray(self.impression).tobytes())
         return h.hexdigest()[:16]
 
     def save(self, folder: Path) -> None:
@@ -109,6 +122,14 @@ class TrainingData:
             for name, f in fields.items():
                 arrays[f"{side}_field.{name}"] = f.codes.astype(np.int32)
                 vocab[side][name] = f.vocabulary
+        for name, f in self.item_texts.items():
+            arrays[f"text.{name}"] = f.codes.astype(np.int32)
+            vocab.setdefault("text", {})[name] = f.vocabulary
+        if self.scenario is not None:
+            arrays["scenario"] = self.scenario.codes.astype(np.int32)
+            vocab["scenario"] = {"": self.scenario.vocabulary}
+        if self.impression is not None:
+            arrays["impression"] = self.impression
         np.savez(folder / "log.npz", **arrays)
         meta = {
             "task": self.task, "users": self.users.ids, "items": self.items.ids,
@@ -128,9 +149,17 @@ class TrainingData:
                 for name, words in meta["vocabulary"][side].items()
             }
 
+        texts = {
+            name: Field(arrays[f"text.{name}"], tuple(words))
+            for name, words in meta["vocabulary"].get("text", {}).items()
+        }
+        scenario = None
+        if "scenario" in arrays:
+            scenario = Field(arrays["scenario"], tuple(meta["vocabulary"]["scenario"][""]))
         return cls(
             task=meta["task"], users=IdMap(tuple(meta["users"])), items=IdMap(tuple(meta["items"])),
             user=arrays["user"], item=arrays["item"], time=arrays["time"], split=arrays["split"],
             rating=arrays.get("rating"), label=arrays.get("label"),
-            item_fields=fields("item"), user_fields=fields("user"), info=meta["info"],
+            item_fields=fields("item"), user_fields=fields("user"), item_texts=texts,
+            scenario=scenario, impression=arrays.get("impression"), info=meta["info"],
         )  # fmt: skip

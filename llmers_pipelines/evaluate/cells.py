@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from . import ctr, ranking
+from . import ctr, ranking, rating
 from .bootstrap import resampled_auc, resampled_sums, two_sided_p
 from .predict import stamp_of
 from .significance import Gain, SeedSpread, gain_from_draws, mcnemar, paired_t, seed_spread
@@ -21,12 +21,20 @@ Cells = Mapping[tuple[str, Seed], pa.Table]
 class Aligned:
     """Tables with equal rows in equal order: ``arms[arm][seed]``."""
 
-    kind: str  # "rank" or "ctr"
+    kind: str  # "rank", "ctr" or "rating"
     arms: dict[str, dict[Seed, pa.Table]]
 
     @property
     def rows(self) -> pa.Table:
         return next(iter(next(iter(self.arms.values())).values()))
+
+    def usual(self) -> tuple[str, tuple[str, ...]]:
+        """Return the primary metric and all metrics of tables of this kind."""
+        if self.kind == "rank":
+            return ranking.PRIMARY, ranking.default_metrics(self.rows)
+        if self.kind == "ctr":
+            return ctr.usual(self.rows)
+        return rating.PRIMARY, rating.METRICS
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Card:
         low, high = self.value(base, metric), self.value(other, metric)
         if low is None or high is None:
             return None
-        lower = metric in ctr.LOWER_IS_BETTER
+        lower = metric in ctr.LOWER_IS_BETTER | rating.LOWER_IS_BETTER
         if metric not in self.draws[base]:
             return Gain(metric, low, high, None, None, users=self.users, lower_is_better=lower)
         draws = self.draws[base][metric], self.draws[other][metric]
@@ -91,7 +99,7 @@ def align(cells: Cells) -> Aligned:
     first: tuple[str, pa.Table] | None = None
     for (arm, seed), table in cells.items():
         name = f"{arm} (seed {seed})"
-        kind = "rank" if "rank" in table.column_names else "ctr"
+        kind = next((k for k in ("rank", "rating") if k in table.column_names), "ctr")
         if "sampled" in stamp_of(table):
             raise ValueError(
                 f"{name} holds ranks against sampled negatives, which do not keep the order of "
@@ -117,7 +125,7 @@ def card(
     seed: int,
 ) -> Card:
     """Return the values of all arms on ``rows`` (bool[R]), resampled together."""
-    make = _rank_card if aligned.kind == "rank" else _ctr_card
+    make = {"rank": _rank_card, "ctr": _ctr_card, "rating": _rating_card}[aligned.kind]
     return make(aligned, rows, metrics, resamples, seed)
 
 
@@ -171,6 +179,56 @@ def _ctr_card(
             for arm in aligned.arms:
                 own = [i for i, (a, _) in enumerate(predictions) if a == arm]
                 draws[arm]["auc"] = raw[:, own].mean(axis=1)
+        if ctr.SHOWN_PRIMARY in metrics:
+            _impression_draws(draws, aligned, keep, users, resamples, seed)
+    return Card(len(users), points, draws, {arm: {} for arm in aligned.arms})
+
+
+def _impression_draws(
+    draws: dict, aligned: Aligned, keep: pa.Array, users: np.ndarray, resamples: int, seed: int
+) -> None:
+    """Fill the draws of the mean AUC over impressions: users are drawn with all of theirs."""
+    sums = []
+    for tables in aligned.arms.values():
+        total = np.zeros(len(users))
+        for table in tables.values():
+            values, user = ctr.impression_auc(table.filter(keep))
+            owner = np.searchsorted(users, user)
+            total += np.bincount(owner, values, minlength=len(users)) / len(tables)
+        sums.append(total)
+    count = np.bincount(owner, minlength=len(users))  # alike for all arms: labels decide
+    if not count.any():
+        return
+    drawn = resampled_sums(np.stack([count, *sums], axis=1), resamples=resamples, seed=seed)
+    for i, arm in enumerate(aligned.arms, start=1):
+        draws[arm][ctr.SHOWN_PRIMARY] = _over(drawn[:, i], drawn[:, 0])
+
+
+def _rating_card(
+    aligned: Aligned, rows: np.ndarray, metrics: Sequence[str], resamples: int, seed: int
+) -> Card:
+    """Errors are means over rows: users are drawn with all their rows, as for clicks."""
+    users, owner = np.unique(aligned.rows["user"].to_numpy()[rows], return_inverse=True)
+    points: dict = {arm: {m: {} for m in metrics} for arm in aligned.arms}
+    keep, sums = pa.array(rows), [np.bincount(owner, minlength=len(users))[:, None]]
+    for arm, tables in aligned.arms.items():
+        for s, table in tables.items():
+            part = table.filter(keep)
+            values = rating.metrics(part)
+            for m in metrics:
+                points[arm][m][s] = values[m]
+            truth, p = part["rating"].to_numpy(), part["p"].to_numpy()
+            sums.append(rating.user_errors(owner, truth, p))
+    draws: dict = {arm: {} for arm in aligned.arms}
+    if len(users):
+        drawn = resampled_sums(np.hstack(sums), resamples=resamples, seed=seed)
+        means = drawn[:, 1:] / drawn[:, :1]
+        at = 0
+        for arm, tables in aligned.arms.items():
+            own = means[:, at : at + 2 * len(tables)].reshape(len(drawn), -1, 2)
+            at += 2 * len(tables)
+            both = {"rmse": np.sqrt(own[:, :, 0]).mean(1), "mae": own[:, :, 1].mean(1)}
+            draws[arm] = {m: both[m] for m in metrics}
     return Card(len(users), points, draws, {arm: {} for arm in aligned.arms})
 
 
@@ -218,8 +276,11 @@ def _keys(kind: str) -> tuple[str, ...]:
     return ("user", "item") if kind == "rank" else ("row",)
 
 
+_OF_KIND = {"rank": ("n_candidates",), "ctr": ("row", "label"), "rating": ("row", "rating")}
+
+
 def _same_rows(kind: str, name: str, one: pa.Table, other_name: str, other: pa.Table) -> None:
-    columns = ("user", "item", *(("n_candidates",) if kind == "rank" else ("row", "label")))
+    columns = ("user", "item", *_OF_KIND[kind])
     for table, who in ((one, name), (other, other_name)):
         missing = [c for c in (*columns, "rank" if kind == "rank" else "p")
                    if c not in table.column_names]  # fmt: skip

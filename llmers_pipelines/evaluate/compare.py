@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import ctr, ranking
+from . import ctr
 from .bootstrap import RESAMPLES
 from .cells import Aligned, Card, Cells, align, card
 from .significance import Gain, Verdict, holm, lift_claim
@@ -74,9 +74,9 @@ def compare(
     ``cells`` maps (arm, training seed) to a rank or prediction table; the seed None marks an arm
     without randomness. Arms that are neither base, enhanced nor ``references`` (reference baselines
     such as ItemKNN) count as controls in the same slot. Seeds are averaged per user before the
-    tests over users. p: paired t-test, exact McNemar for one-seed hits, bootstrap for CTR.
-    ``required``: controls without which no lift is claimed. Default metrics: those of
-    ``ranking.default_metrics`` or of ``ctr``.
+    tests over users. p: paired t-test, exact McNemar for one-seed hits, bootstrap for clicks and
+    ratings. ``required``: controls without which no lift is claimed. Default metrics: those of
+    ``ranking.default_metrics``, of ``ctr`` or of ``rating``.
 
     Corrected p: the primary metric (NDCG@10 or AUC) over all rows is declared before running and
     tested alone; all other rows form one family under Holm's correction. A row's ``claim`` follows
@@ -88,10 +88,7 @@ def compare(
             raise ValueError(f"no table for the arm {arm!r}; there are {sorted(aligned.arms)}")
     if controls is None:
         controls = [a for a in aligned.arms if a not in (base, enhanced, *references)]
-    if aligned.kind == "rank":
-        usual, default = ranking.PRIMARY, ranking.default_metrics(aligned.rows)
-    else:
-        usual, default = ctr.PRIMARY, ctr.METRICS
+    usual, default = aligned.usual()
     primary = primary or usual
     metrics = list(dict.fromkeys([primary, *(metrics or default)]))
     if not slices or slices[0].name != ALL.name:
@@ -150,7 +147,7 @@ def _row(c: Card, fact: dict[str, object], metric: str, arms: _Arms) -> tuple[di
         "enhanced_sd": c.seed_sd(arms.enhanced, metric),
         **_gain_fields(gain),
         "relaimpr": (
-            ctr.relaimpr(gain.other, gain.base) if gain and metric in ("auc", "gauc") else None
+            ctr.relaimpr(gain.other, gain.base) if gain and metric in ctr.AUCS else None
         ),
         "seeds": spread.seeds,
         "seed_sd": spread.sd,

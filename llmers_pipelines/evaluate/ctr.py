@@ -10,18 +10,25 @@ from ..train.clicks import row_loss, user_auc
 
 METRICS = ("auc", "gauc", "logloss", "ne", "ece")
 PRIMARY = "auc"
+SHOWN_PRIMARY = "iauc"  # the mean AUC over impressions, where a table has them
+AUCS = frozenset({"auc", "gauc", "iauc"})
 LOWER_IS_BETTER = frozenset({"logloss", "ne", "ece"})
 
 
 def metrics(table: pa.Table, bins: int = 10) -> dict[str, float | None]:
     """Return all metrics of a prediction table; None (never NaN) where one is not defined.
 
-    ``gauc_share`` is the share of users with both classes, over whom gAUC is a mean.
+    ``gauc_share`` is the share of users with both classes, over whom gAUC is a mean. A table with
+    impressions has ``iauc`` as well.
     """
     y, p = table["label"].to_numpy(), table["p"].to_numpy()
     grouped, share = gauc(table["user"].to_numpy(), y, p)
+    shown = {}
+    if "impression" in table.column_names:
+        values, _ = impression_auc(table)
+        shown = {SHOWN_PRIMARY: float(values.mean()) if len(values) else None}
     return {
-        "auc": auc(y, p), "gauc": grouped, "logloss": logloss(y, p),
+        **shown, "auc": auc(y, p), "gauc": grouped, "logloss": logloss(y, p),
         "ne": normalised_entropy(y, p), "ece": ece(y, p, bins), "gauc_share": share,
     }  # fmt: skip
 
@@ -30,6 +37,26 @@ def auc(label: np.ndarray, p: np.ndarray) -> float | None:
     """Return P(s+ > s-) + P(s+ = s-) / 2; None with one class only."""
     found = clicks.auc(label, p)
     return None if np.isnan(found) else found
+
+
+def usual(table: pa.Table) -> tuple[str, tuple[str, ...]]:
+    """Return the primary metric and all metrics of a prediction table."""
+    if "impression" in table.column_names:
+        return SHOWN_PRIMARY, (SHOWN_PRIMARY, *METRICS)
+    return PRIMARY, METRICS
+
+
+def impression_auc(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return (AUC float64[M], user int64[M]) of each user's impressions that have both classes.
+
+    Impressions of one class have no AUC and are left out, as are rows of no known impression (0).
+    """
+    shown = table["impression"].to_numpy()
+    known = shown > 0
+    user, width = table["user"].to_numpy(), int(shown.max(initial=0)) + 1
+    label, p = table["label"].to_numpy()[known], table["p"].to_numpy()[known]
+    values, groups = user_auc(user[known] * width + shown[known], label, p)
+    return values, groups // width
 
 
 def gauc(user: np.ndarray, label: np.ndarray, p: np.ndarray) -> tuple[float | None, float | None]:

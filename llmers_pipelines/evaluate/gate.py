@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from . import ctr, ranking
 from .bootstrap import RESAMPLES
 from .cells import align, card
 from .predict import stamp_of
@@ -70,7 +69,7 @@ def decide(
         aligned = align({(n, None): t for n, t in tables.items() if t is not None})
     except ValueError as error:
         return Decision(False, (str(error),), {})
-    metric = metric or (ranking if aligned.kind == "rank" else ctr).PRIMARY
+    metric = metric or aligned.usual()[0]
     every = np.ones(candidate.num_rows, bool)
     values = card(aligned, every, [metric], resamples=resamples, seed=seed)
     gains: dict[str, Gain] = {}

@@ -24,7 +24,7 @@ class Ranker(Protocol):
 
 class Predictor(Protocol):
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return float32[R] probabilities of a positive label."""
+        """Return float32[R] probabilities of a positive label, or ratings."""
         ...
 
 
@@ -117,7 +117,8 @@ def ctr_table(model: Predictor, data: TrainingData, split: int) -> pa.Table:
     """Return the prediction for every impression of ``split``, in the order of the log.
 
     Columns: user_id string, user int64, item int64, row int64 (row of the log), label float64 in
-    {0, 1}, p float64. Raises ``ValueError`` on missing labels and on values outside [0, 1] or NaN.
+    {0, 1}, p float64; where the log has impressions, impression int64 (0 = unknown). Raises
+    ``ValueError`` on missing labels and on values outside [0, 1] or NaN.
     """
     if data.label is None:
         raise ValueError(f"task {data.task!r} has no labels: use rank_table")
@@ -132,10 +133,39 @@ def ctr_table(model: Predictor, data: TrainingData, split: int) -> pa.Table:
             "rows): expected probabilities in [0, 1]"
         )
     user = data.user[row]
+    shown = {} if data.impression is None else {"impression": data.impression[row]}
+    return pa.table(
+        {
+            "user_id": _ids(data, user), "user": user, "item": data.item[row], "row": row, **shown,
+            "label": data.label[row].astype(np.float64), "p": p,
+        },
+        metadata=_stamp(data, split),
+    )  # fmt: skip
+
+
+def rating_table(model: Predictor, data: TrainingData, split: int) -> pa.Table:
+    """Return the predicted rating of every row of ``split``, in the order of the log.
+
+    Columns: user_id string, user int64, item int64, row int64 (row of the log), rating float64,
+    p float64 (predicted). Raises ``ValueError`` on missing ratings and predictions.
+    """
+    row = np.flatnonzero(data.split == split)
+    if data.rating is None or not np.isfinite(data.rating[row]).all():
+        raise ValueError(f"task {data.task!r} lacks ratings in the rows to evaluate")
+    p = np.asarray(model.predict(row), np.float64)
+    if p.shape != row.shape:
+        raise ValueError(f"{type(model).__name__} predicted shape {p.shape} for {len(row)} rows")
+    bad = np.flatnonzero(~np.isfinite(p))
+    if len(bad):
+        raise ValueError(
+            f"{type(model).__name__} predicted {p[bad[0]]} for row {row[bad[0]]} ({len(bad)} such "
+            "rows): expected a number"
+        )
+    user = data.user[row]
     return pa.table(
         {
             "user_id": _ids(data, user), "user": user, "item": data.item[row], "row": row,
-            "label": data.label[row].astype(np.float64), "p": p,
+            "rating": data.rating[row].astype(np.float64), "p": p,
         },
         metadata=_stamp(data, split),
     )  # fmt: skip

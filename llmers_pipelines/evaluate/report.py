@@ -43,6 +43,8 @@ class Header:
         versions = {"data": data.content_hash(), **more.pop("versions", {})}
         if data.label is not None:
             more = {"candidates": "the logged impressions of the split", **more}
+        elif data.task == "rating":
+            more = {"candidates": "none: the ratings of the split are predicted", **more}
         return cls(
             title, dataset, data.task, data.n_users, data.n_items, len(data.user),
             str(data.info.get("protocol", "not recorded")), versions=versions, **more,

@@ -28,11 +28,12 @@ class Slice:
     rule: str
     items: np.ndarray | None = None
     users: np.ndarray | None = None
+    log: np.ndarray | None = None  # bool[R]: rows of the log, for tables of its rows
 
     def rows(self, table: pa.Table) -> np.ndarray:
         """Return bool[R] over the rows of a rank or prediction table."""
         keep = np.ones(table.num_rows, bool)
-        for members, column in ((self.items, "item"), (self.users, "user")):
+        for members, column in ((self.items, "item"), (self.users, "user"), (self.log, "row")):
             if members is not None:
                 keep &= members[table[column].to_numpy()]
         return keep
@@ -46,7 +47,8 @@ def standard_slices(data: TrainingData, *, buckets: bool = False) -> tuple[Slice
 
     Tail = the bottom 80 % of the catalog by training interactions, or of the users by training
     history length; equal counts are all tail, so a flat distribution has an empty head. Cold = no
-    training interaction; cold items are a part of the tail. ``buckets`` adds two five-step curves.
+    training interaction; cold items are a part of the tail. A log with scenarios adds one slice
+    per scenario. ``buckets`` adds two five-step curves.
     """
     items, users = data.train_counts, user_counts(data)
     return (
@@ -55,8 +57,19 @@ def standard_slices(data: TrainingData, *, buckets: bool = False) -> tuple[Slice
         *_head_tail("users", users, "training rows"),
         _members("cold_items", "items without a training interaction", items == 0, "items"),
         _members("cold_users", "users without a training row", users == 0, "users"),
+        *_scenarios(data),
         *(_curve("items", items, ITEM_EDGES) if buckets else ()),
         *(_curve("users", users, USER_EDGES) if buckets else ()),
+    )
+
+
+def _scenarios(data: TrainingData) -> tuple[Slice, ...]:
+    if data.scenario is None:
+        return ()
+    codes, names = data.scenario.codes, data.scenario.vocabulary
+    return tuple(
+        Slice(f"scenario_{name}", f"rows of the scenario {name!r}", log=codes == code)
+        for code, name in enumerate(names, start=1)
     )
 
 

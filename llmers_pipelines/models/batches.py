@@ -38,6 +38,7 @@ class SequenceBatch(_Movable):
     items: Tensor  # (B, L) int64 item positions, left padded with 0
     targets: Tensor | None = None  # (B, L) the item that follows, 0 = no target; None when scoring
     begin: Tensor | None = None  # (B,) the user's known rows before the window; None when scoring
+    negative: Tensor | None = None  # (B, L) an item that the user never met, where a loss needs one
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,17 @@ class CtrBatch(_Movable):
     rows: Tensor | None  # (B,) row numbers in the TrainingData, None when serving
     user_fields: dict[str, Tensor] = field(default_factory=dict)  # name -> (B,) codes
     item_fields: dict[str, Tensor] = field(default_factory=dict)
+    scenario: Tensor | None = None  # (B,) codes, 0 = unknown; None where the log has none
+
+
+@dataclass(frozen=True)
+class NewsBatch(_Movable):
+    """Clicks, each with items that were shown beside it and not clicked."""
+
+    user: Tensor  # (B,)
+    history: Tensor  # (B, L) clicked items, left padded with 0
+    candidates: Tensor  # (B, 1 + K), the clicked item first
+    history_rating: Tensor | None = None  # None: all of the history was clicked
 
 
 def left_pad(

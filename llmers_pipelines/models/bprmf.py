@@ -18,7 +18,8 @@ class BPRMF(Backbone):
 
     ``loss="bpr"`` is the paper's: one negative per pair, never an item of the user. ``"ssm"`` is a
     softmax over the positive and ``negatives`` items shared by the batch, on cosines divided by
-    ``temperature``; on small catalogs it is clearly stronger.
+    ``temperature``; on small catalogs it is clearly stronger. "bce" has one negative as well; "ce"
+    is the softmax over all items, "in_batch" over the batch's positives (see ``FactorNet``).
     """
 
     seams: ClassVar[frozenset[str]] = frozenset({
@@ -39,9 +40,12 @@ class BPRMF(Backbone):
     def build(self, data: TrainingData, seed: int) -> Any:
         from .factor_net import FactorNet
         from .hooks_net import seeded
+        from .losses_net import log_share
 
         with seeded(seed):
-            return FactorNet(
+            net = FactorNet(
                 n_users=data.n_users, n_items=data.n_items, dim=self.dim, objective=self.loss,
                 temperature=self.temperature, l2=self.l2, table_std=self.table_std,
             )  # fmt: skip
+        net.log_q = log_share(data.train_counts) if self.loss == "in_batch" else None
+        return net

@@ -23,8 +23,9 @@ class CtrFields:
     ``item`` and ``user`` map a field to codes int64[n + 1, M]: M = 1, or the most values that one
     entity has where a field is multi-valued (genres); 0 = none. ``shape`` is plain data, so that a
     served network is rebuilt without the log: ``n_users``, ``n_items``, ``user`` and ``item``
-    (field -> [vocabulary size, M]), ``levels`` (the rating levels of a history, rising) and
-    ``liked_from`` (the lowest level that the label calls positive).
+    (field -> [vocabulary size, M]), ``levels`` (the rating levels of a history, rising),
+    ``liked_from`` (the lowest level that the label calls positive) and, where the log has
+    scenarios, ``scenarios`` (the share of each one in the training rows that have one).
     """
 
     item: Mapping[str, np.ndarray]
@@ -40,19 +41,23 @@ def ctr_fields(data: TrainingData) -> CtrFields:
             "(choose the ctr task, or a label rule such as rating >= 4)"
         )
     train = data.split == TRAIN
-    item, item_shape = _codes("item", data.item_fields, data.n_items)
-    user, user_shape = _codes("user", data.user_fields, data.n_users)
+    item, item_shape = field_codes("item", data.item_fields, data.n_items)
+    user, user_shape = field_codes("user", data.user_fields, data.n_users)
     levels, liked_from = rating_levels(history_signal(data)[train], data.label[train])
     shape = {
         "n_users": data.n_users, "n_items": data.n_items, "user": user_shape, "item": item_shape,
         "levels": [float(x) for x in levels], "liked_from": liked_from,
     }  # fmt: skip
+    if data.scenario is not None:
+        count = np.bincount(data.scenario.codes[train], minlength=len(data.scenario.vocabulary) + 1)
+        shape["scenarios"] = (count[1:] / max(1, count[1:].sum())).tolist()
     return CtrFields(item, user, shape)
 
 
-def _codes(
+def field_codes(
     side: str, fields: Mapping[str, Field], n: int
 ) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
+    """Return the checked codes int64[n + 1, M] of each field, and field -> [vocabulary, M]."""
     codes, shape = {}, {}
     for name in sorted(fields):
         array = np.asarray(fields[name].codes, np.int64)

@@ -23,7 +23,7 @@ class DeepFM(Backbone):
     seams: ClassVar[frozenset[str]] = frozenset(
         {"feature_columns", "extra_loss", "item_table", "user_table"}
     )
-    tasks: ClassVar[frozenset[str]] = frozenset({"ctr"})
+    tasks: ClassVar[frozenset[str]] = frozenset({"ctr", "multi_scenario"})
     loader: ClassVar[str] = "ctr"
 
     dim: int = 16  # width of one field

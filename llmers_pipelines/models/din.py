@@ -26,7 +26,7 @@ class DIN(Backbone):
     seams: ClassVar[frozenset[str]] = frozenset(
         {"feature_columns", "extra_loss", "item_table", "user_table"}
     )
-    tasks: ClassVar[frozenset[str]] = frozenset({"ctr"})
+    tasks: ClassVar[frozenset[str]] = frozenset({"ctr", "multi_scenario"})
     loader: ClassVar[str] = "ctr"
 
     dim: int = 8  # width of one field; wider ones learn the log by heart

@@ -10,14 +10,27 @@ from torch.nn import functional as F
 
 from .graph_net import Graph
 from .hooks_net import extra_losses, overrides
-from .losses_net import bpr, sampled_softmax, shared_softmax
+from .losses_net import (
+    bce,
+    bpr,
+    corrected_softmax,
+    full_cross_entropy,
+    in_batch_others,
+    sampled_softmax,
+    shared_softmax,
+)
 from .seams import through
 
-OBJECTIVES = ("bpr", "ssm")
+SOFTMAX = ("ssm", "ce", "in_batch")  # on cosines over a temperature
+OBJECTIVES = ("bpr", "bce", *SOFTMAX)
 
 
 class FactorNet(nn.Module):
-    """``s = <e_u, e_j>``, or their cosine over ``temperature`` for the softmax objective.
+    """``s = <e_u, e_j>``, or their cosine over ``temperature`` for the softmax objectives.
+
+    "bpr" and "bce" compare with one negative of the batch, "ssm" with those that it shares, "ce"
+    with the whole catalog, "in_batch" with the batch's other positives, corrected for their
+    training share (``log_q``).
 
     With a graph, a user is scored from the history that is given, by the propagation rule: ``e_u =
     (e_u^0 + |H|^-1/2 sum_{i in H} d_i^-1/2 sum_{k < K} e_i^k) / (K + 1)``. For the training history
@@ -50,12 +63,16 @@ class FactorNet(nn.Module):
         self.graph: Graph | None = None
         self._vectors: tuple[Tensor, Tensor] | None = None  # within one step, or while kept
         self._added: tuple[Tensor, Tensor] | None = None  # while kept
+        self.register_buffer("log_q", None, persistent=False)  # (N + 1,), only for "in_batch"
         self._targets: Tensor | None = None  # item outputs as `score` uses them, while kept
 
     def _propagated(self) -> list[Tensor]:
         """Return the vectors of all entities, users first, after 0 .. depth steps."""
-        start = torch.cat([self.user_table.weight, self.item_table.weight])
-        return self.graph.layers(start, self.depth)
+        return self.graph.layers(self.start(), self.depth)
+
+    def start(self) -> Tensor:
+        """Return the tables of users and items below each other, (U + N + 2, D)."""
+        return torch.cat([self.user_table.weight, self.item_table.weight])
 
     def _final(self) -> tuple[Tensor, Tensor]:
         """Return e_u (U + 1, D) and e_i (N + 1, D)."""
@@ -103,11 +120,11 @@ class FactorNet(nn.Module):
         return items if ids is None else items[ids]
 
     def _compared(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors, dim=-1) if self.objective == "ssm" else vectors
+        return F.normalize(vectors, dim=-1) if self.objective in SOFTMAX else vectors
 
     @property
     def _scale(self) -> float:
-        return 1 / self.temperature if self.objective == "ssm" else 1.0
+        return 1 / self.temperature if self.objective in SOFTMAX else 1.0
 
     def score(self, state: Tensor, ids: Tensor | None = None) -> Tensor:
         """Return (B, N + 1) for all items or (B, K) for ``ids`` (K,); column 0 means nothing."""
@@ -136,21 +153,35 @@ class FactorNet(nn.Module):
 
     def pair_losses(self, batch: Any, states: Tensor) -> Tensor:
         """Return the objective of each pair, (B,): their mean is the loss without hooks."""
+        ids, log_weight = self._others(batch)
         if overrides(self, "score"):
             scores = self.score(states)
             positive = scores.gather(1, batch.positive[:, None])
-            negative = scores.gather(1, batch.negative.expand(len(scores), -1))
+            negative = scores.gather(1, ids.expand(len(scores), -1))
         else:
             users = self._compared(states) * self._scale
             positive = (users * self._compared(self.item_output(batch.positive))).sum(1)[:, None]
-            others = self._compared(self.item_output(batch.negative))  # (B or 1, K, D)
+            others = self._compared(self.item_output(ids))  # (B or 1, K, D)
             shared = len(others) == 1
             negative = users @ others[0].T if shared else (users[:, None] * others).sum(-1)
         if self.objective == "bpr":
             return F.softplus(negative - positive).mean(1)
-        same = batch.negative == batch.positive[:, None]
+        if self.objective == "bce":
+            return (F.softplus(-positive) + F.softplus(negative)).mean(1)
+        same = ids == batch.positive[:, None]
+        negative = negative if log_weight is None else negative + log_weight
         both = torch.cat([positive, negative.masked_fill(same, -torch.inf)], 1)
         return torch.logsumexp(both, 1) - positive[:, 0]
+
+    def _others(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """Return the items (B or 1, K) that a positive is compared with, and their log weights."""
+        if self.objective == "ce":
+            device = batch.positive.device
+            return torch.arange(1, self.config["n_items"] + 1, device=device)[None], None
+        if self.objective == "in_batch":
+            ids, log_weight = in_batch_others(batch.positive, self.log_q)
+            return ids[None], log_weight
+        return batch.negative, None
 
     def margins(self, states: Tensor, better: Tensor, worse: Tensor) -> Tensor:
         """Return s(u, better) - s(u, worse), (A,), for user states (A, D) and item ids (A,)."""
@@ -166,33 +197,43 @@ class FactorNet(nn.Module):
 
     def _by_product(self, batch: Any, states: Tensor) -> Tensor:
         users = self._compared(states) * self._scale
+        if self.objective == "ce":
+            return full_cross_entropy(users, self._compared(self.item_output()), batch.positive)
         positive = self._compared(self.item_output(batch.positive))
+        if self.objective == "in_batch":
+            ids, log_weight = in_batch_others(batch.positive, self.log_q)
+            others, same = self._compared(self.item_output(ids)), ids == batch.positive[:, None]
+            return corrected_softmax(users, positive, others, log_weight, same)
         negative = self._compared(self.item_output(batch.negative))  # (B or 1, K, D)
         if self.objective == "ssm" and len(batch.negative) == 1:
             same = batch.negative == batch.positive[:, None]
             return shared_softmax(users, positive, negative[0], same)
         return self._objective(
-            batch, (users * positive).sum(-1), (users[:, None] * negative).sum(-1)
+            batch, (users * positive).sum(-1), (users[:, None] * negative).sum(-1), batch.negative
         )
 
     def _by_score(self, batch: Any, states: Tensor) -> Tensor:
         scores = self.score(states)  # a hook may score in any way
-        rows = batch.negative.expand(len(scores), -1)
+        ids, log_weight = self._others(batch)
         positive = scores.gather(1, batch.positive[:, None])[:, 0]
-        return self._objective(batch, positive, scores.gather(1, rows))
+        negative = scores.gather(1, ids.expand(len(scores), -1))
+        negative = negative if log_weight is None else negative + log_weight
+        return self._objective(batch, positive, negative, ids)
 
-    def _objective(self, batch: Any, positive: Tensor, negative: Tensor) -> Tensor:
-        """positive (B,), negative (B, K)."""
+    def _objective(self, batch: Any, positive: Tensor, negative: Tensor, ids: Tensor) -> Tensor:
+        """positive (B,), negative (B, K), ids (B or 1, K) of the negatives."""
         if self.objective == "bpr":
             return bpr(positive, negative)
-        same = batch.negative == batch.positive[:, None]
+        if self.objective == "bce":
+            return bce(positive, negative)
+        same = ids == batch.positive[:, None]
         return sampled_softmax(positive, negative.masked_fill(same, -torch.inf))
 
     def _penalty(self, batch: Any) -> Tensor | float:
         if not self.l2:
             return 0.0
         rows = [self.user_table(batch.user), self.item_table(batch.positive)]
-        if len(batch.negative) == len(batch.positive):
+        if batch.negative is not None and len(batch.negative) == len(batch.positive):
             rows.append(self.item_table(batch.negative))
         return 0.5 * self.l2 * sum(r.square().sum() for r in rows) / len(batch.user)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..plan import later
 from .fit import Fit
 from .seams import Backbone
 
@@ -35,13 +36,18 @@ class GRU4Rec(Backbone):
     max_len: int = 50  # newest items that the model sees
     table_std: float = 0.1  # of the initial item table
     fit: Fit = Fit(lr=1e-3, batch=64, epochs=200, min_epochs=20, patience=10)
+    loss: str = later("ce")  # or "ssm", "in_batch", "bce", "bpr", see losses_net.ItemLoss
+    negatives: int = later(256)  # drawn per batch; only for "ssm"
 
     def build(self, data: TrainingData, seed: int) -> Any:
         from .gru4rec_net import GRU4RecNet
         from .hooks_net import seeded
+        from .losses_net import ItemLoss
 
         with seeded(seed):
-            return GRU4RecNet(
+            net = GRU4RecNet(
                 n_items=data.n_items, dim=self.dim, hidden=self.hidden, layers=self.layers,
                 dropout=self.dropout, max_len=self.max_len, table_std=self.table_std,
             )  # fmt: skip
+        net.objective = ItemLoss(self.loss, self.negatives, data.train_counts)
+        return net

@@ -17,7 +17,8 @@ class LightGCN(Backbone):
     """``E = mean_{k=0..layers} (D^-1/2 A D^-1/2)^k E^0`` on the training edges, ``s = <e_u, e_j>``.
 
     ``loss="bpr"`` is the paper's; ``"ssm"`` (default) a softmax over the positive and ``negatives``
-    items shared by the batch, on cosines divided by ``temperature``. Users are scored from the
+    items shared by the batch, on cosines divided by ``temperature``; for "bce", "ce" and "in_batch"
+    see ``FactorNet``. Users are scored from the
     history given at that time, by the same propagation (see ``FactorNet``).
     """
 
@@ -41,6 +42,7 @@ class LightGCN(Backbone):
         from .factor_net import FactorNet
         from .graph_net import training_graph
         from .hooks_net import seeded
+        from .losses_net import log_share
 
         with seeded(seed):
             net = FactorNet(
@@ -49,4 +51,5 @@ class LightGCN(Backbone):
                 layers=self.layers,
             )  # fmt: skip
         net.graph = training_graph(data)
+        net.log_q = log_share(data.train_counts) if self.loss == "in_batch" else None
         return net

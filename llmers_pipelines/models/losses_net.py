@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+KINDS = ("ce", "ssm", "in_batch", "bce", "bpr")
+POWER = 0.75  # of an item's training count, when negatives are drawn
 CHUNK_FLOATS = 1 << 20  # logits that are in work together: 4 MiB, so they stay in the cache
 MIN_ROWS = 32
 
@@ -68,6 +73,11 @@ def full_cross_entropy(states: Tensor, table: Tensor, targets: Tensor) -> Tensor
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     """Return the mean of ``-log sigmoid(s+ - s-)``; positive (B,), negative (B, K)."""
     return F.softplus(negative - positive[:, None]).mean()
+
+
+def bce(positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the mean of ``-log sigmoid(s+) - mean_k log sigmoid(-s-_k)``; (B,) and (B, K)."""
+    return F.softplus(-positive).mean() + F.softplus(negative).mean()
 
 
 def kept_places(losses: Tensor, drop: float, keep: str = "easiest") -> Tensor:
@@ -140,3 +150,96 @@ def shared_softmax(states: Tensor, positive: Tensor, shared: Tensor, same: Tenso
 def sampled_softmax(positive: Tensor, negative: Tensor) -> Tensor:
     """Return the mean of ``-s+ + log(exp s+ + sum_k exp s-_k)``; positive (B,), negative (B, K)."""
     return (torch.logsumexp(torch.cat([positive[:, None], negative], 1), 1) - positive).mean()
+
+
+def log_share(counts: Any, power: float = 1.0, more: float = 0.0) -> Tensor:
+    """Return float32 (N + 1,): log q with ``q_j ~ max(count_j + more, 1)^power``, q_0 = 0."""
+    weight = (torch.as_tensor(counts, dtype=torch.float64) + more).clamp(min=1).pow(power)
+    weight[0] = 0
+    return (weight / weight.sum()).log().float()
+
+
+def in_batch_others(targets: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (ids (U,), log weights (U,)): the batch's targets as negatives of each other.
+
+    Each of the other M - 1 targets is a draw from q, so it weighs ``1 / ((M - 1) q_j)``: the sum of
+    weighted ``exp s_j`` is then an unbiased estimate of the sum over the catalog.
+    """
+    ids, counts = targets.unique(return_counts=True)
+    others = max(len(targets) - 1, 1)
+    return ids, counts.to(log_q.dtype).log() - math.log(others) - log_q[ids]
+
+
+class ItemLoss(nn.Module):
+    """The loss of states against the items that followed them, in five kinds.
+
+    "ce": cross-entropy over all items. "ssm": softmax over the target and ``negatives`` items
+    shared by the batch, drawn with q_j ~ (count_j + 1)^0.75, each with ``s_j - log(K q_j)``; the
+    target itself is always there and is not corrected (importance sampling: Bengio and Senecal,
+    2008). "in_batch": the same with the batch's own targets, q_j being the training share. "bce"
+    and "bpr": one negative per state that the user never met, given by the loader.
+    """
+
+    log_q: Tensor
+
+    def __init__(self, kind: str = "ce", negatives: int = 256, counts: Any = None) -> None:
+        """``counts`` int64[N + 1]: training interactions per item, for "ssm" and "in_batch"."""
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"unknown loss {kind!r}: use one of {KINDS}")
+        self.kind, self.negatives = kind, negatives
+        if kind not in ("ssm", "in_batch"):
+            return
+        log_q = log_share(counts, POWER, 1.0) if kind == "ssm" else log_share(counts)
+        self.register_buffer("log_q", log_q, persistent=False)
+
+    def forward(
+        self, states: Tensor, table: Tensor, targets: Tensor, negative: Tensor | None = None,
+        scores: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Return the mean over states (M, D) with targets (M,) in 1..N and table (N + 1, D).
+
+        negative (M,) for "bce" and "bpr". ``scores`` (M, N + 1), where given, count instead of the
+        dot products.
+        """
+        if self.kind == "ce":
+            if scores is None:
+                return full_cross_entropy(states, table, targets)
+            none = torch.full_like(scores[:, :1], -torch.inf)
+            return F.cross_entropy(torch.cat([none, scores[:, 1:]], 1), targets)
+        if self.kind in ("bce", "bpr"):
+            if negative is None:
+                raise ValueError(f"the loss {self.kind!r} needs batches with negatives")
+            loss = bce if self.kind == "bce" else bpr
+            positive, other = (_picked(states, table, scores, i) for i in (targets, negative))
+            return loss(positive, other[:, None])
+        ids, log_weight = self.drawn(targets)
+        same = ids == targets[:, None]
+        if scores is None:
+            return corrected_softmax(states, table[targets], table[ids], log_weight, same)
+        other = (scores[:, ids] + log_weight).masked_fill(same, -torch.inf)
+        return sampled_softmax(scores.gather(1, targets[:, None])[:, 0], other)
+
+    def drawn(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (ids (K,), log weights (K,)) of the shared negatives of one batch."""
+        if self.kind == "in_batch":
+            return in_batch_others(targets, self.log_q)
+        ids = torch.multinomial(self.log_q.exp(), self.negatives, replacement=True)
+        return ids, -math.log(self.negatives) - self.log_q[ids]
+
+
+def _picked(states: Tensor, table: Tensor, scores: Tensor | None, ids: Tensor) -> Tensor:
+    if scores is None:
+        return (states * table[ids]).sum(-1)
+    return scores.gather(1, ids[:, None])[:, 0]
+
+
+def corrected_softmax(
+    states: Tensor, positive: Tensor, others: Tensor, log_weight: Tensor, same: Tensor
+) -> Tensor:
+    """Return the mean of ``-s+ + log(exp s+ + sum_k w_k exp s_k)``.
+
+    states, positive (M, D), others (K, D), log_weight (K,); same (M, K) marks what does not count.
+    """
+    other = torch.addmm(log_weight.to(states.dtype), states, others.T).masked_fill(same, -torch.inf)
+    return sampled_softmax((states * positive).sum(1), other)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .batches import SequenceBatch
 from .hooks_net import extra_losses, overrides
-from .losses_net import full_cross_entropy
+from .losses_net import ItemLoss
 from .seams import through
 
 
@@ -20,7 +20,9 @@ class SequenceNet(nn.Module):
     """Histories to states; an item's score is the dot product of state and item output.
 
     A subclass sets ``config`` and ``max_len``, calls ``_tables`` before its own layers are drawn
-    and ``_start`` after them, and gives ``encode``. ``user_state`` of a training batch (one with
+    and ``_start`` after them, and gives ``encode``. ``objective`` is the training loss, full
+    cross-entropy unless the settings say otherwise; it is no part of what is served.
+    ``user_state`` of a training batch (one with
     targets) gives the states of all positions, (B, L, D), because each is trained; of a scoring
     batch the last one, (B, D). Hooks on it must act on the last axis and let batch.user broadcast
     over positions.
@@ -41,6 +43,7 @@ class SequenceNet(nn.Module):
         )
         with torch.no_grad():
             self.item_table.weight.normal_(0, table_std)[0] = 0
+        self.objective = ItemLoss()
 
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return states (B, L, D) of the item vectors x (B, L, D); mask (B, L) is True if real."""
@@ -83,17 +86,25 @@ class SequenceNet(nn.Module):
         return state @ self.item_output(ids).T
 
     def loss(self, batch: SequenceBatch) -> Tensor:
-        """Mean cross-entropy over all items at every position with a target, plus extra losses."""
+        """The objective's mean over all positions with a target, plus extra losses."""
         states = self.user_state(batch)  # (B, L, D)
-        real = batch.targets > 0
-        picked, targets = states[real], batch.targets[real]
-        if overrides(self, "score"):
-            logits = self.score(picked)
-            logits = torch.cat([torch.full_like(logits[:, :1], -torch.inf), logits[:, 1:]], 1)
-            main = F.cross_entropy(logits, targets)
-        else:
-            main = full_cross_entropy(picked, self.item_output(), targets)
+        main = self._main_loss(*self._supervised(batch, states))
         return main + extra_losses(self, batch, states)
+
+    def _supervised(
+        self, batch: SequenceBatch, states: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return (states (M, D), targets (M,), negatives (M,) or None) of what is trained."""
+        real = batch.targets > 0
+        negative = None if batch.negative is None else batch.negative[real]
+        return states[real], batch.targets[real], negative
+
+    def _scored_by_hook(self) -> bool:
+        return overrides(self, "score")
+
+    def _main_loss(self, states: Tensor, targets: Tensor, negative: Tensor | None) -> Tensor:
+        scores = self.score(states) if self._scored_by_hook() else None
+        return self.objective(states, self.item_output(), targets, negative, scores)
 
     def keep(self) -> None:
         """Compute the outputs of all items once, until ``release``."""

@@ -154,10 +154,13 @@ class Served:
         items: Sequence[int] | np.ndarray,
         histories: Sequence[np.ndarray],
         ratings: Sequence[np.ndarray] | None = None,
+        scenarios: Sequence[int] | np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return float32[B]: the click probability of each (user, item) after its history.
+        """Return float32[B]: the click probability of each (user, item) after its history, or its
+        rating where the network predicts ratings.
 
         ``ratings`` are those of the history rows; the network itself knows the entities' fields.
+        ``scenarios`` are codes, 0 = unknown, which is also what None says.
         """
         import torch
 
@@ -174,9 +177,21 @@ class Served:
             history=torch.from_numpy(left_pad(histories, max_len)),
             history_rating=None if rating is None else torch.from_numpy(rating),
             label=None, rows=None,
+            scenario=None if scenarios is None else torch.from_numpy(
+                np.asarray(scenarios, np.int64)
+            ),
         ).to(device_of(net))  # fmt: skip
         with torch.no_grad():
-            return torch.sigmoid(net.logits(batch)).float().cpu().numpy()
+            return predictions(net, batch).cpu().numpy()
+
+
+def predictions(net: Any, batch: Any) -> Any:
+    """Return float32 (B,): a rating where ``net`` predicts ratings, else a click's probability."""
+    import torch
+
+    if hasattr(net, "ratings"):
+        return net.ratings(batch).float()
+    return torch.sigmoid(net.logits(batch)).float()
 
 
 def load_served(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Served:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..plan import Champion, Node, Table
+from ..plan import Champion, Node, Table, walk
 from .build import Loaded, Plan
 
 
@@ -55,7 +55,14 @@ def _lacks(method: Loaded, description: Any) -> str:
             f"data set {name!r} declares no task {method.task!r} "
             f"(it has: {', '.join(tasks) or 'none'})"
         )
-    log, label = description.interactions, description.splits[method.task].label
-    there = {"label": bool(label), "rating": bool(log.rating or "rating" in log.columns)}
+    tables = {n.table for n in walk([method.train]) if isinstance(n, Table)}
+    absent = sorted(tables - {"items", "users", "interactions", "splits"} - set(description.extras))
+    if absent:
+        return f"data set {name!r} declares no table {absent[0]!r}"
+    log, split = description.interactions, description.splits[method.task]
+    there = {
+        "label": bool(split.label), "rating": bool(log.rating or "rating" in log.columns),
+        "scenario": bool(split.scenario),
+    }  # fmt: skip
     missing = [c for c in method.recipe.requires if not there[c]]
     return f"data set {name!r} declares no {missing[0]} for {method.task!r}" if missing else ""

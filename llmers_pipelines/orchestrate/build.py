@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from ..config import Method, Settings
+from ..data.tasks import TASKS
 from ..encode.encoder import check_encoder
 from ..models.seams import Backbone, check_seams
 from ..plan import (
@@ -33,7 +30,8 @@ from ..plan import (
     snake,
     walk,
 )
-from ..recipe import Recipe, discover
+from ..recipe import REQUIRED, Recipe, discover
+from .backbones import backbones
 from .teachers import controls_of, named_as_methods, named_teachers
 
 # Conventional baselines that a base must not fall behind, where they are loaded (the first always).
@@ -41,16 +39,18 @@ REFERENCES = {
     "sequential": ("itemknn", "ease"),
     "collaborative": ("itemknn", "ease"),
     "ctr": ("deepfm", "din"),
+    "multi_scenario": ("deepfm", "din"),
 }
 # The same texts used without any training: a method must beat it like any other control.
 UNTRAINED = {"sequential": "knnblend", "collaborative": "knnblend"}
 # What no champion may be below on validation.
-FIXED_REFERENCE = {"sequential": "knnblend", "collaborative": "knnblend", "ctr": "deepfm"}
+FIXED_REFERENCE = {**UNTRAINED, "ctr": "deepfm", "multi_scenario": "deepfm"}
 
 
 def task_of(protocol: str) -> str:
     """Return the task of a named split: ``ctr_time`` is a variant of ``ctr``."""
-    return protocol.split("_")[0]
+    found = (t for t in TASKS if protocol == t or protocol.startswith(f"{t}_"))
+    return next(found, protocol.split("_")[0])
 
 
 @dataclass(frozen=True)
@@ -129,27 +129,6 @@ def _with_base(plan: Plan, method: Loaded) -> list[Node]:
     return [r for m in plan.methods if m.train.slug in wanted for r in m.roots]
 
 
-@cache
-def backbones() -> dict[str, type[Backbone]]:
-    """Return every packaged backbone class by its slug."""
-    from .. import models as package
-
-    found: dict[str, type[Backbone]] = {}
-    for info in pkgutil.iter_modules(package.__path__):
-        if info.name.endswith("_net") or info.name == "served":
-            continue
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
-        for value in vars(module).values():
-            if (
-                inspect.isclass(value)
-                and issubclass(value, Backbone)
-                and value.__module__ == module.__name__
-                and value.tasks
-            ):
-                found[snake(value.__name__)] = value
-    return dict(sorted(found.items()))
-
-
 def fitting_backbones(recipe: Recipe) -> list[str]:
     """Return the slugs of the backbones on which ``recipe`` builds (its seams are offered)."""
     if "backbone" not in recipe.settings:
@@ -207,7 +186,10 @@ def _backbone(method: Method, recipe: Recipe) -> Backbone:
     if type(default) is not kind:
         if not kind.seams and default.seams:
             raise PlanError(f"{where}: {name} has no seam where a part could be attached")
-        default = kind()
+        try:
+            default = kind()
+        except TypeError as error:
+            raise PlanError(f"{where}: {name} is for the recipe that names its tables") from error
     return changed(default, method.backbone_settings, where)
 
 
@@ -247,7 +229,8 @@ def _clean(label: str) -> str:
 
 
 def _base_label(train: Train) -> str:
-    default = "ctr" if "ctr" in type(train.backbone).tasks else "sequential"
+    tasks = type(train.backbone).tasks
+    default = next((t for t in ("ctr", "sequential") if t in tasks), min(tasks, default=""))
     task = train.log.task
     return _clean(component_slug(train.backbone) + (f"__{task}" if task != default else ""))
 
@@ -358,7 +341,7 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
     for _, train in chosen:
         own.setdefault(bound := bind(train, settings), bound)
     for recipe, raw in chosen:
-        if not set(recipe.requires) <= {"rating", "label"}:
+        if not set(recipe.requires) <= set(REQUIRED):
             raise PlanError(f"recipe {recipe.slug!r} requires unknown columns {recipe.requires}")
         # One pin is one asset, whatever settings its model has: the first method's stands.
         raw = rewrite(raw, lambda n: pins.setdefault(n.key, n) if isinstance(n, Pin) else n)

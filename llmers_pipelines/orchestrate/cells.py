@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.tasks import CLICK_TASKS
 from ..data.training import TEST, VALID, TrainingData
 from ..plan import Node, Train, sha
 from ..store.fingerprints import read_fingerprint, write_fingerprint
@@ -106,7 +107,7 @@ def inputs_of(train: Train, ctx: StepContext) -> dict[Node, Any]:
 
 
 def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) -> dict[str, Any]:
-    from ..evaluate.predict import ctr_table, rank_table
+    from ..evaluate.predict import ctr_table, rank_table, rating_table
     from ..train.arms import control_inputs
     from ..train.trained import save_trained
 
@@ -131,7 +132,8 @@ def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) ->
     frozen_after = {n.name: _hash(a) for n, a in inputs.items()}
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     save_trained(trained, folder)
-    table = ctr_table if data.task == "ctr" else rank_table
+    other = rating_table if data.task == "rating" else rank_table
+    table = ctr_table if data.task in CLICK_TASKS else other
     for name, split in (("valid", VALID), ("test", TEST)):
         pq.write_table(table(trained, data, split), folder / f"{name}.parquet", compression="zstd")
     record = {

@@ -33,6 +33,8 @@ _TABLES = {
     "are made of.",
     "users": "Known users, with what the data set says of them.",
     "interactions": "Who met which item, when, and how it was rated: validated rows alone.",
+    "kg": "Facts beside the log: head_id, relation, tail_id.",
+    "kg_link": "The entity of each item in the facts beside the log.",
 }
 # What a materialization spends, as tag `llmers/cost`.
 CALLS, TRAINING, ENCODING, LITTLE = "llm_calls", "training", "encoding", "little"
@@ -67,7 +69,7 @@ def _lead(node: Node, plan: Plan) -> tuple[str, str]:
             return f"Training, validation and test rows of the task `{node.task}`.", (
                 "Ids become positions here; every model of the task reads this one log."
             )
-        return _TABLES[node.table], ""
+        return _TABLES.get(node.table, f"The table `{node.table}` beside the log."), ""
     if isinstance(node, Generate):
         about = f"about each {node.task.entity}"
         if node.llm:

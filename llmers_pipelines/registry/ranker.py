@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.tasks import FIELD_TASKS
 from .manifest import BundleError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Ranker:
     """
 
     served: Served
-    clicks: bool  # a model of the click of one (user, item) pair
+    clicks: bool  # a model of the click, or the rating, of one (user, item) pair
     n_items: int
 
     def scores(
@@ -169,7 +170,7 @@ def load_ranker(
         served = load_served(config, arrays)
     except ValueError as error:
         raise BundleError(f"the bundle cannot be read: {error}") from error
-    ranker = Ranker(served, task == "ctr", n_items)
+    ranker = Ranker(served, task in FIELD_TASKS, n_items)
     if not ranker.fits():
         raise BundleError(
             f"the weights are not those of a catalog of {n_items} items; write the bundle with the "

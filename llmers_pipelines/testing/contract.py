@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import Method
+from ..data.tasks import CLICK_TASKS, FIELD_TASKS
 from ..data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
 from ..data.vectors import VectorTable
-from ..orchestrate.build import base_of, instantiate
+from ..data.words import word_codes
+from ..orchestrate.build import base_of, instantiate, task_of
 from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train, walk
 from ..recipe import discover
 from .planted import planted_rings
@@ -113,9 +115,16 @@ def small(node: Train) -> Train:
 
 
 def contract_data(task: str) -> TrainingData:
-    """Return a small log of ``task``: planted rings, or labelled impressions with fields."""
-    if not task.startswith("ctr"):
-        return planted_rings(n_users=60, n_items=24).data
+    """Return a small log of ``task``: planted rings, or labelled impressions with fields.
+
+    Where the task has them, rows have scenarios, and items have texts.
+    """
+    if task_of(task) not in FIELD_TASKS:
+        data = planted_rings(n_users=60, n_items=24).data
+        if task_of(task) != "retrieval":
+            return data
+        kind = np.concatenate([[0], 1 + np.arange(data.n_items) % 3])
+        return dataclasses.replace(data, task="retrieval", item_texts=_texts(kind, data.n_items))
     rng = np.random.default_rng(0)
     users, n_items, each = 30, 20, 12
     user = np.repeat(np.arange(1, users + 1), each)
@@ -124,19 +133,39 @@ def contract_data(task: str) -> TrainingData:
     split = np.tile([TRAIN] * (each - 4) + [VALID] * 2 + [TEST] * 2, users).astype(np.int8)
     kind = np.concatenate([[0], 1 + np.arange(n_items) % 3]).astype(np.int32)
     group = np.concatenate([[0], 1 + np.arange(users) % 2]).astype(np.int32)
+    scenario = Field((1 + np.arange(len(user)) % 2).astype(np.int32), ("app", "web"))
     return TrainingData(
-        "ctr", IdMap(tuple(f"u{n}" for n in range(1, users + 1))),
+        task_of(task), IdMap(tuple(f"u{n}" for n in range(1, users + 1))),
         IdMap(tuple(f"i{n}" for n in range(1, n_items + 1))),
         user, item.astype(np.int64), np.tile(np.arange(each), users).astype(np.int64), split,
-        rating=np.where(label > 0, 5, 2).astype(np.float32), label=label,
+        rating=np.where(label > 0, 5, 2).astype(np.float32),
+        label=label if task_of(task) in CLICK_TASKS else None,
         item_fields={"genre": Field(kind, ("a", "b", "c"))},
         user_fields={"group": Field(group, ("x", "y"))},
+        item_texts=_texts(kind, n_items) if task_of(task) == "news" else {},
+        scenario=scenario if task_of(task) == "multi_scenario" else None,
     )  # fmt: skip
+
+
+def _texts(kind: np.ndarray, n_items: int) -> dict[str, Field]:
+    """Return a title of two or three words per item, one of them its kind, and a longer body."""
+    words = ("red", "green", "blue", "car", "house", "tree", "boat")
+    titles = [
+        " ".join([words[kind[i] - 1], words[3 + i % 4], *(["new"] if i % 3 == 0 else [])])
+        for i in range(1, n_items + 1)
+    ]
+    bodies = [f"about a {t}" if i % 5 else "" for i, t in enumerate(titles)]
+    known = np.ones(n_items, bool)
+    return {"title": word_codes(titles, known), "body": word_codes(bodies, known)}
 
 
 def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
     """Return an artifact for ``node``: seeded vectors, neighbours or rankings. No model runs."""
     rng = np.random.default_rng(list(node.name.encode()))
+    if isinstance(node, Table) and node.table == "kg":
+        return _stand_in_facts(data, rng)
+    if isinstance(node, Table) and node.table == "kg_link":
+        return pa.table({"item_id": data.items.ids, "entity_id": [f"e{i}" for i in data.items.ids]})
     if isinstance(node, Teach):
         return _rankings(data, node.how.k, rng)
     entity = _entity(node)
@@ -154,6 +183,15 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
     mask = np.ones(len(ids), bool)
     mask[::7] = False
     return VectorTable(entity, ids.ids, vectors, mask)
+
+
+def _stand_in_facts(data: TrainingData, rng: np.random.Generator) -> pa.Table:
+    """Return triples of each item with two relations and a few other entities."""
+    items = [f"e{i}" for i in data.items.ids]
+    tails = [f"genre{t}" for t in rng.integers(4, size=len(items))]
+    tails += [f"person{t}" for t in rng.integers(9, size=len(items))]
+    relations = ["has_genre"] * len(items) + ["has_actor"] * len(items)
+    return pa.table({"head_id": items * 2, "relation": relations, "tail_id": tails})
 
 
 def _rankings(data: TrainingData, k: int, rng: np.random.Generator) -> pa.Table:
@@ -198,7 +236,7 @@ def _fit(node: Train, data: TrainingData) -> Any:
 def _case(trained: Any, data: TrainingData) -> tuple[dict[str, Any], np.ndarray]:
     users = list(range(1, min(5, data.n_users) + 1))
     histories = [data.item[data.user_start[u] : data.user_start[u + 1]][:3].tolist() for u in users]
-    rows = data.label is not None
+    rows = data.task in FIELD_TASKS
     items = [1 + i % data.n_items for i in range(len(users))]
     case = {"rows": rows, "users": users, "items": items, "histories": histories}
     arrays = [np.array(h) for h in histories]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,16 +20,27 @@ if TYPE_CHECKING:
 EVAL_ROWS = 2048  # rows scored together; larger blocks leave the cache
 
 
-def history_spans(data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _negative_logloss(label: np.ndarray, p: np.ndarray) -> float:
+    return -logloss(label, p)
+
+
+METRICS = {"auc": auc, "logloss": _negative_logloss}
+
+
+def history_spans(
+    data: TrainingData, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (``seen``, ``start``, ``end``): the history of row r is ``seen[start[r]:end[r]]``.
 
     ``seen`` holds the row numbers of the TRAIN and HISTORY splits. The history of any row is the
     part of them that is its user's and strictly earlier in time: rows of equal time stay out, and
-    so do validation and test rows at every time, also where the split is not by time.
+    so do validation and test rows at every time, also where the split is not by time. Where
+    ``rows`` (bool[R]) is False a row is in no history.
     """
     clock = np.unique(data.time, return_inverse=True)[1].astype(np.int64)
     span = int(clock.max(initial=0)) + 1
-    seen = np.flatnonzero((data.split == TRAIN) | (data.split == HISTORY))
+    known = (data.split == TRAIN) | (data.split == HISTORY)
+    seen = np.flatnonzero(known if rows is None else known & rows)
     key = data.user.astype(np.int64) * span + clock  # rising: rows are sorted by user, then time
     start = np.searchsorted(key[seen], data.user.astype(np.int64) * span)
     return seen, start, np.searchsorted(key[seen], key)
@@ -38,6 +49,9 @@ def history_spans(data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarra
 class Loader:
     """Batches of ``backbone.fit.batch`` training rows; validation by AUC or logloss."""
 
+    metrics: ClassVar[Mapping[str, Callable[[np.ndarray, np.ndarray], float]]] = METRICS
+    kind: ClassVar[str] = "a CTR model"
+
     def __init__(self, data: TrainingData, backbone: Backbone, seed: int) -> None:
         if data.label is None:
             raise ValueError(
@@ -45,16 +59,16 @@ class Loader:
                 "TrainingData.label in {0, 1}"
             )
         self._metric = backbone.fit.metric
-        if self._metric not in METRICS:
+        if self._metric not in self.metrics:
             raise ValueError(
-                f"fit.metric {self._metric!r} does not suit a CTR model: use one of "
-                f"{sorted(METRICS)}"
+                f"fit.metric {self._metric!r} does not suit {self.kind}: use one of "
+                f"{sorted(self.metrics)}"
             )
         self._batch, self._max_len, self._seed = backbone.fit.batch, backbone.max_len, seed
         self._train = np.flatnonzero(data.split == TRAIN)
         self._valid = np.flatnonzero(data.split == VALID)
         self._labels = np.asarray(data.label)
-        seen, start, end = history_spans(data)
+        seen, start, end = history_spans(data, self.in_history(data))
         self._start, self._end = torch.from_numpy(start), torch.from_numpy(end)
         # a last entry of padding, so that a log without history rows can be indexed too
         self._seen_item = torch.from_numpy(np.append(data.item[seen].astype(np.int64), 0))
@@ -62,10 +76,17 @@ class Loader:
         self._user = torch.from_numpy(data.user.astype(np.int64))
         self._item = torch.from_numpy(data.item.astype(np.int64))
         self._label = torch.from_numpy(data.label.astype(np.float32))
+        self._scenario = None
+        if data.scenario is not None:
+            self._scenario = torch.from_numpy(data.scenario.codes.astype(np.int64))
         self._fields = [
             {n: torch.from_numpy(np.asarray(f.codes, np.int64)) for n, f in fields.items()}
             for fields in (data.user_fields, data.item_fields)
         ]
+
+    def in_history(self, data: TrainingData) -> np.ndarray | None:
+        """Return which rows (bool[R]) may be part of a history; None for all."""
+        return None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,6 +114,7 @@ class Loader:
         return CtrBatch(
             user=user, item=item, history=self._seen_item[at] * inside,
             history_rating=self._seen_rating[at] * inside, label=self._label[rows], rows=rows,
+            scenario=None if self._scenario is None else self._scenario[rows],
         )  # fmt: skip
 
     def probabilities(self, model: Any, rows: np.ndarray) -> np.ndarray:
@@ -101,17 +123,15 @@ class Loader:
         device, out = device_of(model), []
         with torch.no_grad():
             for batch in self.rows(rows):
-                out.append(torch.sigmoid(model.logits(batch.to(device)).double()).cpu().numpy())
+                out.append(self.output(model, batch.to(device)).cpu().numpy())
         return np.concatenate(out) if out else np.zeros(0)
+
+    def output(self, model: Any, batch: CtrBatch) -> torch.Tensor:
+        """Return what validation judges, float64 (B,)."""
+        return torch.sigmoid(model.logits(batch).double())
 
     def validate(self, model: Any) -> float:
         """Return the chosen metric on the validation rows; higher is better."""
         p = self.probabilities(model, self._valid)
-        return METRICS[self._metric](self._labels[self._valid], p)
+        return self.metrics[self._metric](self._labels[self._valid], p)
 
-
-def _negative_logloss(label: np.ndarray, p: np.ndarray) -> float:
-    return -logloss(label, p)
-
-
-METRICS = {"auc": auc, "logloss": _negative_logloss}

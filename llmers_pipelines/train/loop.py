@@ -20,7 +20,10 @@ from ..models.served import fold
 from ..plan import Node, Train
 from .trained import Trained
 
-LOADERS = {"sequence": "sequence_loader", "pair": "pair_loader", "ctr": "ctr_loader"}
+LOADERS = {
+    "sequence": "sequence_loader", "cloze": "cloze_loader", "pair": "pair_loader",
+    "ctr": "ctr_loader", "news": "news_loader", "rating": "rating_loader",
+}  # fmt: skip
 
 
 class Loader(Protocol):
@@ -74,6 +77,8 @@ def fit(
         if backbone.closed_form:
             return _solve(train, data, inputs, seed, progress)
         model = backbone.build(data, seed)
+        if hasattr(model, "read"):  # tables beside the log that the backbone itself is made of
+            model.read(data, inputs, seed)
         attach_parts(model, train.parts, data, inputs, seed)
         if start is not None:
             start(model)

@@ -12,27 +12,23 @@ from ..data.training import TRAIN, VALID, TrainingData
 from ..models.histories import rows_of, unique_pairs
 from ..models.ranking_net import rank_metric, rank_targets
 from .batches import PairBatch
+from .unseen import PAIRED, Unseen
 
 
 class Loader:
     """Training pairs, each once per epoch.
 
-    For ``backbone.loss == "bpr"`` one uniform negative per pair that is no training item of the
-    user; for ``"ssm"`` ``backbone.negatives`` uniform items shared by the whole batch.
+    For ``backbone.loss`` "bpr" and "bce" one uniform negative per pair that is no training item of
+    the user; for "ssm" ``backbone.negatives`` uniform items shared by the whole batch; else none.
     """
 
     def __init__(self, data: TrainingData, backbone: Any, seed: int) -> None:
         self.data, self.fit, self.seed = data, backbone.fit, seed
-        self._shared = 0 if backbone.loss == "bpr" else backbone.negatives
         rows = rows_of(data, (TRAIN,))
         self._user, self._item = unique_pairs(rows.user, rows.item, data.n_items)
-        self._key = self._user * (data.n_items + 1) + self._item  # sorted
-        full = np.bincount(self._user, minlength=1).max(initial=0)
-        if not self._shared and full >= data.n_items:
-            raise ValueError(
-                f"a user has all {data.n_items} items in training, so no negative exists; drop "
-                "that user or use loss='ssm'"
-            )
+        self._shared = backbone.negatives if backbone.loss == "ssm" else 0
+        paired = backbone.loss in PAIRED
+        self._unseen = Unseen(self._user, self._item, data.n_items) if paired else None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -47,20 +43,9 @@ class Loader:
             if self._shared:
                 negative = rng.integers(1, self.data.n_items + 1, (1, self._shared))
             else:
-                negative = self._unseen(user, rng)[:, None]
-            yield PairBatch(*(torch.from_numpy(a) for a in (user, item, negative)))
-
-    def _unseen(self, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a uniform item per entry of ``user`` among those not in the user's training."""
-        n = self.data.n_items
-        out = rng.integers(1, n + 1, len(user))
-        wrong = np.arange(len(user))
-        while len(wrong):
-            key = user[wrong] * (n + 1) + out[wrong]
-            at = np.minimum(np.searchsorted(self._key, key), len(self._key) - 1)
-            wrong = wrong[self._key[at] == key]
-            out[wrong] = rng.integers(1, n + 1, len(wrong))
-        return out
+                negative = self._unseen(user, rng)[:, None] if self._unseen else None
+            given = (user, item) if negative is None else (user, item, negative)
+            yield PairBatch(*(torch.from_numpy(a) for a in given))
 
     def validate(self, model: Any) -> float:
         return rank_metric(self.fit.metric, rank_targets(model, self.data, VALID))

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from ..data.training import HISTORY, TRAIN, VALID, TrainingData
-from ..models.histories import rows_of
+from ..models.histories import rows_of, unique_pairs
 from ..models.ranking_net import rank_metric, rank_targets
 from .batches import SequenceBatch, left_pad
+from .unseen import PAIRED, Unseen
 
 POOL = 16  # batches whose users are sorted by length together
 
@@ -20,7 +21,8 @@ class Loader:
     """Cuts histories into windows of at most ``backbone.max_len`` inputs with a target each.
 
     Windows are cut from the newest row backwards, so no interaction is lost as a target. Rows of
-    the HISTORY split are inputs, never targets.
+    the HISTORY split are inputs, never targets. For ``backbone.loss`` "bpr" and "bce" each position
+    has a negative that the user never met.
     """
 
     def __init__(self, data: TrainingData, backbone: Any, seed: int) -> None:
@@ -40,6 +42,9 @@ class Loader:
         self._first, self._last = np.array(first, np.int64), np.array(last, np.int64)
         self._item, self._aim = rows.item, np.where(is_target, rows.item, 0)
         self._begin = self._first - rows.start[self._user]
+        self._unseen: Unseen | None = None
+        if getattr(backbone, "loss", "ce") in PAIRED:
+            self._unseen = Unseen(*unique_pairs(rows.user, rows.item, data.n_items), data.n_items)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -55,16 +60,25 @@ class Loader:
             pool = pool[np.argsort(length[pool], kind="stable")]
             batches += [pool[i : i + size] for i in range(0, len(pool), size)]
         for index in rng.permutation(len(batches)):
-            yield self._batch(batches[index])
+            yield self._batch(batches[index], rng)
 
-    def _batch(self, rows: np.ndarray) -> SequenceBatch:
+    def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
         spans = [(self._first[r], self._last[r]) for r in rows]
+        items = left_pad([self._item[a:b] for a, b in spans])
+        targets = left_pad([self._aim[a + 1 : b + 1] for a, b in spans])
+        return self._made(rows, items, targets, rng)
+
+    def _made(
+        self, rows: np.ndarray, items: np.ndarray, targets: np.ndarray, rng: np.random.Generator
+    ) -> SequenceBatch:
+        negative = None
+        if self._unseen is not None:
+            user = np.repeat(self._user[rows], items.shape[1])
+            negative = torch.from_numpy(self._unseen(user, rng).reshape(items.shape))
         return SequenceBatch(
-            torch.from_numpy(self._user[rows]),
-            torch.from_numpy(left_pad([self._item[a:b] for a, b in spans])),
-            torch.from_numpy(left_pad([self._aim[a + 1 : b + 1] for a, b in spans])),
-            torch.from_numpy(self._begin[rows]),
-        )
+            torch.from_numpy(self._user[rows]), torch.from_numpy(items), torch.from_numpy(targets),
+            torch.from_numpy(self._begin[rows]), negative,
+        )  # fmt: skip
 
     def validate(self, model: Any) -> float:
         return rank_metric(self.fit.metric, rank_targets(model, self.data, VALID))

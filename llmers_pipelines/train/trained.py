@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.training import TrainingData
-from ..models.served import Served, export, load_served
+from ..models.served import Served, export, load_served, predictions
 from ..plan import Train
 
 WEIGHTS, CONFIG, RECORD = "weights.safetensors", "model.json", "training.json"
@@ -46,17 +46,17 @@ class Trained:
         return self.served.scores(users, histories)
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return float32[R]: the click probability of each row of ``data`` (ctr models)."""
+        """Return float32[R]: the click probability, or rating, of each row of ``data``."""
         import torch
 
         from ..models.ranking_net import device_of
-        from .ctr_loader import Loader
+        from .loop import load_loader
 
-        loader, out = Loader(self.data, self.train.backbone, self.seed), []
+        backbone, out = self.train.backbone, []
+        loader: Any = load_loader(backbone.loader)(self.data, backbone, self.seed)
         with torch.no_grad():
             for batch in loader.rows(np.asarray(rows, np.int64)):
-                logits = self.model.logits(batch.to(device_of(self.model)))
-                out.append(torch.sigmoid(logits).float().cpu().numpy())
+                out.append(predictions(self.model, batch.to(device_of(self.model))).cpu().numpy())
         return np.concatenate(out) if out else np.zeros(0, np.float32)
 
     def export(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

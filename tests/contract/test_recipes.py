@@ -49,6 +49,7 @@ def test_every_family_of_the_issue_has_its_recipe() -> None:
     assert set(fitting_backbones(found["kar"])) >= {"din", "deepfm"}
     assert set(fitting_backbones(found["llm2x"])) >= {"sasrec", "lightgcn"}
     assert set(fitting_backbones(found["llm_init"])) >= {"sasrec", "lightgcn"}
-    assert set(fitting_backbones(found["llm_esr"])) == {"sasrec", "gru4rec"}
-    assert set(fitting_backbones(found["dllm2rec"])) == {"sasrec", "gru4rec"}
-    assert set(fitting_backbones(found["llmrec"])) == {"lightgcn", "bprmf"}
+    causal = {"sasrec", "gru4rec", "caser", "hstu"}
+    assert set(fitting_backbones(found["llm_esr"])) == causal
+    assert set(fitting_backbones(found["dllm2rec"])) == causal
+    assert set(fitting_backbones(found["llmrec"])) == {"lightgcn", "sgl", "bprmf"}

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from llmers_pipelines.data.training import TEST, TRAIN, VALID, IdMap, TrainingData
+from llmers_pipelines.data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
 from llmers_pipelines.data.vectors import VectorTable
 from llmers_pipelines.enhance.hybrid_experts import HybridExperts
+from llmers_pipelines.models.autoint import AutoInt
+from llmers_pipelines.models.dcnv2 import DCNv2
 from llmers_pipelines.models.deepfm import DeepFM
+from llmers_pipelines.models.dien import DIEN
 from llmers_pipelines.models.din import DIN
+from llmers_pipelines.models.dlrm import DLRM
+from llmers_pipelines.models.fibinet import FiBiNET
 from llmers_pipelines.models.fit import Fit
+from llmers_pipelines.models.xdeepfm import XDeepFM
 from llmers_pipelines.plan import Table, Train
 from llmers_pipelines.train.arms import control_inputs
 from llmers_pipelines.train.clicks import auc
@@ -18,14 +26,22 @@ from llmers_pipelines.train.loop import fit
 
 USERS, ITEMS, LOG = Table("users"), Table("items"), Table("splits", task="ctr")
 KAR = HybridExperts(user=USERS, item=ITEMS, shared=1, specific=2, hidden=16, out=8)
-FIT = Fit(
-    lr=3e-3, batch=128, epochs=25, min_epochs=8, patience=4, weight_decay=0.1, metric="auc"
-)
+FIT = Fit(lr=3e-3, batch=128, epochs=25, min_epochs=8, patience=4, weight_decay=0.1, metric="auc")
 BACKBONES = [
     DIN(dim=4, max_len=5, attention=8, mlp=(32, 16), fit=FIT),
     DeepFM(dim=4, max_len=5, mlp=(32, 16), fit=FIT),
 ]
+CLICK_MODELS = [
+    kind(dim=4, max_len=5, item_id=False, user_id=False, mlp=(32, 16), dropout=0.0, fit=FIT)
+    for kind in (DIN, DeepFM, DCNv2, AutoInt, XDeepFM, FiBiNET, DIEN, DLRM)
+]
 TASTES = np.array([[1, 0, 1, 0], [1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 1, 1]])  # user kind, item kind
+
+
+def kinds_of(seed, n_users=400, n_items=800, rng=None):
+    """Return the kind of each user and of each item, 0 to 3; row 0 is padding."""
+    rng = rng or np.random.default_rng(seed)
+    return rng.integers(4, size=n_users + 1), rng.integers(4, size=n_items + 1)
 
 
 def planted_clicks(seed, n_users=400, n_items=800, each=10):
@@ -35,7 +51,7 @@ def planted_clicks(seed, n_users=400, n_items=800, each=10):
     than another, so what is left for a model without text is little more than chance.
     """
     rng = np.random.default_rng(seed)
-    user_kind, item_kind = rng.integers(4, size=n_users + 1), rng.integers(4, size=n_items + 1)
+    user_kind, item_kind = kinds_of(seed, n_users, n_items, rng)
     user = np.repeat(np.arange(1, n_users + 1), each)
     item = rng.integers(1, n_items + 1, n_users * each)
     label = TASTES[user_kind[user], item_kind[item]]
@@ -76,3 +92,22 @@ def test_text_vectors_help_and_their_controls_do_not(backbone):
         ]
         assert text > 0.8  # 0.9 is what turned labels allow
         assert text > max(base, *controls) + 0.15
+
+
+@pytest.mark.parametrize("backbone", CLICK_MODELS, ids=lambda b: type(b).__name__.lower())
+def test_a_click_model_finds_which_kinds_go_together(backbone):
+    data, _ = planted_clicks(0)
+    user_kind, item_kind = kinds_of(0)
+    letters = ("a", "b", "c", "d")
+    fields = {
+        "user_fields": {"kind": Field((user_kind + 1).astype(np.int32), letters)},
+        "item_fields": {"kind": Field((item_kind + 1).astype(np.int32), letters)},
+    }
+    for side in fields.values():
+        side["kind"].codes[0] = 0
+    known = dataclasses.replace(data, **fields)
+    chance = dataclasses.replace(
+        known, label=np.random.default_rng(1).permutation(data.label).astype(np.float32)
+    )
+    assert auc_on_test(backbone, known, {}, 0, parts=()) > 0.8  # 0.9 is what turned labels allow
+    assert 0.4 < auc_on_test(backbone, chance, {}, 0, parts=()) < 0.6

@@ -11,16 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ...data.description import NO_CUTOFF
+from ...data.leakage import CONTAMINATED
 from ...data.quarantine import fault_lines
 from ...data.schema import column_meanings
 from ...data.training import SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
 from ...plan import Table
 from ...store.manifests import CheckOutcome
-from ..context import QUARANTINE, Outcome, StepContext, hash_table
+from ..context import QUARANTINE, Outcome, StepContext, StepError, hash_table
 from .derive import preview
 
 # The usual limit is part of no source: homes that were made with it stay as they are.
 USUAL_SHARE = 0.01
+OWN = ("items", "users", "interactions")  # all others lie beside the log
 
 
 def sources(node: Table, ctx: StepContext) -> dict[str, str]:
@@ -59,7 +62,13 @@ def _catalog_by_name(name: str, home: Any, data_root: Any, version: str) -> Any:
 
 def _table(node: Table, ctx: StepContext) -> Outcome:
     catalog = _load(ctx)
-    table: pa.Table = getattr(catalog, node.table)
+    beside = node.table not in OWN
+    if beside and node.table not in catalog.extras:
+        raise StepError(
+            f"{node.name}: data set {ctx.dataset!r} declares no table {node.table!r}; add "
+            f"[{node.table}] with its path to {ctx.description.file}"
+        )
+    table: pa.Table = catalog.extras[node.table] if beside else getattr(catalog, node.table)
     quarantine = catalog.quarantine.filter(pc.equal(catalog.quarantine["table"], node.table))
     dropped = int(pc.sum(pc.equal(quarantine["action"], "dropped")).as_py() or 0)
     read = catalog.info["records_read"].get(node.table, table.num_rows)
@@ -72,16 +81,16 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
     def save(folder) -> None:
         pq.write_table(table, folder / "rows.parquet", compression="zstd")
 
-    def beside(folder) -> None:  # other bad rows make no other version of the good ones
+    def write_beside(folder) -> None:  # other bad rows make no other version of the good ones
         temporary = folder / f".quarantine-{os.getpid()}"
         pq.write_table(quarantine, temporary, compression="zstd")
         os.replace(temporary, folder / QUARANTINE)
 
-    fields = {
+    fields = {} if beside else {
         "items": ctx.description.items.fields,
         "users": ctx.description.users.fields if ctx.description.users else {},
     }.get(node.table, ctx.description.interactions.fields)
-    meanings = column_meanings(node.table)
+    meanings = {} if beside else column_meanings(node.table)
     source = ctx.description.sources.get(node.table, ctx.description.interactions)
     return Outcome(
         save,
@@ -98,11 +107,18 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
             (f.name, str(f.type), fields[f.name].kind if f.name in fields else
              meanings.get(f.name, "")) for f in table.schema
         ),
+        flags=_marks(source) if beside else (),
         info={"preview": preview(table), "files": source.path,
               "quarantine": preview(quarantine) if quarantine.num_rows else ""},
-        beside=beside,
+        beside=write_beside,
         keep=table,
     )  # fmt: skip
+
+
+def _marks(source: Any) -> tuple[str, ...]:
+    """Return the marks of a table beside the log whose author may have seen held-out rows."""
+    seen = ("labels_seen",) if source.labels_seen else ()
+    return seen if source.data_cutoff == NO_CUTOFF else (*seen, CONTAMINATED)
 
 
 def _quarantine_small(
@@ -154,7 +170,9 @@ def _log_columns(data: TrainingData) -> tuple[tuple[str, str, str], ...]:
     """Return name, type and meaning of the columns that a log has: not each has all."""
     known = (("user", "int64", "position"), ("item", "int64", "position"),
              ("time", "int64", "seconds or order"), ("split", "int8", "train valid test history"),
-             ("label", "float32", "ctr alone"), ("rating", "float32", ""))  # fmt: skip
+             ("label", "float32", "click tasks alone"), ("rating", "float32", ""),
+             ("scenario", "int32", "code, 0 = unknown"),
+             ("impression", "int64", "equal where shown together, 0 = unknown"))  # fmt: skip
     return tuple(c for c in known if getattr(data, c[0]) is not None)
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from llmers_pipelines.evaluate import ctr
+from llmers_pipelines.evaluate.cells import align, card
 
 
 def test_golden_auc_counts_a_tie_half():
@@ -95,3 +96,48 @@ def test_agrees_with_scikit_learn_on_random_data():
     rate, mean = calibration_curve(y, continuous, n_bins=10, strategy="quantile")
     table = ctr.reliability(y, continuous)
     assert np.allclose(table[:, 1], mean, atol=2e-3) and np.allclose(table[:, 2], rate, atol=6e-3)
+
+
+def shown_table(error, seed=0):
+    """Clicks of users who have several impressions; one of one class, and rows of none."""
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(1, 13), 12)
+    impression = np.tile(np.repeat([1, 2, 3, 0], 3), 12)  # numbers start again for each user
+    label = np.tile([1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1], 12).astype(float)
+    p = 1 / (1 + np.exp(-(label + rng.normal(0, error, len(label)))))
+    return pa.table({
+        "user_id": user.astype(str), "user": user, "item": np.arange(144), "row": np.arange(144),
+        "impression": impression, "label": label, "p": p,
+    })  # fmt: skip
+
+
+def test_the_mean_over_impressions_skips_those_of_one_class():
+    table = shown_table(1.0)
+    y, p = table["label"].to_numpy(), table["p"].to_numpy()
+    values = []
+    for u in range(12):
+        for low in (12 * u, 12 * u + 3):  # the third impression has no click
+            own, clicked = p[low : low + 3], y[low : low + 3] == 1
+            values.append(np.mean(own[clicked][:, None] > own[~clicked]))
+    assert ctr.metrics(table)["iauc"] == pytest.approx(np.mean(values))
+    assert "iauc" not in ctr.metrics(table.drop_columns(["impression"]))
+    one = table.set_column(5, "label", pa.array(np.zeros(144)))
+    assert ctr.metrics(one)["iauc"] is None
+
+
+def test_impressions_are_resampled_with_their_users():
+    tables = {("base", 0): shown_table(1.0), ("enhanced", 0): shown_table(0.3, 1)}
+    aligned = align(tables)
+    assert aligned.usual() == ("iauc", ("iauc", *ctr.METRICS))
+    every = np.ones(144, bool)
+    found = card(aligned, every, ["iauc"], resamples=500, seed=0)
+    values, user = ctr.impression_auc(tables["base", 0])
+    by_user = np.bincount(user, values)[1:]
+    rng = np.random.default_rng(1)
+    drawn = [by_user[rng.integers(12, size=12)].sum() / 24 for _ in range(500)]
+    for q in (10, 50, 90):
+        mine = np.percentile(found.draws["base"]["iauc"], q)
+        assert mine == pytest.approx(np.percentile(drawn, q), abs=0.03)
+    assert found.gain("iauc", "base", "enhanced").difference > 0
+    nothing = card(aligned, every & False, ["iauc"], resamples=50, seed=0)
+    assert nothing.gain("iauc", "base", "enhanced") is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from llmers_pipelines.data.training import TEST, TRAIN, VALID
@@ -12,6 +13,7 @@ from llmers_pipelines.evaluate.slices import (
     tail_threshold,
     user_counts,
 )
+from llmers_pipelines.testing.contract import contract_data
 
 
 def by_name(data, **options):
@@ -116,3 +118,13 @@ def test_an_empty_slice_gives_none(random_log, fixed):
     assert set(user_values(empty).means().values()) == {None}
     assert describe([slices["cold_users"]], table)[0]["share"] == 0.0
     assert describe([slices["all"]], table.slice(0, 0))[0]["share"] is None
+
+
+def test_a_log_with_scenarios_has_a_slice_for_each():
+    data = contract_data("multi_scenario")
+    found = {s.name: s for s in standard_slices(data)}
+    assert "scenario_app" not in {s.name for s in standard_slices(contract_data("ctr"))}
+    table = pa.table({"user": data.user[:6], "item": data.item[:6], "row": [5, 4, 3, 2, 1, 0]})
+    for name, code in (("scenario_app", 1), ("scenario_web", 2)):
+        expected = data.scenario.codes[:6][::-1] == code
+        assert np.array_equal(found[name].rows(table), expected)

@@ -1,0 +1,213 @@
+"""What every network of click logs is: entity fields, extra columns, one logit, one loss (torch).
+
+``FieldNet`` reads the history as one more set of fields (the mean of the liked items), as models of
+feature interaction do; ``HistoryNet`` keeps it as a sequence of item vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .ctr_net import Distinct, EntityFields, ExtraColumns, Tower
+from .hooks_net import extra_losses
+from .seams import through
+
+if TYPE_CHECKING:
+    from .batches import CtrBatch
+    from .ctr_fields import CtrFields
+
+
+class ClickNet(nn.Module):
+    """Fields of users and items, a tower, extra columns. Subclasses give ``make`` and ``logits``.
+
+    All arguments are plain values (see ``config``); those that a network has beyond the common
+    ones go to its ``make``.
+    """
+
+    title: ClassVar[str] = ""  # of the model, for messages
+
+    def __init__(
+        self,
+        shape: Mapping[str, Any],
+        dim: int,
+        max_len: int,
+        item_id: bool,
+        user_id: bool,
+        mlp: Sequence[int],
+        act: str,
+        dropout: float,
+        std: float,
+        columns: Sequence[int] = (),
+        **own: Any,
+    ) -> None:
+        super().__init__()
+        self._arguments = {
+            "shape": dict(shape), "dim": dim, "max_len": max_len, "item_id": item_id,
+            "user_id": user_id, "mlp": list(mlp), "act": act, "dropout": dropout, "std": std,
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in own.items()},
+        }  # fmt: skip
+        self.hooks = nn.ModuleList()
+        self.max_len = max_len
+        self.items = EntityFields(shape["n_items"], shape["item"], dim, item_id, std)
+        self.users = EntityFields(shape["n_users"], shape["user"], dim, user_id, std)
+        if not self.items.n_fields:
+            raise ValueError(
+                f"{self.title} without item ids needs at least one item field, found none"
+            )
+        self.prepare()
+        self.tower = self.top(self.make(**own))
+        self.columns = ExtraColumns()
+        for m in columns:
+            self.add_columns(m)
+
+    def prepare(self) -> None:
+        """Make what all networks of one kind share."""
+
+    def make(self, **own: Any) -> int:
+        """Make what this network alone has; return the width of the tower's input."""
+        raise NotImplementedError
+
+    def top(self, width: int) -> nn.Module:
+        """Return what reads the joined features (B, width); its ``first`` layer takes columns."""
+        own = self._arguments
+        return Tower(width, own["mlp"], own["act"], own["dropout"])
+
+    def logits(self, batch: CtrBatch) -> Tensor:
+        """Return (B,) log-odds of a click."""
+        raise NotImplementedError
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {**self._arguments, "columns": self.columns.widths}
+
+    @property
+    def item_table(self) -> nn.Embedding:
+        return self._table(self.items, "item")
+
+    @property
+    def user_table(self) -> nn.Embedding:
+        return self._table(self.users, "user")
+
+    def _table(self, entity: EntityFields, side: str) -> nn.Embedding:
+        if entity.table is None:
+            raise ValueError(
+                f"this {self.title} has no {side} ids to initialize; set {side}_id=True"
+            )
+        return entity.table
+
+    def fill(self, fields: CtrFields) -> None:
+        """Take the field codes of a data set."""
+        self.items.fill(fields.item, fields.shape["item"])
+        self.users.fill(fields.user, fields.shape["user"])
+
+    def add_columns(self, width: int) -> None:
+        """Make weights for one more extra column of ``width``; drawn from the current stream."""
+        self.columns.add(width, self.tower, first_order=False)
+
+    def feature_columns(self, batch: CtrBatch) -> list[Tensor]:
+        """Return the extra dense columns [(B, m), ...] that hooks add before the MLP."""
+        return through(self, "feature_columns", batch)
+
+    def _feature_columns(self, batch: CtrBatch) -> list[Tensor]:
+        return []
+
+    def loss(self, batch: CtrBatch) -> Tensor:
+        """Return the mean binary cross-entropy plus the hooks' extra losses (given the logits)."""
+        logits = self.logits(batch)
+        loss = F.binary_cross_entropy_with_logits(logits, batch.label)
+        return loss + extra_losses(self, batch, logits)
+
+
+class FieldNet(ClickNet):
+    """``logit = w_0 + sum_i w_i + rest + MLP(x)`` with ``x, rest = interact(e)``.
+
+    ``e`` (B, fields, dim): fields of the user, of the candidate, and of the history, each the mean
+    over its liked items. Where ``first_order`` is off, w_0 and the sum are left out.
+    """
+
+    first_order: ClassVar[bool] = True
+
+    def prepare(self) -> None:
+        own = self._arguments
+        shape = own["shape"]
+        self.liked_from = float(shape["liked_from"])
+        self.dim = own["dim"]
+        self.n_fields = 2 * self.items.n_fields + self.users.n_fields
+        if self.first_order:
+            ids = own["item_id"], own["user_id"]
+            self.item_weights = EntityFields(shape["n_items"], shape["item"], 1, ids[0], 0.0)
+            self.user_weights = EntityFields(shape["n_users"], shape["user"], 1, ids[1], 0.0)
+            self.bias = nn.Parameter(torch.zeros(()))
+
+    def fill(self, fields: CtrFields) -> None:
+        super().fill(fields)
+        if self.first_order:
+            self.item_weights.fill(fields.item, fields.shape["item"])
+            self.user_weights.fill(fields.user, fields.shape["user"])
+
+    def add_columns(self, width: int) -> None:
+        self.columns.add(width, self.tower, first_order=self.first_order)
+
+    def interact(self, e: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return (input of the tower (B, width), what is added to the logit (B,))."""
+        raise NotImplementedError
+
+    def embeddings(self, batch: CtrBatch) -> Tensor:
+        """Return e (B, fields, dim)."""
+        items = Distinct(self._arguments["shape"]["n_items"] + 1, batch.history, batch.item)
+        vectors = self.items(items.ids)  # (n, item fields, dim)
+        liked = self.liked(batch).to(vectors.dtype)
+        weights = liked / liked.sum(1, keepdim=True).clamp(min=1)  # no liked item: the zero vector
+        history = F.embedding_bag(
+            items.place(batch.history), vectors.flatten(1), mode="sum", per_sample_weights=weights
+        ).unflatten(1, vectors.shape[1:])
+        return torch.cat([self.users(batch.user), vectors[items.place(batch.item)], history], 1)
+
+    def liked(self, batch: CtrBatch) -> Tensor:
+        """Return bool (B, L): the rows of the history that were liked; all, without ratings."""
+        liked = batch.history > 0
+        if batch.history_rating is None:
+            return liked
+        return liked & (batch.history_rating >= self.liked_from)
+
+    def linear(self, batch: CtrBatch) -> Tensor | float:
+        """Return w_0 + sum_i w_i (B,) over the fields of the user and of the candidate."""
+        if not self.first_order:
+            return 0.0
+        linear = self.user_weights(batch.user).sum((1, 2))
+        return self.bias + (linear + self.item_weights(batch.item).sum((1, 2)))
+
+    def logits(self, batch: CtrBatch) -> Tensor:
+        x, rest = self.interact(self.embeddings(batch))
+        added, logit = self.columns(self.feature_columns(batch))
+        return self.linear(batch) + rest + self.tower(x, added) + logit
+
+
+class HistoryNet(ClickNet):
+    """The candidate ``c`` (D wide) and the history ``h_t``: item fields plus a rating's vector."""
+
+    def prepare(self) -> None:
+        own = self._arguments
+        self.width = self.items.n_fields * own["dim"]  # D
+        levels = own["shape"]["levels"]
+        self.signal = nn.Embedding(len(levels) + 1, self.width, padding_idx=0)  # 0 = no rating
+        nn.init.normal_(self.signal.weight[1:], std=own["std"])
+        nn.init.zeros_(self.signal.weight[:1])
+        self.register_buffer("levels", torch.tensor(levels))
+
+    def history(self, batch: CtrBatch) -> tuple[Tensor, Tensor]:
+        """Return (h (B, L, D), c (B, D)); each distinct item, and item with rating, once."""
+        n_items, n_levels = self._arguments["shape"]["n_items"], len(self.levels) + 1
+        items = Distinct(n_items + 1, batch.history, batch.item)
+        vectors = self.items(items.ids).flatten(1)
+        pairs = items.place(batch.history) * n_levels
+        if batch.history_rating is not None:
+            pairs = pairs + torch.bucketize(batch.history_rating, self.levels, right=True)
+        rated = Distinct(len(items.ids) * n_levels, pairs)
+        rows = vectors[rated.ids // n_levels] + self.signal(rated.ids % n_levels)
+        return rows[rated.place(pairs)], vectors[items.place(batch.item)]

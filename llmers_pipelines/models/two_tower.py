@@ -1,0 +1,61 @@
+"""Text two-tower: settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .fit import Fit
+from .seams import Backbone
+
+if TYPE_CHECKING:
+    from ..data.training import TrainingData
+
+LOSSES = ("full", "in_batch")
+
+
+@dataclass(frozen=True)
+class TwoTower(Backbone):
+    """Two towers of words: a user's history and an item meet in an inner product.
+
+    Item tower: the mean word vector of each text, joined, an MLP, and with ``item_id`` a vector of
+    the item itself. User tower: an MLP over the mean of the item vectors so far and the newest one,
+    at every position. Both ends have length 1 (``temperature`` 0: plain inner products). ``full``
+    is cross-entropy over the catalog; ``in_batch`` over the batch's targets with their log share
+    of training rows taken away (Yi et al., RecSys'19), for catalogs too large for that. An item
+    that training never met is retrieved by its words. The history stands for the query.
+    """
+
+    seams: ClassVar[frozenset[str]] = frozenset(
+        {"item_input", "item_output", "hidden_states", "user_state", "score", "extra_loss"}
+    )
+    tasks: ClassVar[frozenset[str]] = frozenset({"retrieval"})
+    loader: ClassVar[str] = "sequence"
+
+    texts: tuple[str, ...] = ()  # text fields; () = all
+    word_dim: int = 64
+    dim: int = 64
+    mlp: tuple[int, ...] = (128,)
+    item_id: bool = False
+    dropout: float = 0.2
+    temperature: float = 0.1
+    max_len: int = 50
+    loss: str = "full"  # or "in_batch"
+    fit: Fit = Fit(lr=1e-3, batch=128, epochs=200, patience=10, weight_decay=0.0)
+
+    def build(self, data: TrainingData, seed: int) -> Any:
+        """Return the untrained ``TwoTowerNet``; raises ValueError where items have no texts."""
+        from .hooks_net import seeded
+        from .news_data import size_of, text_of
+        from .two_tower_net import TwoTowerNet
+
+        names = self.texts or tuple(sorted(data.item_texts)) or ("title",)
+        texts = [text_of(data, name, "TwoTower") for name in names]
+        with seeded(seed):
+            net = TwoTowerNet(
+                n_items=data.n_items, words=[size_of(t) for t in texts], word_dim=self.word_dim,
+                dim=self.dim, mlp=list(self.mlp), item_id=self.item_id, dropout=self.dropout,
+                temperature=self.temperature, max_len=self.max_len, loss=self.loss,
+            )  # fmt: skip
+        net.fill([t.codes for t in texts], data.train_counts)
+        return net

@@ -1,0 +1,163 @@
+"""CKE and CFKG: joining facts to the log, their losses by hand, what is served."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch.nn import functional as F
+
+from llmers_pipelines.api import knowledge, knowledge_links
+from llmers_pipelines.data.training import TEST, IdMap
+from llmers_pipelines.models.cfkg import CFKG
+from llmers_pipelines.models.cke import CKE
+from llmers_pipelines.models.cke_net import transr_distance
+from llmers_pipelines.models.factor_net import FactorNet
+from llmers_pipelines.models.fit import Fit
+from llmers_pipelines.models.knowledge_net import join_triples
+from llmers_pipelines.models.ranking_net import rank_metric, rank_targets
+from llmers_pipelines.plan import Table, Train
+from llmers_pipelines.testing.planted import planted_rings
+from llmers_pipelines.train.loop import fit
+
+pytestmark = [pytest.mark.proof("cke", "equations"), pytest.mark.proof("cfkg", "equations")]
+
+LOG = Table("splits", task="sequential")
+FIT = Fit(lr=1e-2, batch=64, epochs=40, min_epochs=40, eval_every=5)
+KINDS = [CKE, CFKG]
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def facts(rows):
+    return pa.table(dict(zip(("head_id", "relation", "tail_id"), zip(*rows, strict=True),
+                             strict=True)))  # fmt: skip
+
+
+LINK = pa.table({"item_id": ["a", "b", "c", "x"], "entity_id": ["e1", "e2", "e2", "e9"]})
+KG = facts([("e1", "r", "z"), ("e2", "q", "e1"), ("e1", "r", "z"), ("y", "q", "z"),
+            ("e9", "q", None)])  # fmt: skip
+
+
+def test_items_take_the_place_of_their_entities():
+    found = join_triples(KG, LINK, IdMap(("a", "b", "c", "d")), "kg")
+    # e1 = a, e2 = b (the first that has it); others by name: y = 5, z = 6; x is no item of the log
+    rows = set(zip(found.head.tolist(), found.relation.tolist(), found.tail.tolist(), strict=True))
+    assert found.relations == ("q", "r")
+    assert rows == {(1, 1, 6), (2, 0, 1), (5, 0, 6)}
+    assert found.n_entities == 6
+    assert found.linked.tolist() == [False, True, True, False, False]
+
+
+def test_faults_of_the_tables_are_named():
+    items = IdMap(("a", "b"))
+    with pytest.raises(ValueError, match=r"the triples have columns .* lack \['tail_id'\]"):
+        join_triples(KG.drop_columns(["tail_id"]), LINK, items, "kg")
+    with pytest.raises(ValueError, match=r"the links have columns .* lack \['entity_id'\]"):
+        join_triples(KG, LINK.drop_columns(["entity_id"]), items, "kg")
+    with pytest.raises(ValueError, match="none of 3 triples speaks of an item of the log"):
+        join_triples(KG, LINK, IdMap(("p", "q")), "kg")
+
+
+def test_transr_by_hand():
+    head, relation, tail = torch.tensor([[[1.0, 0]], [[0.0, 2]], [[3.0, 0]]])
+    maps = torch.tensor([[[0.0, 1], [1, 0]]])  # swaps the axes
+    # h M = (0, 1), r = (0, 1), t M = (0, 1): |(0, 1)|^2
+    assert float(transr_distance(head, relation, tail, maps)) == pytest.approx(1.0)
+    assert float(transr_distance(head, relation, -tail, maps)) == pytest.approx(9.0)
+
+
+def planted(seed=0):
+    """Rings with a fact that names the cluster of each item, and few rows to learn it from."""
+    made = planted_rings(
+        n_users=150, n_items=60, clusters=3, seed=seed, follow=0.3, length=(4, 5)
+    )
+    ids = made.data.items.ids
+    rows = [(f"e{i}", "in_cluster", f"c{made.group[n]}") for n, i in enumerate(ids, start=1)]
+    link = pa.table({"item_id": ids, "entity_id": [f"e{i}" for i in ids]})
+    return made.data, {knowledge: facts(rows), knowledge_links: link}
+
+
+def built(kind, data, inputs, **settings):
+    net = kind(knowledge, knowledge_links, dim=8, **settings).build(data, 0)
+    net.read(data, inputs, 0)
+    return net
+
+
+def test_an_item_of_cke_is_its_vector_and_its_entity():
+    data, inputs = planted()
+    inputs[knowledge_links] = inputs[knowledge_links].slice(0, 10)
+    net = built(CKE, data, inputs)
+    items = net.items()
+    torch.testing.assert_close(
+        items[1:11], net.item_table.weight[1:11] + net.entity_table.weight[1:11]
+    )
+    assert torch.equal(items[11:], net.item_table.weight[11:])  # no entity, nothing added
+    assert not items[0].any()
+    h, t, w = (torch.tensor([i]) for i in (1, 62, 63))
+    r = torch.tensor([0])
+    right, wrong = (
+        transr_distance(net.entity_table(h), net.relation[r], net.entity_table(e), net.maps[r])
+        for e in (t, w)
+    )
+    expected = -F.logsigmoid(wrong - right)
+    torch.testing.assert_close(net.triple_loss(h, r, t, w), expected[0])
+
+
+def test_a_user_of_cfkg_is_moved_by_the_relation_of_choosing():
+    data, inputs = planted()
+    net = built(CFKG, data, inputs)
+    users = net.users()
+    torch.testing.assert_close(users[1:], net.user_table.weight[1:] + net.chosen)
+    assert not users[0].any()
+    entities = torch.cat([net.item_table.weight, net.other])
+    assert len(entities) == net.n_entities + 1
+    h, r, t, w = (torch.tensor([i]) for i in (2, 0, 61, 63))
+    moved = entities[2] + net.relation[0]
+    expected = -(F.logsigmoid(moved @ entities[61]) + F.logsigmoid(-moved @ entities[63]))
+    torch.testing.assert_close(net.triple_loss(h, r, t, w), expected)
+
+
+@kinds
+def test_a_plain_network_is_served(kind):
+    data, inputs = planted()
+    net = built(kind, data, inputs)
+    users = torch.arange(0, 5)
+
+    class Batch:
+        user, items = users, torch.tensor([[0, 3]] * 5)
+
+    served = net.folded()
+    assert type(served) is FactorNet
+    expected = net.score(net.user_state(Batch))
+    torch.testing.assert_close(served.score(served.user_state(Batch)), expected)
+    assert not served.user_table.weight[0].any() and not served.item_table.weight[0].any()
+
+
+@kinds
+def test_facts_that_name_the_taste_help_and_wrong_ones_do_not(kind):
+    gain, wrong = [], []
+    for seed in (0, 1):
+        data, inputs = planted(seed)
+        rng = np.random.default_rng(seed)
+        tails = inputs[knowledge]["tail_id"].to_pylist()
+        dealt = inputs[knowledge].set_column(2, "tail_id", pa.array(list(rng.permutation(tails))))
+
+        def hits(weight, kg, data=data, inputs=inputs, seed=seed):
+            backbone = kind(knowledge, knowledge_links, dim=16, weight=weight, negatives=32,
+                            triples=256, fit=FIT)  # fmt: skip
+            model = fit(Train(backbone, LOG), data, inputs | {knowledge: kg}, seed=seed).model
+            return rank_metric("hr@10", rank_targets(model, data, TEST))
+
+        base = hits(0.0, inputs[knowledge])
+        gain.append(hits(4.0, inputs[knowledge]) - base)
+        wrong.append(hits(4.0, dealt) - base)
+    assert np.mean(gain) > np.mean(wrong) + 0.03, (gain, wrong)
+    assert np.mean(gain) > 0.02, (gain, wrong)
+
+
+@kinds
+def test_a_training_without_its_facts_says_so(kind):
+    data, _ = planted()
+    with pytest.raises(KeyError):
+        fit(Train(kind(knowledge, knowledge_links, fit=FIT), LOG), data, {}, seed=0)
