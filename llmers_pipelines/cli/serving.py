@@ -13,22 +13,26 @@ from .common import dataset_option, emit, json_option, open_settings, settings_o
 @click.option("--task", help="Default: the data set's own.")
 @click.option("--user", "-u", required=True, help="User id; an unknown one gets the fallback.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1), help="Items.")
+@click.option("--method", help="The newest version of this recommender instead of the champion.")
 @click.option("--explain", is_flag=True, help="Nearest history items and shared attributes.")
 @click.option("--evidence", is_flag=True, help="The rows that the served model was made from.")
 @json_option
 @settings_options
 def recommend(
-    dataset: str | None, task: str | None, user: str, k: int, explain: bool, evidence: bool,
-    as_json: bool, **flags,
+    dataset: str | None, task: str | None, user: str, k: int, method: str | None, explain: bool,
+    evidence: bool, as_json: bool, **flags,
 ) -> None:  # fmt: skip
     """Recommend K items to USER from the champion. No language model is loaded."""
     from ..orchestrate.serving import recommend as answer_for
 
     settings = open_settings(**flags)
+    if evidence and method:
+        raise click.UsageError("--evidence is about the champion; leave --method out")
     if evidence:
         return _evidence(settings, dataset or settings.dataset, task, user, k, as_json)
     try:
-        answer = answer_for(settings, dataset or settings.dataset, task, user, k, explain=explain)
+        answer = answer_for(settings, dataset or settings.dataset, task, user, k, explain=explain,
+                            method=method)  # fmt: skip
     except LookupError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

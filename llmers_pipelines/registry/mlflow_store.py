@@ -234,6 +234,18 @@ class MlflowStore:
             )
         return version, self.bundle_folder(name, version, cache=cache)
 
+    def newest_of(self, name: str, asset: str) -> str:
+        """Return the newest version that was made from ``asset``; ``LookupError`` without one."""
+        found = _pages(self.client().search_model_versions, f"name = '{name}'")
+        by_asset: dict[str, int] = {}
+        for version in found:
+            made_from = str(version.tags.get("asset", ""))
+            by_asset[made_from] = max(by_asset.get(made_from, 0), int(version.version))
+        if asset not in by_asset:
+            there = ", ".join(sorted(a.partition("/")[2] for a in by_asset if a)) or "none"
+            raise LookupError(f"no version of {name!r} was made from {asset}; there are: {there}")
+        return str(by_asset[asset])
+
     def bundle_folder(self, name: str, version: str, *, cache: Path | None = None) -> Path:
         """Return the folder of a version's served bundle."""
         mlflow = self.mlflow()

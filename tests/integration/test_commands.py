@@ -94,6 +94,18 @@ def test_recommend_for_a_known_reader(shop: Shop) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_recommend_from_a_named_method(shop: Shop) -> None:
+    """Whatever the gate said of it: a person wants to see what a method would serve."""
+    served = shop.ask("recommend", "--user", "u05")
+    other = "llm2x__sasrec" if "llm2x" not in served["model"] else "knnblend"
+    method = next(m.train.slug for m in shop.plan().methods if m.slug.startswith(other))
+    answer = shop.ask("recommend", "--user", "u05", "--method", method)
+    assert answer["model"] == method and answer["version"] != served["version"]
+    assert len(answer["items"]) == 10
+    told = shop.invoke("recommend", "--user", "u05", "--method", "nothing").stderr
+    assert "no version of" in told and method in told
+
+
 def test_recommend_explains_with_near_items_and_shared_attributes(shop: Shop) -> None:
     answer = shop.ask("recommend", "--user", "u05", "--explain")
     read = {r["item_id"] for r in shop.read("interactions") if r["user_id"] == "u05"}
