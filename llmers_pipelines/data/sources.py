@@ -19,6 +19,7 @@ from .description import Recorded, Source
 from .duck import connect
 from .dvc import md5_of, recorded_md5
 from .file_hash import file_hash
+from .ids import bytes_as_text, is_bytes
 from .schema import DataError
 
 _FALSE_GUESSES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME", "UUID", "JSON")
@@ -175,7 +176,7 @@ def _require_table(name: str, tables: list[str], file: Path) -> None:
 
 
 def plain_columns(table: pa.Table, separators: dict[str, str], file: str) -> pa.Table:
-    """Return ``table`` with lists joined by their separator and nested values as text.
+    """Return ``table`` with lists joined by their separator, bytes and nested values as text.
 
     Raises ``DataError`` for a described list column without a separator.
     """
@@ -183,6 +184,8 @@ def plain_columns(table: pa.Table, separators: dict[str, str], file: str) -> pa.
         column = table.column(i)
         if pa.types.is_dictionary(f.type):
             column = pc.cast(column, f.type.value_type)
+        elif is_bytes(f.type):
+            column = bytes_as_text(column)
         elif pa.types.is_list(f.type) or pa.types.is_large_list(f.type):
             separator = separators.get(f.name, "|")
             if not separator:

@@ -149,6 +149,17 @@ def test_leading_zeros_survive_and_types_may_differ(make, tmp_path):
     assert len(catalog.interactions) == 2
 
 
+def test_a_parquet_file_may_hold_its_text_as_bytes(make, tmp_path):
+    values = {"item_id": [b"001", b"002"], "title": ["Ä".encode(), None]}
+    pq.write_table(pa.table(values), tmp_path / "items.parquet")
+    log = "user_id,item_id,timestamp\nu,001,1500000000\nu,002,1500000001\n"
+    catalog = load_catalog(make(None, log, items_toml={"path": "items.parquet"}))
+    assert catalog.items.to_pylist() == [
+        {"item_id": "001", "title": "Ä"}, {"item_id": "002", "title": None},
+    ]  # fmt: skip
+    assert len(catalog.interactions) == 2 and not len(catalog.quarantine)
+
+
 def test_ids_written_in_two_ways_are_explained(make):
     items = "item_id,title\n1,x\n2,y\n"
     with pytest.raises(DataError) as fault:
