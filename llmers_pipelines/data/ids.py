@@ -48,10 +48,11 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 def bytes_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return printable UTF-8 as the text that it is, other bytes (keys, UUIDs) as hexadecimal."""
-    return pa.chunked_array([pa.array([_text(v) for v in column.to_pylist()], pa.string())])
+    return pa.chunked_array([pa.array([text_of_bytes(v) for v in column.to_pylist()], pa.string())])
 
 
-def _text(value: bytes | None) -> str | None:
+def text_of_bytes(value: bytes | None) -> str | None:
+    """Return one value as ``bytes_as_text`` does."""
     if value is None:
         return None
     try:

@@ -127,7 +127,8 @@ def _start(raw: RawTable, source: Source, needed: list[str]) -> tuple[pa.Table, 
     table = plain_columns(table, separators, raw.file)
     sieve = Sieve(source.name, raw.file, raw.rows)
     if raw.rejects:
-        sieve.reject(*zip(*[(r.row, r.value, r.reason) for r in raw.rejects], strict=True))
+        told = [(r.row, r.column, r.value, r.reason, r.mend) for r in raw.rejects]
+        sieve.reject(*zip(*told, strict=True))
     return table, sieve
 
 

@@ -60,6 +60,16 @@ def test_a_bad_row_goes_to_quarantine_and_the_others_stay(make, row, toml, expec
     assert len(line.split("; ", 1)[1]) > 10  # the mend
 
 
+def test_a_broken_line_of_json_is_shown_with_its_own_mend(make, tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a", "title": "A"}\n[7]\n')
+    log = "user_id,item_id,timestamp\nu,a,1500000000\n"
+    catalog = load_catalog(make(None, log, items_toml={"path": "items.jsonl"}))
+    (line,) = fault_lines(catalog.quarantine)
+    for word in ("items.jsonl, row 2: '[7]'", "not an object", "write one JSON object per line"):
+        assert word in line
+    assert "delimiters" not in line and catalog.info["records_read"]["items"] == 2
+
+
 def test_first_fault_of_a_row_is_its_reason(make):
     log = HEAD + "u1,a,5,1500000000\n,zzz,six,never\n"
     assert len(load_catalog(make(log=log)).quarantine) == 1
