@@ -167,6 +167,22 @@ def test_add_leaves_out_splits_that_the_log_cannot_give(tmp_path):
     assert any("left out" in w and "'sequential'" in w for w in made["report"]["warnings"])
 
 
+def test_add_leaves_out_a_split_without_validation_rows(tmp_path):
+    (tmp_path / "i.csv").write_text("item_id,title\n" + "".join(f"i{k},T{k}\n" for k in range(9)))
+    rows = [
+        f"u{u},i{(u + n) % 9},{n % 5 + 1},2020-01-0{1 + (n > 2)}\n"
+        for u in range(9) for n in range(6)
+    ]  # fmt: skip
+    (tmp_path / "l.csv").write_text("user_id,item_id,rating,timestamp\n" + "".join(rows))
+    made = add_dataset("days", tmp_path, items=tmp_path / "i.csv", interactions=tmp_path / "l.csv")
+    assert made["report"]["ok"]
+    d = load_description(tmp_path / "days.toml")
+    assert d.tasks == ("sequential", "collaborative") and d.default_task == "sequential"
+    (told,) = made["report"]["warnings"]
+    for word in ("left out", "'ctr' (time) has no validation rows", "days.toml", "valid_from"):
+        assert word in told
+
+
 def test_add_says_what_a_log_without_time_costs(tmp_path):
     rows = "".join(f"u{n % 9},{n % 7}\n" for n in range(60))
     (tmp_path / "i.csv").write_text("id,title\n" + "".join(f"{n},T{n}\n" for n in range(7)))
