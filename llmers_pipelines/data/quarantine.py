@@ -14,6 +14,7 @@ from .schema import arrow_schema
 REASONS = {
     "malformed_row": ("the record cannot be read", "correct the delimiters or quotes of the row"),
     "null_id": ("the id is empty", "fill in the id or remove the row"),
+    "no_relation": ("the relation of the triple is empty", "fill it in or remove the row"),
     "inexact_id": (
         "the number has lost digits as a float",
         "write the id as text or as an integer",

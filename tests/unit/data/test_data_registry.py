@@ -262,6 +262,17 @@ def test_check_reports_instead_of_raising(make):
     assert json.dumps(report)
 
 
+def test_check_tells_what_is_wrong_beside_the_log(make, tmp_path):
+    (tmp_path / "reviews.csv").write_text("user_id,item_id\nu1,a\nghost,a\n,a\n")
+    (tmp_path / "users.csv").write_text("user_id,age\nu1,3\n")
+    extra = {"users": {"path": "users.csv"}, "reviews": {"path": "reviews.csv"}}
+    report = check_dataset(make(splits={"sequential": {"protocol": "leave_one_out"}}, **extra))
+    assert report["ok"] and report["quarantined"] == {"reviews.null_id": 1}
+    assert "reviews.csv, row 3, column 'user_id'" in report["faults"][0]
+    assert any("users.csv lacks 1 of the 2 users" in w for w in report["warnings"])
+    assert any("'ghost'" in w and "reviews.csv" in w for w in report["warnings"])
+
+
 def test_show_counts_by_hand(make):
     facts = show_dataset(make())
     assert (facts["users"], facts["items"], facts["interactions"]) == (2, 4, 6)

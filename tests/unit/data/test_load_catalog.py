@@ -145,6 +145,10 @@ def test_users_table_is_completed_from_the_log(make, tmp_path):
         {"user_id": "u1", "age": None},
     ]  # fmt: skip
     assert catalog.info["users_without_attributes"] == 1
+    (told,) = catalog.info["warnings"]
+    for word in ("users.csv lacks 1 of the 2 users", "log.csv, row 1", "'user_id': 'u1'", "add"):
+        assert word in told
+    assert load_catalog(make()).info["warnings"] == []
     assert catalog.info["quarantined"] == {"users.duplicate_id": 1}
 
 
@@ -233,6 +237,46 @@ def test_extras_have_text_ids(make, tmp_path):
     pq.write_table(pa.table({"head_id": [1], "tail_id": [2.0]}), tmp_path / "kg.parquet")
     catalog = load_catalog(make(kg={"path": "kg.parquet"}))
     assert catalog.extras["kg"].to_pylist() == [{"head_id": "1", "tail_id": "2"}]
+
+
+def write_extras(folder):
+    (folder / "reviews.csv").write_text(
+        "user_id,item_id,text\nu1,a,good\nghost,a,x\nu1,zzz,y\n,a,z\nu2,b," + "w" * 60 + "\n"
+    )
+    (folder / "kg.csv").write_text("head_id,relation,tail_id\nm1,by,m2\n,by,m2\nm1, ,m2\nm1\n")
+    (folder / "link.csv").write_text("item_id,entity_id\na,m1\nb,m9\nc,\n")
+    (folder / "shown.csv").write_text(f"impression_id,user_id\n{'i' * 600},u1\n1,u1\n")
+    return {
+        "reviews": {"path": "reviews.csv", "max_chars": 50}, "kg": {"path": "kg.csv"},
+        "kg_link": {"path": "link.csv"}, "impressions": {"path": "shown.csv"},
+    }  # fmt: skip
+
+
+def test_bad_rows_of_extras_go_to_quarantine(make, tmp_path):
+    catalog = load_catalog(make(**write_extras(tmp_path)))
+    assert sorted(reasons(catalog)) == [
+        ("impressions", 1, "impression_id", "i" * 200, "oversized_id", "dropped"),
+        ("kg", 2, "head_id", None, "null_id", "dropped"),
+        ("kg", 3, "relation", " ", "no_relation", "dropped"),
+        ("kg", 4, "", "m1", "malformed_row", "dropped"),
+        ("kg_link", 3, "entity_id", None, "null_id", "dropped"),
+        ("reviews", 4, "user_id", None, "null_id", "dropped"),
+        ("reviews", 5, "text", "w" * 60, "oversized_text", "cleared"),
+    ]
+    left = {name: len(table) for name, table in catalog.extras.items()}
+    assert left == {"reviews": 4, "kg": 1, "kg_link": 2, "impressions": 1}
+    assert catalog.info["records_read"]["kg"] == 4
+    assert catalog.extras["reviews"]["text"].to_pylist()[-1] is None
+
+
+def test_unknown_references_of_extras_are_told_and_stay(make, tmp_path):
+    user, item, entity = load_catalog(make(**write_extras(tmp_path))).info["warnings"]
+    for told, words in (
+        (user, ("reviews.csv: 1 of 5 rows", "row 2, column 'user_id': 'ghost'", "remove")),
+        (item, ("reviews.csv: 1 of 5 rows", "row 3, column 'item_id': 'zzz'", "remove")),
+        (entity, ("link.csv: 1 of 3 rows", "row 2, column 'entity_id': 'm9'", "head_id")),
+    ):
+        assert all(word in told for word in words), told
 
 
 def test_source_version_follows_content_and_mapping(make, tmp_path):
