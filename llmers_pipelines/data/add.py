@@ -30,7 +30,8 @@ def add_dataset(
 
     ``mapping`` fixes columns ("items.item_id" -> "ASIN", "interactions.timestamp" -> "when");
     ``options`` sets other keys ("interactions.encoding" -> "latin-1", "items.table" -> "books").
-    Splits that the log is too small for are left out with a warning. Returns file, guessed (table
+    Splits that the log is too small for, or that leave no row to select a model on, are left out
+    with a warning. Returns file, guessed (table
     -> columns and fields) and the report of ``check_dataset``; nothing is written when validation
     fails. Raises ``DataError`` for a taken name or an id column that cannot be told.
     """
@@ -61,9 +62,15 @@ def add_dataset(
     raw["default_task"] = "sequential" if "sequential" in raw["splits"] else "collaborative"
     target.parent.mkdir(parents=True, exist_ok=True)
     report = check_dataset(parse_description(raw, target))
-    left_out = [name for name in raw["splits"] if name not in report["splits"]]
+    unselected = [name for name, rows in report["splits"].items() if not rows["valid"]]
+    left_out = [n for n in raw["splits"] if n not in report["splits"] or n in unselected]
     if report["counts"] and left_out:  # the tables are valid: keep the splits that they allow
-        why = report["errors"]
+        why = report["errors"] + [
+            f"split {name!r} ({raw['splits'][name]['protocol']}) has no validation rows, so that "
+            f"no model can be selected on it: add [splits.{name}] to {target} with another "
+            "protocol, with other shares, or, for protocol 'time', with valid_from and test_from"
+            for name in unselected
+        ]
         raw["splits"] = {k: v for k, v in raw["splits"].items() if k not in left_out}
         raw["default_task"] = next(iter(raw["splits"]), "")
         report = check_dataset(parse_description(raw, target))

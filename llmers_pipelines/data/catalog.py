@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from .description import DATA_ROOT, Description, Source
 from .dvc import md5_of, pointer, recorded_md5
 from .quarantine import count_reasons
-from .schema import ITEM_ID, USER_ID, DataError
+from .schema import ITEM_ID, ROW, USER_ID, DataError
 from .sources import Known, RawTable, content_hash, read_source, source_files
 from .validate import check_entities, check_extra, check_interactions
 
@@ -24,7 +24,8 @@ class Catalog:
 
     ``items`` (item_id, title, ...), ``users`` (user_id, ...; every user of the log) and
     ``interactions`` (user_id, item_id, timestamp or position, rating, ..., row) have ids as text.
-    ``info`` holds the clock, rows read, counts of quarantined rows by reason, and hints.
+    ``info`` holds the clock, rows read, counts of quarantined rows by reason, hints, and warnings
+    about ids that one table has and another lacks.
     """
 
     name: str
@@ -65,10 +66,23 @@ def load_catalog(
         users = checked.table
         tables.append(checked.quarantine)
     all_users, derived = _with_users_of(log.table, users)
-    beside = {
-        name: check_extra(_read(source, folder, _id_columns(source)), source)
-        for name, source in (description.extras if extras else {}).items()
-    }
+    warnings = []
+    if description.users is not None and derived:
+        warnings.append(_unknown_users(log.table, users, derived, description))
+    all_items = _with_items(items.table, log.info["unknown_items"])
+    beside: dict[str, pa.Table] = {}
+    known = {USER_ID: all_users[USER_ID], ITEM_ID: all_items[ITEM_ID]}
+    entities: dict[str, pa.ChunkedArray] = {}
+    for name, source in (description.extras if extras else {}).items():
+        raw = _read(source, folder, _id_columns(source))
+        checked = check_extra(raw, source, known | (entities if name == "kg_link" else {}))
+        read[name] = _records(raw)
+        beside[name] = checked.table
+        tables.append(checked.quarantine)
+        warnings += checked.info["warnings"]
+        if name == "kg" and {"head_id", "tail_id"} <= set(checked.table.column_names):
+            chunks = [*checked.table["head_id"].chunks, *checked.table["tail_id"].chunks]
+            entities["entity_id"] = pa.chunked_array(chunks, pa.string())
     quarantine = pa.concat_tables(tables)
     info = {
         "clock": log.info["clock"],
@@ -76,10 +90,11 @@ def load_catalog(
         "quarantined": count_reasons(quarantine),
         "users_without_attributes": derived,
         "hint": log.info["hint"],
+        "warnings": warnings,
     }
     return Catalog(
         name=description.name,
-        items=_with_items(items.table, log.info["unknown_items"]),
+        items=all_items,
         interactions=log.table,
         users=all_users,
         extras=beside,
@@ -173,3 +188,19 @@ def _with_users_of(log: pa.Table, users: pa.Table | None) -> tuple[pa.Table, int
     new = pc.index_in(seen, value_set=users[USER_ID].combine_chunks())
     more = pa.table({USER_ID: seen.filter(pc.is_null(new))})
     return pa.concat_tables([users, more], promote_options="default"), more.num_rows
+
+
+def _unknown_users(
+    log: pa.Table, users: pa.Table | None, count: int, description: Description
+) -> str:
+    """Say which users of the log the table of users lacks: they have no attributes."""
+    assert users is not None and description.users is not None  # it is declared
+    source = description.interactions
+    lacking = pc.is_null(pc.index_in(log[USER_ID], value_set=users[USER_ID].combine_chunks()))
+    first = log.select([USER_ID, ROW]).filter(lacking).slice(0, 1).to_pylist()[0]
+    return (
+        f"{description.users.path} lacks {count} of the {pc.count_distinct(log[USER_ID]).as_py()} "
+        f"users of the interactions, which get no attributes; first: {source.path}, row "
+        f"{first[ROW]}, column {source.columns.get(USER_ID, USER_ID)!r}: {first[USER_ID]!r}; add "
+        "them, or write the ids alike"
+    )

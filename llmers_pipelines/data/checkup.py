@@ -51,6 +51,7 @@ def check_dataset(
         warnings.append(f"{lost:.1%} of the interactions went to quarantine")
     if catalog.info["hint"]:
         warnings.append(str(catalog.info["hint"]))
+    warnings += catalog.info["warnings"]
     if catalog.items[TITLE].null_count == len(catalog.items):
         warnings.append('no item has a title; set title = "..." under [items]')
     if not description.splits:

@@ -35,7 +35,7 @@ def read_csv(file: Path, source: Source) -> tuple[pa.Table, np.ndarray, list[tup
     ``DataError`` for a wrong encoding, naming byte and line, and for a bad header.
     """
     with tempfile.TemporaryDirectory() as folder:
-        readable = _as_utf8(file, source.encoding, Path(folder))
+        readable = as_utf8(file, source.encoding, Path(folder))
         first = _first_line(readable, file)
         delimiter = source.delimiter or _guess_delimiter(first, file)
         names = source.names or _header(first, delimiter, file)
@@ -43,37 +43,39 @@ def read_csv(file: Path, source: Source) -> tuple[pa.Table, np.ndarray, list[tup
         return _read(readable, names, delimiter, header=not source.names)
 
 
-def _as_utf8(file: Path, encoding: str, folder: Path) -> Path:
+def as_utf8(file: Path, encoding: str, folder: Path, shown: Path | None = None) -> Path:
     """Return a UTF-8 file of the same text with one kind of line ending, ``file`` itself if it is.
 
     Spreadsheets write CRLF between rows and LF inside cells; the strict parser wants one kind.
+    Raises ``DataError``, which names ``shown`` where ``file`` is a copy, at the first wrong byte.
     """
+    shown = shown or file
     try:
         name = codecs.lookup(encoding).name
     except LookupError:
         raise DataError(
-            f"{file}: encoding {encoding!r} is not known; use utf-8, latin-1, cp1252 or utf-16"
+            f"{shown}: encoding {encoding!r} is not known; use utf-8, latin-1, cp1252 or utf-16"
         ) from None
-    mixed = _check_text(file, name)
+    mixed = _check_text(file, name, shown)
     if name == "utf-8" and not mixed:
         return file
-    copy = folder / "utf8.csv"
+    copy = folder / "utf8.txt"
     with file.open(encoding=name, newline=None) as old, copy.open("w", encoding="utf-8") as new:
         while block := old.read(_CHUNK):
             new.write(block)
     return copy
 
 
-def _check_text(file: Path, encoding: str) -> bool:
+def _check_text(file: Path, encoding: str, shown: Path) -> bool:
     """Raise ``DataError`` at the first wrong byte; return whether line endings are mixed."""
     decoder = codecs.getincrementaldecoder(encoding)()
     offset = lines = crlf = 0
     with file.open("rb") as stream:
         head = stream.read(4)
         if encoding == "utf-8" and head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise DataError(f'{file} is UTF-16 text; set encoding = "utf-16" in its description')
+            raise DataError(f'{shown} is UTF-16 text; set encoding = "utf-16" in its description')
         if head[:2] == b"\x1f\x8b" or head == b"PK\x03\x04":
-            raise DataError(f"{file} is compressed, not text; unpack it first")
+            raise DataError(f"{shown} is compressed, not text; unpack it first")
         stream.seek(0)
         while True:
             block = stream.read(_CHUNK)
@@ -83,7 +85,7 @@ def _check_text(file: Path, encoding: str) -> bool:
             except UnicodeDecodeError as fault:
                 line = 1 + lines + block[: max(0, fault.start - pending)].count(b"\n")
                 raise DataError(
-                    f"{file}: byte 0x{fault.object[fault.start]:02x} at position "
+                    f"{shown}: byte 0x{fault.object[fault.start]:02x} at position "
                     f"{offset - pending + fault.start} (line {line}) is not valid {encoding}; save "
                     'the file as UTF-8, or set encoding = "latin-1" (or the one it was written '
                     "in) in its description"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .ids import bytes_as_text, is_bytes
 from .schema import EVENT, ITEM_ID, POSITION, RATING, TIMESTAMP, TITLE, USER_ID
 from .validate import to_numbers
 
@@ -74,6 +75,8 @@ def guess_fields(table: pa.Table, skip: Sequence[str]) -> dict[str, dict[str, st
 
 
 def _kind(column: pa.ChunkedArray) -> dict[str, str] | None:
+    if is_bytes(column.type):
+        column = bytes_as_text(column)
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return {"kind": "category", "separator": "|"}

@@ -14,8 +14,8 @@ def ids_as_text(
 ) -> tuple[pa.ChunkedArray, np.ndarray]:
     """Return the ids as trimmed strings (null where empty) and bool[n], true where digits are lost.
 
-    Text keeps its leading zeros. Numbers become their integer text (1.0 -> "1"). ``mode``
-    "integer" also reads text such as "007" or "7.0" as the integer "7".
+    Text keeps its leading zeros, also where a file holds it as bytes. Numbers become their integer
+    text (1.0 -> "1"). ``mode`` "integer" also reads text such as "007" or "7.0" as the integer "7".
     """
     if isinstance(column, pa.Array):
         column = pa.chunked_array([column])
@@ -27,10 +27,8 @@ def ids_as_text(
         text, lost = _floats(column)
     elif pa.types.is_decimal(kind):
         text = pc.replace_substring_regex(pc.cast(column, pa.string()), r"\.0+$", "")
-    elif pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
-        text = pa.chunked_array(
-            [pa.array([None if v is None else v.hex() for v in column.to_pylist()], pa.string())]
-        )
+    elif is_bytes(kind):
+        return ids_as_text(bytes_as_text(column), mode)
     else:
         text = pc.cast(column, pa.string())
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -40,6 +38,28 @@ def ids_as_text(
             bare = pc.replace_substring_regex(text, r"^0*(\d+?)(\.0*)?$", r"\1")
             text = pc.if_else(whole, bare, text)
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text), lost
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Say whether a column holds bytes, of one or of several lengths."""
+    types = pa.types
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+
+
+def bytes_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return printable UTF-8 as the text that it is, other bytes (keys, UUIDs) as hexadecimal."""
+    return pa.chunked_array([pa.array([text_of_bytes(v) for v in column.to_pylist()], pa.string())])
+
+
+def text_of_bytes(value: bytes | None) -> str | None:
+    """Return one value as ``bytes_as_text`` does."""
+    if value is None:
+        return None
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return value.hex()
+    return text if all(c.isprintable() or c in "\t\r\n" for c in text) else value.hex()
 
 
 def _floats(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:

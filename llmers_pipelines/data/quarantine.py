@@ -14,6 +14,7 @@ from .schema import arrow_schema
 REASONS = {
     "malformed_row": ("the record cannot be read", "correct the delimiters or quotes of the row"),
     "null_id": ("the id is empty", "fill in the id or remove the row"),
+    "no_relation": ("the relation of the triple is empty", "fill it in or remove the row"),
     "inexact_id": (
         "the number has lost digits as a float",
         "write the id as text or as an integer",
@@ -73,12 +74,20 @@ class Sieve:
         """Note values that are read as empty; their rows stay."""
         self._note(bad & self.keep, column, values, reason, "cleared")
 
-    def reject(self, rows: Sequence[int], texts: Sequence[str], whys: Sequence[str]) -> None:
-        """Note records that could not even be read."""
-        mend = REASONS["malformed_row"][1]
-        mends = [f"{why}: {mend}" for why in whys]
-        self._append(np.array(rows, np.int64), "", pa.array([t[:_SHOWN] for t in texts]),
-                     "malformed_row", pa.array(mends, pa.string()), "dropped")  # fmt: skip
+    def reject(
+        self,
+        rows: Sequence[int],
+        columns: Sequence[str],
+        texts: Sequence[str],
+        whys: Sequence[str],
+        mends: Sequence[str],
+    ) -> None:
+        """Note records that could not even be read; an empty mend stands for the usual one."""
+        usual = REASONS["malformed_row"][1]
+        told = [f"{why}: {mend or usual}" for why, mend in zip(whys, mends, strict=True)]
+        self._append(np.array(rows, np.int64), pa.array(columns, pa.string()),
+                     pa.array([t[:_SHOWN] for t in texts]), "malformed_row",
+                     pa.array(told, pa.string()), "dropped")  # fmt: skip
 
     def _note(
         self, bad: np.ndarray, column: str, values: pa.ChunkedArray, reason: str, action: str
@@ -96,8 +105,9 @@ class Sieve:
         def same(value: str) -> pa.Array:
             return pa.repeat(pa.scalar(value, pa.string()), n)
 
-        columns = [same(self.table), same(self.file), pa.array(rows, pa.int64()), same(column),
-                   values, same(reason), mend, same(action)]  # fmt: skip
+        place = same(column) if isinstance(column, str) else column
+        columns = [same(self.table), same(self.file), pa.array(rows, pa.int64()), place, values,
+                   same(reason), mend, same(action)]  # fmt: skip
         schema = arrow_schema("quarantine")
         arrays = [
             (c if isinstance(c, pa.ChunkedArray) else pa.chunked_array([c])).cast(f.type)

@@ -19,9 +19,9 @@ from .description import Recorded, Source
 from .duck import connect
 from .dvc import md5_of, recorded_md5
 from .file_hash import file_hash
+from .ids import bytes_as_text, is_bytes, text_of_bytes
+from .jsonl_source import LINE_MEND, read_jsonl
 from .schema import DataError
-
-_FALSE_GUESSES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME", "UUID", "JSON")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Reject:
     row: int
     value: str
     reason: str
+    mend: str = ""  # that of a malformed row when empty
+    column: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,16 @@ def read_source(source: Source, root: Path, id_columns: Iterable[str] = ()) -> R
                 rejects = tuple(Reject(*b) for b in bad)
                 return RawTable(table, rows, str(file), rejects)
             case "jsonl":
-                return _read_jsonl(file, set(id_columns))
+                table, rows, bad = read_jsonl(file, source, set(id_columns))
+                rejects = tuple(Reject(*b, mend=LINE_MEND) for b in bad)
+                return RawTable(table, rows, str(file), rejects)
             case "parquet":
                 listed = ", ".join(literal(str(f)) for f in files)
                 table = _arrow(f"SELECT * FROM read_parquet([{listed}])")
             case "duckdb":
                 table = _read_duckdb(file, source.table)
             case "sqlite":
-                table = _read_sqlite(file, source.table)
+                return _read_sqlite(file, source.table)
             case other:
                 raise DataError(f"{file}: format {other!r} cannot be read as a table")
     except (duckdb.Error, sqlite3.Error) as fault:
@@ -110,27 +114,6 @@ def _arrow(query: str, connection: duckdb.DuckDBPyConnection | None = None) -> p
     return (connection or connect()).sql(query).to_arrow_table()
 
 
-def _read_jsonl(file: Path, id_columns: set[str]) -> RawTable:
-    """DuckDB guesses types; what it would rewrite (dates, UUIDs, mixed) and ids stay text."""
-    path = literal(str(file))
-    options = "format='newline_delimited', ignore_errors=true, maximum_object_size=104857600"
-    connection = connect()
-    guessed = connection.execute(
-        f"DESCRIBE SELECT * FROM read_json({path}, {options}, sample_size=-1)"
-    ).fetchall()
-    columns = {
-        name: "VARCHAR" if kind in _FALSE_GUESSES or name in id_columns else kind
-        for name, kind, *_ in guessed
-    }
-    spec = ", ".join(f"{literal(n)}: {literal(k)}" for n, k in columns.items())
-    table = _arrow(f"SELECT * FROM read_json({path}, {options}, columns={{{spec}}})", connection)
-    lines = _arrow(f"SELECT json IS NULL AS bad FROM read_ndjson_objects({path}, {options})")
-    bad = lines["bad"].to_numpy(zero_copy_only=False)
-    rows = np.arange(1, table.num_rows + 1)
-    rejects = tuple(Reject(int(r), "", "the line is not a JSON object") for r in rows[bad])
-    return RawTable(table.filter(pa.array(~bad)), rows[~bad], str(file), rejects)
-
-
 def _read_duckdb(file: Path, name: str) -> pa.Table:
     connection = connect()
     connection.execute(f"ATTACH {literal(str(file))} AS source (READ_ONLY)")
@@ -142,9 +125,21 @@ def _read_duckdb(file: Path, name: str) -> pa.Table:
     return _arrow(f"SELECT * FROM source.{full}", connection)
 
 
-def _read_sqlite(file: Path, name: str) -> pa.Table:
+class _NotUtf8(bytes):
+    """The text of a cell whose bytes are not UTF-8."""
+
+
+def _cell(raw: bytes) -> str | _NotUtf8:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return _NotUtf8(raw)
+
+
+def _read_sqlite(file: Path, name: str) -> RawTable:
     """Python's own driver reads SQLite: DuckDB's needs an extension from the network."""
     connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    connection.text_factory = _cell  # one wrong cell is one wrong row
     try:
         tables = connection.execute(
             "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
@@ -152,10 +147,22 @@ def _read_sqlite(file: Path, name: str) -> pa.Table:
         _require_table(name, [t for (t,) in tables], file)
         cursor = connection.execute(f"SELECT * FROM {quote(name)}")
         names = [d[0] for d in cursor.description]
-        columns = list(zip(*cursor.fetchall(), strict=True)) or [()] * len(names)
+        records, good, rejects = cursor.fetchall(), [], []
     finally:
         connection.close()
-    return pa.table({n: _column(v) for n, v in zip(names, columns, strict=True)})
+    for number, record in enumerate(records, 1):
+        wrong = next((i for i, v in enumerate(record) if isinstance(v, _NotUtf8)), None)
+        if wrong is None:
+            good.append(number)
+            continue
+        shown = record[wrong].decode(errors="backslashreplace")
+        rejects.append(Reject(number, shown, "bytes that are not UTF-8",
+                              "write the cell as UTF-8", names[wrong]))  # fmt: skip
+    rows = np.array(good, np.int64)
+    kept = [records[number - 1] for number in good] if rejects else records
+    columns = list(zip(*kept, strict=True)) or [()] * len(names)
+    table = pa.table({n: _column(v) for n, v in zip(names, columns, strict=True)})
+    return RawTable(table, rows, str(file), tuple(rejects))
 
 
 def _column(values: tuple[object, ...]) -> pa.Array:
@@ -166,7 +173,13 @@ def _column(values: tuple[object, ...]) -> pa.Array:
             return pa.array(values, pa.float64() if kinds == {int, float} else None)
         except (pa.ArrowInvalid, OverflowError):
             pass
-    return pa.array([None if v is None else str(v) for v in values], pa.string())
+    return pa.array([_as_text(v) for v in values], pa.string())
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or isinstance(value, bytes):
+        return text_of_bytes(value)
+    return str(value)
 
 
 def _require_table(name: str, tables: list[str], file: Path) -> None:
@@ -175,7 +188,7 @@ def _require_table(name: str, tables: list[str], file: Path) -> None:
 
 
 def plain_columns(table: pa.Table, separators: dict[str, str], file: str) -> pa.Table:
-    """Return ``table`` with lists joined by their separator and nested values as text.
+    """Return ``table`` with lists joined by their separator, bytes and nested values as text.
 
     Raises ``DataError`` for a described list column without a separator.
     """
@@ -183,6 +196,8 @@ def plain_columns(table: pa.Table, separators: dict[str, str], file: str) -> pa.
         column = table.column(i)
         if pa.types.is_dictionary(f.type):
             column = pc.cast(column, f.type.value_type)
+        elif is_bytes(f.type):
+            column = bytes_as_text(column)
         elif pa.types.is_list(f.type) or pa.types.is_large_list(f.type):
             separator = separators.get(f.name, "|")
             if not separator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,17 @@ from .strict_toml import near
 from .times import Times, parse_times
 
 MAX_ID = 512  # characters
+RELATION = "relation"
+# Ids that a row of an extra table is about: without one it says nothing.
+_KEYS = (USER_ID, ITEM_ID, "head_id", "tail_id", "entity_id", "impression_id")
+_OWNERS = {
+    USER_ID: "the users and the interactions", ITEM_ID: "the items",
+    "entity_id": "the triples of [kg]",
+}  # fmt: skip
+_MENDS = {
+    USER_ID: "write the id as in the interactions", ITEM_ID: "write the id as in the items",
+    "entity_id": "write the id as in head_id and tail_id",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,13 +103,38 @@ def check_interactions(raw: RawTable, source: Source, item_ids: pa.ChunkedArray)
     return checked
 
 
-def check_extra(raw: RawTable, source: Source) -> pa.Table:
-    """Return a table beside the log with its id columns (named ``*_id``) as text."""
-    table, _ = _start(raw, source, [])
-    for name in table.column_names:
-        if name.endswith("_id"):
-            table = _set(table, name, ids_as_text(table[name], source.ids)[0])
-    return table
+def check_extra(raw: RawTable, source: Source, known: Mapping[str, pa.ChunkedArray]) -> Checked:
+    """Return the usable rows of a table beside the log, its id columns (``*_id``) as text.
+
+    Rows without an id or relation that the table is keyed by are dropped, oversized texts cleared.
+    A row about an id that ``known`` (``user_id``, ``item_id``, ``entity_id`` -> ids) lacks stays:
+    ``info["warnings"]`` counts them and shows the first.
+    """
+    table, sieve = _start(raw, source, [])
+    ids = [c for c in table.column_names if c.endswith("_id")]
+    before = {name: table[name] for name in ids}
+    required = [c for c in ids if c in _KEYS]
+    table = _check_ids(table, sieve, source, required)
+    for name in (c for c in ids if c not in required):
+        table = _set(table, name, ids_as_text(table[name], source.ids)[0])
+    if source.name == "kg" and RELATION in table.column_names:
+        relation = pc.utf8_trim_whitespace(pc.cast(table[RELATION], pa.string()))
+        empty = np.asarray(pc.fill_null(pc.equal(relation, ""), True))
+        sieve.drop(empty, _name(source, RELATION), table[RELATION], "no_relation")
+    table = _check_fields(table, sieve, source)
+    warnings = []
+    for name in (c for c in ids if c in known):
+        lacking = pc.is_null(pc.index_in(table[name], value_set=known[name].combine_chunks()))
+        rows = np.flatnonzero(np.asarray(lacking) & sieve.keep)
+        if len(rows):
+            value = str(before[name][int(rows[0])].as_py())[:80]
+            warnings.append(
+                f"{raw.file}: {len(rows)} of {len(table)} rows have {name} of which "
+                f"{_OWNERS[name]} know nothing; first: row {raw.rows[rows[0]]}, column "
+                f"{_name(source, name)!r}: {value!r}; {_MENDS[name]}, or remove the rows"
+            )
+    kept = table if sieve.keep.all() else table.filter(pa.array(sieve.keep))
+    return Checked(kept, sieve.quarantine(), {"warnings": warnings})
 
 
 def _start(raw: RawTable, source: Source, needed: list[str]) -> tuple[pa.Table, Sieve]:
@@ -127,7 +164,8 @@ def _start(raw: RawTable, source: Source, needed: list[str]) -> tuple[pa.Table, 
     table = plain_columns(table, separators, raw.file)
     sieve = Sieve(source.name, raw.file, raw.rows)
     if raw.rejects:
-        sieve.reject(*zip(*[(r.row, r.value, r.reason) for r in raw.rejects], strict=True))
+        told = [(r.row, r.column, r.value, r.reason, r.mend) for r in raw.rejects]
+        sieve.reject(*zip(*told, strict=True))
     return table, sieve
 
 

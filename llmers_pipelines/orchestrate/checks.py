@@ -28,7 +28,7 @@ _SPLITS = (
         "no_future",
         True,
         "No training row of a user is later than that user's test row, "
-        "unless the split is given by the data set.",
+        "where the split follows time (leave_one_out, time).",
     ),
 )
 _GENERATE = (

@@ -167,6 +167,22 @@ def test_add_leaves_out_splits_that_the_log_cannot_give(tmp_path):
     assert any("left out" in w and "'sequential'" in w for w in made["report"]["warnings"])
 
 
+def test_add_leaves_out_a_split_without_validation_rows(tmp_path):
+    (tmp_path / "i.csv").write_text("item_id,title\n" + "".join(f"i{k},T{k}\n" for k in range(9)))
+    rows = [
+        f"u{u},i{(u + n) % 9},{n % 5 + 1},2020-01-0{1 + (n > 2)}\n"
+        for u in range(9) for n in range(6)
+    ]  # fmt: skip
+    (tmp_path / "l.csv").write_text("user_id,item_id,rating,timestamp\n" + "".join(rows))
+    made = add_dataset("days", tmp_path, items=tmp_path / "i.csv", interactions=tmp_path / "l.csv")
+    assert made["report"]["ok"]
+    d = load_description(tmp_path / "days.toml")
+    assert d.tasks == ("sequential", "collaborative") and d.default_task == "sequential"
+    (told,) = made["report"]["warnings"]
+    for word in ("left out", "'ctr' (time) has no validation rows", "days.toml", "valid_from"):
+        assert word in told
+
+
 def test_add_says_what_a_log_without_time_costs(tmp_path):
     rows = "".join(f"u{n % 9},{n % 7}\n" for n in range(60))
     (tmp_path / "i.csv").write_text("id,title\n" + "".join(f"{n},T{n}\n" for n in range(7)))
@@ -192,6 +208,7 @@ def test_guessing_kinds():
         "genre": [["x", "y"][k % 2] for k in range(n)],
         "genres": ["x|y" if k % 2 else "z" for k in range(n)],
         "lists": [["x"] for _ in range(n)],
+        "bytes": [[b"x", b"y"][k % 2] for k in range(n)],
         "plot": [f"A rather long text, number {k}, that says something" for k in range(n)],
         "cover": [f"/img/{k}.jpg" for k in range(n)],
         "price": [float(k) for k in range(n)],
@@ -203,6 +220,7 @@ def test_guessing_kinds():
         "genre": {"kind": "category"},
         "genres": {"kind": "category", "separator": "|"},
         "lists": {"kind": "category", "separator": "|"},
+        "bytes": {"kind": "category"},
         "plot": {"kind": "text"},
         "cover": {"kind": "image"},
         "price": {"kind": "number"},
@@ -242,6 +260,17 @@ def test_check_reports_instead_of_raising(make):
     assert [w for w in report["warnings"] if "no item has a title" in w]
     assert "no test rows" in report["errors"][0] and "none.csv" in report["errors"][1]
     assert json.dumps(report)
+
+
+def test_check_tells_what_is_wrong_beside_the_log(make, tmp_path):
+    (tmp_path / "reviews.csv").write_text("user_id,item_id\nu1,a\nghost,a\n,a\n")
+    (tmp_path / "users.csv").write_text("user_id,age\nu1,3\n")
+    extra = {"users": {"path": "users.csv"}, "reviews": {"path": "reviews.csv"}}
+    report = check_dataset(make(splits={"sequential": {"protocol": "leave_one_out"}}, **extra))
+    assert report["ok"] and report["quarantined"] == {"reviews.null_id": 1}
+    assert "reviews.csv, row 3, column 'user_id'" in report["faults"][0]
+    assert any("users.csv lacks 1 of the 2 users" in w for w in report["warnings"])
+    assert any("'ghost'" in w and "reviews.csv" in w for w in report["warnings"])
 
 
 def test_show_counts_by_hand(make):

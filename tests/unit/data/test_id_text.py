@@ -23,6 +23,9 @@ def text(values, kind=None, mode="text"):
         ([Decimal(2**100)], pa.decimal128(38, 0), [str(2**100)]),
         (["550e8400-e29b-41d4-a716-446655440000"], None, ["550e8400-e29b-41d4-a716-446655440000"]),
         ([bytes(range(16))], pa.binary(16), ["000102030405060708090a0b0c0d0e0f"]),
+        ([b"001", "ü1".encode(), None, b""], pa.binary(), ["001", "ü1", None, None]),
+        ([b" 007 ", b"\xff\x01", b"\x00a"], pa.large_binary(), ["007", "ff01", "0061"]),
+        ([b"A01"], pa.binary(3), ["A01"]),
         ([True], None, ["true"]),
     ],
 )
@@ -44,3 +47,7 @@ def test_integer_mode_reads_one_number_however_written():
 def test_dictionary_and_chunked_input():
     column = pa.chunked_array([pa.array(["a", "b"]).dictionary_encode()])
     assert ids_as_text(column)[0].to_pylist() == ["a", "b"]
+
+
+def test_bytes_follow_the_mode_of_the_ids():
+    assert text([b"007", b"7.0"], pa.binary(), mode="integer") == ["7", "7"]

@@ -36,6 +36,9 @@ def test_clean_data_set(make):
         ("u1,a,5,yesterday", {}, ("timestamp", "yesterday", "unparsable_time")),
         ("u1,a,5,", {}, ("timestamp", None, "missing_time")),
         ("u1,a,5,1500000000000", {}, ("timestamp", "1500000000000", "unparsable_time")),
+        ("u1,a,5,nan", {}, ("timestamp", "nan", "unparsable_time")),
+        ("u1,a,5,inf", {}, ("timestamp", "inf", "unparsable_time")),
+        ("u1,a,5,1e300", {}, ("timestamp", "1e300", "unparsable_time")),
         ("u1,a,five,1500000000", {}, ("rating", "five", "unparsable_rating")),
         ("u1,a,inf,1500000000", {}, ("rating", "inf", "unparsable_rating")),
         ("u1,a,6,1500000000", {"rating": [1, 5]}, ("rating", "6", "rating_out_of_range")),
@@ -55,6 +58,16 @@ def test_a_bad_row_goes_to_quarantine_and_the_others_stay(make, row, toml, expec
     for word in ("log.csv, row 3", column, str(value), reason):
         assert word in line
     assert len(line.split("; ", 1)[1]) > 10  # the mend
+
+
+def test_a_broken_line_of_json_is_shown_with_its_own_mend(make, tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a", "title": "A"}\n[7]\n')
+    log = "user_id,item_id,timestamp\nu,a,1500000000\n"
+    catalog = load_catalog(make(None, log, items_toml={"path": "items.jsonl"}))
+    (line,) = fault_lines(catalog.quarantine)
+    for word in ("items.jsonl, row 2: '[7]'", "not an object", "write one JSON object per line"):
+        assert word in line
+    assert "delimiters" not in line and catalog.info["records_read"]["items"] == 2
 
 
 def test_first_fault_of_a_row_is_its_reason(make):
@@ -132,6 +145,10 @@ def test_users_table_is_completed_from_the_log(make, tmp_path):
         {"user_id": "u1", "age": None},
     ]  # fmt: skip
     assert catalog.info["users_without_attributes"] == 1
+    (told,) = catalog.info["warnings"]
+    for word in ("users.csv lacks 1 of the 2 users", "log.csv, row 1", "'user_id': 'u1'", "add"):
+        assert word in told
+    assert load_catalog(make()).info["warnings"] == []
     assert catalog.info["quarantined"] == {"users.duplicate_id": 1}
 
 
@@ -144,6 +161,17 @@ def test_leading_zeros_survive_and_types_may_differ(make, tmp_path):
     toml = {"path": "i.parquet"}
     catalog = load_catalog(make(None, "user_id,item_id\nu,1\nu,2\n", items_toml=toml))
     assert len(catalog.interactions) == 2
+
+
+def test_a_parquet_file_may_hold_its_text_as_bytes(make, tmp_path):
+    values = {"item_id": [b"001", b"002"], "title": ["Ä".encode(), None]}
+    pq.write_table(pa.table(values), tmp_path / "items.parquet")
+    log = "user_id,item_id,timestamp\nu,001,1500000000\nu,002,1500000001\n"
+    catalog = load_catalog(make(None, log, items_toml={"path": "items.parquet"}))
+    assert catalog.items.to_pylist() == [
+        {"item_id": "001", "title": "Ä"}, {"item_id": "002", "title": None},
+    ]  # fmt: skip
+    assert len(catalog.interactions) == 2 and not len(catalog.quarantine)
 
 
 def test_ids_written_in_two_ways_are_explained(make):
@@ -209,6 +237,46 @@ def test_extras_have_text_ids(make, tmp_path):
     pq.write_table(pa.table({"head_id": [1], "tail_id": [2.0]}), tmp_path / "kg.parquet")
     catalog = load_catalog(make(kg={"path": "kg.parquet"}))
     assert catalog.extras["kg"].to_pylist() == [{"head_id": "1", "tail_id": "2"}]
+
+
+def write_extras(folder):
+    (folder / "reviews.csv").write_text(
+        "user_id,item_id,text\nu1,a,good\nghost,a,x\nu1,zzz,y\n,a,z\nu2,b," + "w" * 60 + "\n"
+    )
+    (folder / "kg.csv").write_text("head_id,relation,tail_id\nm1,by,m2\n,by,m2\nm1, ,m2\nm1\n")
+    (folder / "link.csv").write_text("item_id,entity_id\na,m1\nb,m9\nc,\n")
+    (folder / "shown.csv").write_text(f"impression_id,user_id\n{'i' * 600},u1\n1,u1\n")
+    return {
+        "reviews": {"path": "reviews.csv", "max_chars": 50}, "kg": {"path": "kg.csv"},
+        "kg_link": {"path": "link.csv"}, "impressions": {"path": "shown.csv"},
+    }  # fmt: skip
+
+
+def test_bad_rows_of_extras_go_to_quarantine(make, tmp_path):
+    catalog = load_catalog(make(**write_extras(tmp_path)))
+    assert sorted(reasons(catalog)) == [
+        ("impressions", 1, "impression_id", "i" * 200, "oversized_id", "dropped"),
+        ("kg", 2, "head_id", None, "null_id", "dropped"),
+        ("kg", 3, "relation", " ", "no_relation", "dropped"),
+        ("kg", 4, "", "m1", "malformed_row", "dropped"),
+        ("kg_link", 3, "entity_id", None, "null_id", "dropped"),
+        ("reviews", 4, "user_id", None, "null_id", "dropped"),
+        ("reviews", 5, "text", "w" * 60, "oversized_text", "cleared"),
+    ]
+    left = {name: len(table) for name, table in catalog.extras.items()}
+    assert left == {"reviews": 4, "kg": 1, "kg_link": 2, "impressions": 1}
+    assert catalog.info["records_read"]["kg"] == 4
+    assert catalog.extras["reviews"]["text"].to_pylist()[-1] is None
+
+
+def test_unknown_references_of_extras_are_told_and_stay(make, tmp_path):
+    user, item, entity = load_catalog(make(**write_extras(tmp_path))).info["warnings"]
+    for told, words in (
+        (user, ("reviews.csv: 1 of 5 rows", "row 2, column 'user_id': 'ghost'", "remove")),
+        (item, ("reviews.csv: 1 of 5 rows", "row 3, column 'item_id': 'zzz'", "remove")),
+        (entity, ("link.csv: 1 of 3 rows", "row 2, column 'entity_id': 'm9'", "head_id")),
+    ):
+        assert all(word in told for word in words), told
 
 
 def test_source_version_follows_content_and_mapping(make, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import sqlite3
 import uuid
 
@@ -119,6 +120,59 @@ def test_jsonl_keeps_text_as_text(tmp_path):
     assert raw.table["day"].to_pylist()[0] == "2020-01-01"
     assert raw.table["u"].to_pylist()[1] == some
     assert raw.rows.tolist() == [1, 2, 4] and [r.row for r in raw.rejects] == [3]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("[1,2]", "an array, not an object"), ('"x"', "a string, not an object"),
+        ("-5", "a number, not an object"), ("1.5", "a number, not an object"),
+        ("5", "a number, not an object"), ("null", "null, not an object"),
+        ('{"id": 1, broken', "not valid JSON"), ('{"id": 1} {"id": 2}', "not valid JSON"),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_object_is_one_bad_row(tmp_path, line, why):
+    raw = read(tmp_path, "x.jsonl", '{"id": "1"}\n\n' + line + '\r\n{"id": "2", "n": 3}\n')
+    assert raw.table.to_pylist() == [{"id": "1", "n": None}, {"id": "2", "n": 3}]
+    assert raw.rows.tolist() == [1, 3]
+    (found,) = raw.rejects
+    assert (found.row, found.value, found.reason) == (2, line, f"the line is {why}")
+    assert found.mend == "write one JSON object per line"
+
+
+def test_jsonl_encodings(tmp_path):
+    latin = '{"id": "1"}\n{"id": "é"}\n'.encode("latin-1")
+    with pytest.raises(DataError) as fault:
+        read(tmp_path, "x.jsonl", latin)
+    for word in ("x.jsonl", "0xe9", "line 2", 'encoding = "latin-1"'):
+        assert word in str(fault.value)
+    raw = read(tmp_path, "x.jsonl", latin, encoding="latin-1")
+    assert raw.table["id"].to_pylist() == ["1", "é"]
+    marked = read(tmp_path, "x.jsonl", '\ufeff{"id": "é"}\n'.encode())
+    assert marked.table["id"].to_pylist() == ["é"] and not marked.rejects
+    assert read(tmp_path, "y.jsonl.gz", gzip.compress(b'{"id": "1"}\n'), format="jsonl").rows == [1]
+    with pytest.raises(DataError, match=r"y\.jsonl\.gz: byte 0xe9 .*line 2"):
+        read(tmp_path, "y.jsonl.gz", gzip.compress(latin), format="jsonl")
+    with pytest.raises(DataError, match=r"no line holds a JSON object; the first line is '\['"):
+        read(tmp_path, "z.jsonl", '[\n"a"]\n')
+
+
+def test_a_database_cell_that_is_not_utf8_is_one_bad_row(tmp_path):
+    db = sqlite3.connect(tmp_path / "s.sqlite")
+    db.execute("CREATE TABLE items (id TEXT, title TEXT, mixed)")
+    for n, title in enumerate((b"one", b"Caf\xe9", "drei ü".encode()), 1):
+        blob = (b"\xff\x00", None, "x")[n - 1]
+        db.execute("INSERT INTO items VALUES (?, CAST(? AS TEXT), ?)", (f"00{n}", title, blob))
+    db.commit()
+    db.close()
+    raw = read_source(Source("items", "s.sqlite", "sqlite", table="items"), tmp_path)
+    assert raw.table.to_pylist() == [
+        {"id": "001", "title": "one", "mixed": "ff00"},
+        {"id": "003", "title": "drei ü", "mixed": "x"},
+    ]  # fmt: skip
+    (bad,) = raw.rejects
+    assert raw.rows.tolist() == [1, 3]
+    assert (bad.row, bad.column, bad.value) == (2, "title", "Caf\\xe9")
 
 
 def test_parquet_pattern_and_broken_parquet(tmp_path):

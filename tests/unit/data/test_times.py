@@ -73,3 +73,39 @@ def test_order_within_a_second_is_kept():
     assert times.finer_than_seconds and times.seconds().tolist() == [NOON, NOON]
     assert np.argsort(times.values).tolist() == [1, 0]
     assert not parse([NOON]).finer_than_seconds
+
+
+@pytest.mark.parametrize("wrong", ["nan", "NaN", "inf", "-Infinity", "1e300", "9" * 30])
+@pytest.mark.parametrize("mode", ["auto", "seconds"])
+def test_a_number_that_is_no_moment_leaves_the_others_as_they_are(wrong, mode):
+    times = parse([str(NOON), wrong, str(NOON + 2)], mode)
+    assert times.clock and times.unit == "seconds"
+    assert times.bad.tolist() == [False, True, False] and not times.missing.any()
+    assert times.seconds()[[0, 2]].tolist() == [NOON, NOON + 2]
+
+
+def test_infinite_numbers_are_bad_in_every_mode():
+    for mode in ("auto", "seconds", "milliseconds", "order"):
+        assert parse([float(NOON), float("inf"), 1e300], mode).bad.tolist() == [False, True, True]
+    order = parse(["3", "nan", "inf", "1"], "order")
+    assert order.bad.tolist() == [False, True, True, False]
+    assert order.seconds()[[0, 3]].tolist() == [3, 1]
+
+
+def test_dates_that_stand_for_no_moment_are_bad():
+    times = parse(["2020-01-01", "infinity", "9999-12-31", "0001-01-01"])
+    assert times.bad.tolist() == [False, True, True, True]
+    moments = pa.array([datetime(2020, 1, 1), datetime(9999, 12, 31), None])
+    assert parse_times(pa.chunked_array([moments])).bad.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.1, 0.5, 0.9, None], ["0.9", "0.1", "0.5", ".9", ""]])
+def test_fractions_of_an_order_become_ranks(values):
+    times = parse(values, "order")
+    assert times.seconds()[:4].tolist() == [2, 0, 1, 2]
+    assert times.missing.tolist() == [False] * 4 + [True] and not times.bad.any()
+
+
+def test_large_whole_numbers_of_an_order_stay_exact():
+    large = ["9007199254740993", "9007199254740992", "nan"]
+    assert parse(large, "order").seconds()[:2].tolist() == [2**53 + 1, 2**53]
