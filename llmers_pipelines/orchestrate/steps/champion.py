@@ -46,8 +46,8 @@ def run(node: Champion, ctx: StepContext) -> Outcome:
     champion = store.champion_version(name)
     report = _report(name, champion, verdicts)
     body = {"model_name": name, "champion": champion, "verdicts": verdicts}
-    consistent = champion is None or any(v["version"] == champion for v in verdicts) or bool(
-        champion and not done)  # fmt: skip
+    won = next((e["version"] for e in entries if e["asset"] == done), before)
+    consistent = champion == won
 
     def save(folder: Path) -> None:
         (folder / "champion.json").write_text(json.dumps(body, indent=1, default=str))
