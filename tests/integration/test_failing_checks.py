@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from failing import Patch, Ranked, named, ranks, step_checks, wrapped
 from safetensors.numpy import load_file, save_file
 from shop import BOOKS, Shop
 from torch import nn
@@ -33,7 +33,6 @@ from llmers_pipelines.teach.teacher import Taught
 from llmers_pipelines.train import loop
 
 LOG, TEXTS = "catalog/splits__sequential", "llm_embeddings/item_summary"
-Patch = pytest.MonkeyPatch
 Break = Callable[[Shop, Patch], Node | None]
 CASES: dict[tuple[str, str], tuple[str, Break]] = {}
 # Failing cases that other files have.
@@ -52,24 +51,6 @@ def case(kind: str, check: str, name: str) -> Callable[[Break], Break]:
         return broken
 
     return keep
-
-
-def step_checks(shop: Shop, node: Node, folder: Path) -> dict[str, Any]:
-    folder.mkdir(exist_ok=True)
-    made = run_verb(node, shop.context())
-    made.save(folder)
-    found = (*made.checks, *(made.verify(folder) if made.verify else ()))
-    return {c.name: c for c in found}
-
-
-def named(shop: Shop, pattern: str) -> Node:
-    return next(n for n in shop.plan().nodes if n.name.startswith(pattern))
-
-
-def wrapped(monkeypatch: Patch, owner: Any, name: str, change: Callable[..., Any]) -> None:
-    """Let ``change(right, *args, **more)`` stand for a function."""
-    right = getattr(owner, name)
-    monkeypatch.setattr(owner, name, lambda *args, **more: change(right, *args, **more))
 
 
 def test_no_blocking_check_is_left_out() -> None:
@@ -275,73 +256,9 @@ def _vectors_are_changed(shop: Shop, monkeypatch: Patch) -> None:
     wrapped(monkeypatch, loop, "fit", moved)
 
 
-@dataclasses.dataclass(frozen=True)
-class Ranked:
-    """A cell whose ranks are those of another one, moved."""
-
-    cell: Any
-    up: int
-    like: Any
-    column: str = "rank"
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.cell, name)
-
-    def table(self, split: str) -> pa.Table:
-        rows = self.like.table(split)
-        values = np.maximum(1, rows[self.column].to_numpy() - self.up)
-        at = rows.schema.get_field_index(self.column)
-        made = pa.array(values, rows.schema.field(at).type)
-        return rows.set_column(at, self.column, made)
-
-
-def _ranks(monkeypatch: Patch, **up: int) -> None:
-    """Let each named arm rank its targets ``up`` places above the base of the first seed."""
-
-    def moved(right: Any, *args: Any) -> Any:
-        found = right(*args)
-        like = found["base", 0]
-        return {k: Ranked(c, up[k[0]], like) if k[0] in up else c for k, c in found.items()}
-
-    wrapped(monkeypatch, evaluate, "gather", moved)
-
-
 @case("_EVALUATE", "permutation_control", "evaluations/llm2x")
 def _permuted_beats_the_base(shop: Shop, monkeypatch: Patch) -> None:
-    _ranks(monkeypatch, base=0, permuted=4, enhanced=9)
-
-
-@pytest.mark.parametrize(
-    ("up", "passed", "beats"),
-    [((0, 0, 9), True, []), ((0, 4, 9), False, ["permuted"]), ((0, 0, 0), False, [])],
-    ids=["inert", "better than the base", "as good as the method"],
-)
-def test_a_control_is_held_against_the_base_and_the_method(
-    own: Shop, tmp_path: Path, monkeypatch: Patch, up: Any, passed: bool, beats: list[str]
-) -> None:
-    _ranks(monkeypatch, **dict(zip(("base", "permuted", "enhanced"), up, strict=True)))
-    node = named(own, "evaluations/llm2x")
-    found = step_checks(own, node, tmp_path / "out")["permutation_control"]
-    assert found.passed == passed and found.details["better than vanilla"] == beats
-
-
-def test_random_rows_are_a_second_control(own: Shop, tmp_path: Path, monkeypatch: Patch) -> None:
-    _ranks(monkeypatch, base=0, permuted=0, gaussian=4, enhanced=9)
-
-    def renamed(right: Any, *args: Any) -> Any:
-        found = right(*args)
-        return found | {("gaussian", s): c for (a, s), c in found.items() if a == "permuted"}
-
-    held = evaluate.gather
-    monkeypatch.setattr(evaluate, "gather", lambda *args: renamed(held, *args))
-    node = named(own, "evaluations/llm2x")
-    found = step_checks(own, node, tmp_path / "out")["permutation_control"]
-    assert found.passed and found.details["gaussian"] == found.details["permuted"]
-    monkeypatch.undo()
-    wrapped(monkeypatch, evaluate, "gather", renamed)
-    _ranks(monkeypatch, base=0, permuted=0, gaussian=4, enhanced=9)
-    found = step_checks(own, node, tmp_path / "other")["permutation_control"]
-    assert not found.passed and found.details["better than vanilla"] == ["gaussian"]
+    ranks(monkeypatch, base=0, permuted=4, enhanced=9)
 
 
 @case("_EVALUATE", "metrics_finite", "evaluations/kar")
@@ -373,34 +290,6 @@ def _the_base_is_trained_for_longer(shop: Shop, monkeypatch: Patch) -> None:
 
     shutil.rmtree(shop.home / "data/llmers/cells")
     wrapped(monkeypatch, evaluate, "run_cell", longer)
-
-
-def test_a_base_of_fewer_seeds_has_another_budget(
-    own: Shop, tmp_path: Path, monkeypatch: Patch
-) -> None:
-    wrapped(
-        monkeypatch,
-        evaluate,
-        "gather",
-        lambda right, *args: {k: c for k, c in right(*args).items() if k != ("base", 1)},
-    )
-    node: Any = named(own, "evaluations/llm2x")
-    node = dataclasses.replace(node, seeds=2)
-    found = step_checks(own, node, tmp_path / "out")["matched_budget"]
-    assert not found.passed and found.details["differ"]["trainings"] == [node.seeds - 1, node.seeds]
-
-
-def test_cells_that_kept_no_settings_are_read_and_not_trained_again(
-    own: Shop, tmp_path: Path
-) -> None:
-    for path in own.home.glob("data/llmers/cells/*/*/cell.json"):
-        record = json.loads(path.read_text())
-        del record["backbone"]
-        path.write_text(json.dumps(record))
-    node = named(own, "evaluations/llm2x")
-    assert not any(c.trained_now for c in evaluate.gather(node, own.context()).values())
-    found = step_checks(own, node, tmp_path / "out")["matched_budget"]
-    assert found.passed and found.details["compared"] == ["log", "seeds", "trainings"]
 
 
 @case("_REGISTER", "no_llm_at_serving", "registry/llm2x")
