@@ -12,6 +12,7 @@ from ..data.vectors import VectorTable
 from ..store.vectors import VectorStore, text_keys
 from .encoder import Encoder
 
+PART = 2**14  # texts looked up at a time where their vectors are not wanted
 FLUSH = 2**18  # characters per segment: at most so many are encoded again after a kill
 
 
@@ -68,6 +69,18 @@ def embed_texts(
         cut=getattr(encoder, "cut", 0) - before,
     )
     return VectorTable(texts.entity, texts.ids, out, mask), counts
+
+
+def missing_texts(texts: Texts, encoder: Encoder, store: VectorStore) -> int:
+    """Return how many distinct texts the store lacks now; fits what the encoder fits."""
+    distinct = list(dict.fromkeys(t for t in texts.texts if t))
+    encoder.prepare(distinct)
+    info = encoder.info
+    space = store.space(info.identity, info.dim)
+    keys = text_keys(info.identity, distinct)
+    # in parts: the vectors that come with each answer are not needed
+    parts = (space.lookup(keys[at : at + PART])[0] for at in range(0, len(keys), PART))
+    return sum(int((~found).sum()) for found in parts)
 
 
 def _vectors(

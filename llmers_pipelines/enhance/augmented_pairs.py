@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..models.seams import Enhancement
@@ -46,6 +46,10 @@ class AugmentedPairs(Enhancement):
             )
         if self.keep not in ("easiest", "hardest"):
             raise PlanError(f"AugmentedPairs: keep is {self.keep!r}; use 'easiest' or 'hardest'")
+
+    def inert(self) -> AugmentedPairs:
+        """Return a part that adds no pair and prunes none."""
+        return replace(self, share=0.0, drop=0.0)
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .augmented_pairs_net import AugmentedPairsHook, pairs_by_user

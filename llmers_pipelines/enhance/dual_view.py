@@ -38,6 +38,9 @@ class DualView(Enhancement):
         if self.source is None:
             raise PlanError("DualView needs `source`, a node of item vectors")
 
+    def inert(self) -> None:
+        """Return None: the text view is half of every state and has no weight."""
+
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .dual_view_net import DualViewHook
         from .tables_net import item_vectors

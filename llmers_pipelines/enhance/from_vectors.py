@@ -38,6 +38,9 @@ class FromVectors(Enhancement):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset({f"{self.side}_table"})
 
+    def inert(self) -> None:
+        """Return None: it is the start of a table, which no weight takes back."""
+
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> None:
         from .tables_net import overwrite, scaled_rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..models.seams import Enhancement
@@ -46,6 +46,10 @@ class HybridExperts(Enhancement):
                 f"HybridExperts: {self.shared} shared and {self.specific} specific experts of "
                 f"{self.hidden}-{self.out}; use at least one expert and widths of at least 1"
             )
+
+    def inert(self) -> HybridExperts:
+        """Return a part whose columns are zero."""
+        return replace(self, gate=0.0)
 
     def attach(
         self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int

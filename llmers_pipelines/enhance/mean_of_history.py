@@ -28,6 +28,9 @@ class MeanOfHistory(Enhancement):
     source: Node | None = None
     scale: str | float = "match"
 
+    def inert(self) -> None:
+        """Return None: it is the start of a table, which no weight takes back."""
+
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> None:
         import torch
 

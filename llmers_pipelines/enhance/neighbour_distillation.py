@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..models.seams import Enhancement
@@ -37,6 +37,10 @@ class NeighbourDistillation(Enhancement):
             raise PlanError(
                 f"NeighbourDistillation: refresh is {self.refresh!r}; use 'epoch' or 'step'"
             )
+
+    def inert(self) -> NeighbourDistillation:
+        """Return a part whose loss has no weight."""
+        return replace(self, weight=0.0)
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .neighbour_distillation_net import NeighbourHook, neighbour_lists

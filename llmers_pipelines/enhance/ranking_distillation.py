@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..models.seams import Enhancement
@@ -57,6 +57,10 @@ class RankingDistillation(Enhancement):
                 f"RankingDistillation: k={self.k}, beta={self.beta}, weights {parts}; k is at "
                 "least 1, beta above 0, no weight below 0 and not all of them 0"
             )
+
+    def inert(self) -> RankingDistillation:
+        """Return a part whose loss has no weight."""
+        return replace(self, weight=0.0)
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .ranking_distillation_net import RankingHook, ranking_lists

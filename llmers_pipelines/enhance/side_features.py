@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..models.seams import Enhancement
@@ -62,6 +62,13 @@ class SideFeatures(Enhancement):
             )
         if self.keep not in ("easiest", "hardest"):
             raise PlanError(f"SideFeatures: keep is {self.keep!r}; use 'easiest' or 'hardest'")
+
+    def inert(self) -> SideFeatures:
+        """Return a part that adds no view and whose losses have no weight."""
+        return replace(
+            self, c_text=0.0, c_profile=0.0, c_attribute=0.0, profile_attribute=0.0, modality=0.0,
+            l2=0.0, restore=0.0,
+        )  # fmt: skip
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         """Return the hook; ValueError where vectors do not fit the log or are not finite."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..models.seams import Enhancement
@@ -36,6 +36,10 @@ class TextOffset(Enhancement):
             raise PlanError("TextOffset needs `source`, a node of item vectors")
         if isinstance(self.scale, str) and self.scale not in ("match", "none"):
             raise PlanError(f"TextOffset: scale is {self.scale!r}; use 'match', 'none' or a number")
+
+    def inert(self) -> TextOffset:
+        """Return a part that adds nothing to an item."""
+        return replace(self, weight=0.0)
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .tables_net import item_vectors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow as pa
 from . import ctr
 from .bootstrap import RESAMPLES
 from .cells import Aligned, Card, Cells, align, card
-from .significance import Gain, Verdict, holm, lift_claim
+from .significance import Gain, SeedSpread, Verdict, holm, lift_claim
 from .slices import ALL, Slice, describe
 
 
@@ -20,7 +20,9 @@ from .slices import ALL, Slice, describe
 class Comparison:
     """``rows``: one dict per metric and slice, primary first; None where undefined, never NaN.
 
-    ``verdict`` is that of the primary metric over all rows, ``slices`` what each slice holds.
+    ``verdict`` is that of the primary metric over all rows, ``slices`` what each slice holds,
+    ``over_base`` the gain and spread over the base of each control on the primary metric: a control
+    carries no knowledge and should have none.
     """
 
     rows: list[dict[str, Any]]
@@ -31,6 +33,7 @@ class Comparison:
     slices: list[dict[str, object]]
     marks: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    over_base: dict[str, tuple[Gain | None, SeedSpread]] = field(default_factory=dict)
 
     @property
     def headline(self) -> dict[str, Any]:
@@ -111,6 +114,8 @@ def compare(
     return Comparison(
         [row for row, _ in made], verdicts[0], primary, arms.controls, arms.references, facts,
         arms.marks, _seeds(aligned),
+        {c: (cards[0].gain(primary, base, c), cards[0].spread(primary, base, c))
+         for c in arms.controls},
     )  # fmt: skip
 
 

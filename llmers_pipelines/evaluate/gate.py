@@ -30,6 +30,11 @@ class Decision:
     intervals: dict[str, Gain]
 
 
+def refusals(marks: Sequence[str]) -> list[str]:
+    """Return why a result with these marks is refused, whatever its figures: empty if it is not."""
+    return [f"marked {m}: {REFUSED_MARKS[m]}" for m in marks if m in REFUSED_MARKS]
+
+
 def decide(
     candidate: pa.Table,
     champion: pa.Table | None,
@@ -56,15 +61,15 @@ def decide(
     split, and tables about other rows.
     """
     tables = {"candidate": candidate, "champion": champion, "reference": reference}
-    refusals = [f"marked {m}: {REFUSED_MARKS[m]}" for m in marks if m in REFUSED_MARKS]
+    refused = refusals(marks)
     if reference is None:
-        refusals.append("no table of the fixed reference baseline was given")
+        refused.append("no table of the fixed reference baseline was given")
     for name, table in tables.items():
         split = stamp_of(table).get("split", "unknown") if table is not None else "valid"
         if split != "valid":
-            refusals.append(f"the table of the {name} is about split {split}, expected valid")
-    if refusals:
-        return Decision(False, tuple(refusals), {})
+            refused.append(f"the table of the {name} is about split {split}, expected valid")
+    if refused:
+        return Decision(False, tuple(refused), {})
     try:
         aligned = align({(n, None): t for n, t in tables.items() if t is not None})
     except ValueError as error:

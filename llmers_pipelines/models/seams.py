@@ -57,6 +57,13 @@ class Enhancement(Component):
     ) -> Any:
         raise NotImplementedError
 
+    def inert(self) -> Enhancement | None:
+        """Return these settings with a weight or gate of 0, so that the backbone trains as alone.
+
+        None where the method has no such setting.
+        """
+        return None
+
 
 class Hook(Protocol):
     """A part that a model keeps. Every method is optional and is one seam as middleware.

@@ -22,6 +22,7 @@ from ..data.tasks import CLICK_TASKS
 from ..data.training import TEST, VALID, TrainingData
 from ..plan import Node, Train, sha
 from ..store.fingerprints import read_fingerprint, write_fingerprint
+from .budget import settings_of
 from .carry import (
     earlier,
     identity,
@@ -140,6 +141,7 @@ def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) ->
         "model": train.slug, "arm": arm, "seed": seed, "best_epoch": trained.best_epoch,
         "epochs": len(trained.epochs), "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2),
         "best_valid": trained.best_valid, "frozen_unchanged": frozen_before == frozen_after,
+        "backbone": settings_of(trained.train.backbone),
         "made_from": {"of": identity(train, arm, seed), "inputs": versions_of(train, ctx)},
         **carried,
     }  # fmt: skip

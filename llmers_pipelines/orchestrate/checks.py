@@ -51,7 +51,7 @@ _EMBED = (
     CheckKind("padding", True, "Row 0 is zero and never an entity (invariant 2)."),
     CheckKind("coverage", True, "One row per entity; fallbacks are marked (invariant 3)."),
     CheckKind("determinism", True, "Alone or in a batch, a text has one vector (invariant 4)."),
-    CheckKind("incrementality", True, "Only texts not seen before were encoded (invariant 5)."),
+    CheckKind("incrementality", True, "Only texts not yet stored were encoded (invariant 5)."),
     CheckKind("geometry", False, "Anisotropy, effective rank, duplicates (invariant 7)."),
 )
 _DERIVE = (
@@ -85,10 +85,10 @@ _TEACH = (
 )  # fmt: skip
 _EVALUATE = (
     CheckKind("metrics_finite", True, "No metric is NaN; groups recombine to the overall mean."),
-    CheckKind("permutation_control", False, "Permuted rows, and shuffled rankings, help less than "
-              "the real ones (invariant 9)."),
-    CheckKind("matched_budget", True, "Same width, loss, stopping rule and log as the base "
-              "(invariant 10)."),
+    CheckKind("permutation_control", False, "Permuted and random rows, and shuffled rankings, are "
+              "not shown to beat the base, and help less than the real ones (invariant 9)."),
+    CheckKind("matched_budget", True, "The trainings of base and method had the same settings, "
+              "log and seeds, and kept to the bound on epochs (invariant 10)."),
 )  # fmt: skip
 _REGISTER = (
     CheckKind(

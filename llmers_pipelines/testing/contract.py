@@ -89,17 +89,39 @@ class RecipeContract:
         np.testing.assert_allclose(json.loads(done.stdout), here, atol=1e-5, rtol=1e-5)
 
     def test_without_its_parts_it_is_its_backbone(self) -> None:
+        """Attached and taken away again, parts leave nothing; at work, no draw of the backbone."""
+        from .inert_net import moved_weights, trace, without_dropout
+
         node = self.node()
-        base = base_of(node)
-        if base is None:
+        if (base := base_of(node)) is None:
             return
         data = contract_data(node.log.task)
-        bare = dataclasses.replace(node, init=(), fuse=(), aux=())
-        _, one = _case(_fit(bare, data), data)
-        _, two = _case(_fit(base, data), data)
-        np.testing.assert_array_equal(one, two)
+        inputs = inputs_of(node, data)
+        alone = trace(node.backbone, data)
+        removed = trace(node.backbone, data, node.parts, inputs, removed=True)
+        assert moved_weights(alone, removed) == []
+        np.testing.assert_array_equal(alone.stream, removed.stream)
+        plain = without_dropout(node.backbone)
+        quiet, works = trace(plain, data), trace(plain, data, node.parts, inputs)
+        np.testing.assert_array_equal(quiet.stream, works.stream)
+        assert moved_weights(quiet, works), "the enhancement changes nothing"
+        _, one = _case(_fit(base, data), data)
         _, enhanced = _case(_fit(node, data), data)
-        assert not np.allclose(one, enhanced), "the enhancement changes nothing"
+        assert not np.allclose(one, enhanced), "the enhancement changes nothing that is served"
+
+    def test_inert_parts_leave_the_backbone_alone(self) -> None:
+        """Parts that can be made inert are attached so; those that cannot say why and stay out."""
+        from .inert_net import moved_weights, trace
+
+        node = self.node()
+        parts = [p for part in node.parts if (p := part.inert()) is not None]
+        if not parts:
+            return
+        data = contract_data(node.log.task)
+        alone = trace(node.backbone, data)
+        inert = trace(node.backbone, data, parts, inputs_of(node, data))
+        assert moved_weights(alone, inert) == []
+        np.testing.assert_array_equal(alone.stream, inert.stream)
 
 
 def small(node: Train) -> Train:
@@ -226,11 +248,15 @@ def _entity(node: Node) -> str:
     return "item"
 
 
+def inputs_of(node: Train, data: TrainingData) -> dict[Node, Any]:
+    """Return stand-ins for all that the parts of ``node`` read."""
+    return {n: stand_in(n, data) for n in node.inputs if n != node.log}
+
+
 def _fit(node: Train, data: TrainingData) -> Any:
     from ..train.loop import fit
 
-    inputs = {n: stand_in(n, data) for n in node.inputs if n != node.log}
-    return fit(node, data, inputs, seed=0)
+    return fit(node, data, inputs_of(node, data), seed=0)
 
 
 def _case(trained: Any, data: TrainingData) -> tuple[dict[str, Any], np.ndarray]:

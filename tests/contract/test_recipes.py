@@ -43,6 +43,11 @@ def test_without_its_parts_it_is_its_backbone(recipe: str, backbone: str) -> Non
     Case(recipe, backbone).test_without_its_parts_it_is_its_backbone()
 
 
+@pytest.mark.parametrize(("recipe", "backbone"), CASES)
+def test_inert_parts_leave_the_backbone_alone(recipe: str, backbone: str) -> None:
+    Case(recipe, backbone).test_inert_parts_leave_the_backbone_alone()
+
+
 def test_every_family_of_the_issue_has_its_recipe() -> None:
     found = discover()
     assert {"kar", "llm2x", "llm_init", "llm_esr", "llmrec"} <= set(found)

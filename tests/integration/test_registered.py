@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pyarrow.parquet as pq
 from shop import Shop
@@ -74,3 +75,31 @@ def test_a_champion_whose_result_is_marked_later_is_followed_by_one_that_passes(
     finally:
         ctx.manifests.write(evaluation)
         store.set_champion(name, before)
+
+
+def test_a_marked_model_below_the_champion_is_refused_for_its_mark_and_tagged(own: Shop) -> None:
+    ctx = own.context()
+    store = MlflowStore.from_settings(own.settings())
+    name = model_name(ctx.dataset, "sequential")
+    before = store.champion_version(name)
+    champion = next(n for n in own.plan().champions if n.task == "sequential")
+    weaker = run(champion, ctx).info["verdicts"][-1]
+    assert weaker["version"] != before
+    evaluation = ctx.manifests.current(
+        ctx.dataset, weaker["asset"].replace("recommenders/", "evaluations/")
+    )
+    assert evaluation is not None
+    for flags in (("contaminated", "valid_seen"), ()):
+        ctx.manifests.write(dataclasses.replace(evaluation, flags=flags))
+        verdicts = run(champion, own.context()).info["verdicts"]
+        for verdict in verdicts:
+            tags = store.client().get_model_version(name, verdict["version"]).tags
+            if verdict["version"] == before:
+                assert verdict["stands"] and tags["gate"] == "promoted"
+                continue
+            assert tags["gate"] == "refused"
+            assert json.loads(tags["gate.reasons"]) == verdict["reasons"]
+        reasons = verdicts[-1]["reasons"]
+        assert [r.split(":")[0] for r in reasons[:-1]] == [f"marked {f}" for f in flags]
+        assert reasons[-1].endswith("has the higher validation metric")
+        assert store.champion_version(name) == before

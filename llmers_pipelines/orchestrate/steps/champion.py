@@ -37,18 +37,17 @@ def run(node: Champion, ctx: StepContext) -> Outcome:
     done = ""
     for entry in entries:
         if done:
-            verdicts.append({**_row(entry), "promoted": False,
-                             "reasons": [f"{done} has the higher validation metric"]})  # fmt: skip
-            continue
-        verdict = _judge(entry, reference, marks, store, name, ctx)
+            verdict = _passed_over(entry, f"{done} has the higher validation metric", store, name)
+        else:
+            verdict = _judge(entry, reference, marks, store, name, ctx)
         verdicts.append({**_row(entry), **verdict})
         if verdict["promoted"] or verdict.get("stands"):
             done = entry["asset"]
     champion = store.champion_version(name)
     report = _report(name, champion, verdicts)
     body = {"model_name": name, "champion": champion, "verdicts": verdicts}
-    consistent = champion is None or any(v["version"] == champion for v in verdicts) or bool(
-        champion and not done)  # fmt: skip
+    won = next((e["version"] for e in entries if e["asset"] == done), before)
+    consistent = champion == won
 
     def save(folder: Path) -> None:
         (folder / "champion.json").write_text(json.dumps(body, indent=1, default=str))
@@ -81,6 +80,15 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
     return {k: entry[k] for k in ("asset", "version", "valid", "flags")}
 
 
+def _passed_over(entry: dict[str, Any], why: str, store: Any, name: str) -> dict[str, Any]:
+    """Record on the version why it is not the champion, its own marks first; no alias moves."""
+    from ...evaluate.gate import Decision, refusals
+    from ...registry.champion import decide_and_move
+
+    reasons = (*refusals(entry["flags"]), why)
+    return decide_and_move(store, name, entry["version"], Decision(False, reasons, {}))
+
+
 def _judge(
     entry: dict[str, Any],
     reference: pa.Table | None,
@@ -98,7 +106,7 @@ def _judge(
         if not marks:
             return {"promoted": False, "stands": True, "reasons": ["it is the champion"]}
         why = f"it is the champion, and now marked {', '.join(marks)}: the next that passes follows"
-        return {"promoted": False, "reasons": [why]}
+        return _passed_over(entry, why, store, name)
     if marks:  # nothing has to be better than figures that do not count
         told = f"version {current} is marked {', '.join(marks)} and no measure"
         against = Opponent(None, told)

@@ -83,7 +83,7 @@ def _is_items(node: Node) -> bool:
 
 def run(node: Embed, ctx: StepContext) -> Outcome:
     """Encode the texts that the vector store lacks and publish one row per entity."""
-    from ...encode.run import embed_texts
+    from ...encode.run import embed_texts, missing_texts
     from ...store.vectors import VectorStore
 
     texts = texts_of(node, ctx)
@@ -94,10 +94,11 @@ def run(node: Embed, ctx: StepContext) -> Outcome:
     def progress(n: int, total: int) -> None:
         report(lambda: encoded(node.name, n, total, time.monotonic() - began))
 
+    missing = missing_texts(texts, encoder, store)
     table, counts = embed_texts(texts, encoder, store, progress)
     before = _before(node, ctx, encoder)
     kinds = _categories(node, ctx) if table.entity == "item" else None
-    checks = _checks(table, texts, encoder, counts, before, kinds)
+    checks = _checks(table, texts, encoder, (counts, missing), before, kinds)
     entity = table.entity
 
     def save(folder: Path) -> None:
@@ -127,18 +128,19 @@ def _preview(texts: Texts, n: int = 3) -> str:
 
 
 def _checks(
-    table: VectorTable, texts: Texts, encoder: Any, counts: Any,
+    table: VectorTable, texts: Texts, encoder: Any, cost: tuple[Any, int],
     before: tuple[VectorTable, dict[str, str]] | None, categories: dict[str, list[str]] | None,
 ) -> tuple[CheckOutcome, ...]:  # fmt: skip
     from ...encode.invariants import coverage, determinism, geometry
 
+    counts, missing = cost
     # Nothing was encoded: the rows were checked when they were, and no model need be loaded.
     same = determinism(table, texts, encoder) if counts.encoded else None
     return (
         outcome(coverage(table, texts.ids), blocking=True),
         outcome(same, blocking=True) if same else CheckOutcome(
             "determinism", True, True, {"checked": 0, "all rows": "from the vector store"}),
-        _incrementality(table, texts, counts, before),
+        _incrementality(table, texts, counts.encoded, missing, before),
         outcome(geometry(table, categories), blocking=False),
     )  # fmt: skip
 
@@ -173,23 +175,21 @@ def _before(
 
 
 def _incrementality(
-    table: VectorTable, texts: Texts, counts: Any,
+    table: VectorTable, texts: Texts, encoded_now: int, missing: int,
     before: tuple[VectorTable, dict[str, str]] | None,
 ) -> CheckOutcome:  # fmt: skip
-    """Only texts that the previous version lacked were encoded, and its other rows did not move."""
-    from ...encode.invariants import unchanged_rows
+    """Only texts that the store lacked were encoded, and no row of an unchanged text moved."""
+    from ...encode.invariants import incrementality, unchanged_rows
 
+    check = incrementality(encoded_now, missing)
     if before is None:
-        return CheckOutcome("incrementality", True, True,
-                            {"encoded": counts.encoded, "first version": True})  # fmt: skip
+        details = {**check.details, "first version": True}
+        return CheckOutcome("incrementality", check.passed, True, details)
     old_table, old = before
-    known = set(old.values())
-    new = {t for t in texts.texts if t} - known
     changed = {i for i, t in zip(texts.ids, texts.texts, strict=True) if old.get(i) != t}
     stayed = unchanged_rows(old_table, table, changed)
-    passed = counts.encoded <= len(new) and stayed.passed
-    details = {"encoded": counts.encoded, "new texts": len(new), **stayed.details}
-    return CheckOutcome("incrementality", passed, True, details)
+    details = {**check.details, **stayed.details}
+    return CheckOutcome("incrementality", check.passed and stayed.passed, True, details)
 
 
 def stored_checks(table: VectorTable, folder: Path) -> tuple[CheckOutcome, ...]:

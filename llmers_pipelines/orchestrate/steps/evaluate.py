@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 
 from ...plan import Evaluate, Teach, Train
 from ...store.manifests import CheckOutcome
+from ..budget import budgets
 from ..cells import MAIN, Cell, run_cell
 from ..context import Outcome, StepContext
 from ..teachers import required_controls
 
 BASE, ENHANCED = "base", "enhanced"
+WITHOUT_MEANING = ("permuted", "gaussian", "shuffled")  # controls that no knowledge is left in
 
 
 def run(node: Evaluate, ctx: StepContext) -> Outcome:
@@ -77,7 +79,7 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
         hash_table(rows),
         rows=rows.num_rows,
         counts={k: v for k, v in counts.items() if v is not None},
-        checks=_checks(node, comparison, alone),
+        checks=_checks(node, comparison, cells),
         flags=(),
         columns=tuple((f.name, str(f.type), "") for f in rows.schema),
         info={**summary, "report": report, "cells": len(cells),
@@ -157,32 +159,54 @@ def _teachers(node: Evaluate, ctx: StepContext) -> list[str]:
     return [f"Teacher ({n.name}): {ctx.manifest(n).info['teacher']}" for n in taught]
 
 
-def _checks(node: Evaluate, comparison: Any, alone: bool) -> tuple[CheckOutcome, ...]:
+def _checks(
+    node: Evaluate, comparison: Any, cells: dict[tuple[str, int | None], Cell]
+) -> tuple[CheckOutcome, ...]:
     import math
 
     values = [r["enhanced"] for r in comparison.rows if r["slice"] == "all"]
     finite = all(v is None or math.isfinite(v) for v in values) and values[0] is not None
-    head = comparison.headline
-    details = {"base": head["base"], "enhanced": head["enhanced"]}
-    lows = []
-    for arm in ("permuted", "shuffled"):
-        details[arm] = head.get(f"control_{arm}")
-        if details[arm] is not None:
-            low, high = head.get(f"control_{arm}_low"), head.get(f"control_{arm}_high")
-            details[f"interval of enhanced - {arm}"] = f"[{low}, {high}]"
-            lows.append(low)
-    control = CheckOutcome(
-        "permutation_control",
-        # the interval is enhanced minus the control: above zero, the content matters
-        alone or all(low is not None and low > 0 for low in lows),
-        False,
-        details,
-    )
-    same = node.base is None or (
-        node.base.backbone == node.model.backbone and node.base.log == node.model.log
-    )
     return (
         CheckOutcome("metrics_finite", finite, True, {"metrics": len(values)}),
-        control,
-        CheckOutcome("matched_budget", same, True, {"backbone": repr(node.model.backbone)}),
+        _control(node, comparison),
+        _budget(node, cells),
     )
+
+
+def _control(node: Evaluate, comparison: Any) -> CheckOutcome:
+    """Hold rows without their meaning against the base and the method, beyond what is noise.
+
+    Over the base a control is shown better where the interval over users and, of several seeds,
+    their spread lie above zero; the method is better where the interval over users does.
+    """
+    from ...encode.invariants import permutation_control
+
+    head = comparison.headline
+    arms = [c for c in WITHOUT_MEANING if c in comparison.over_base]
+    if node.base is None or not arms:
+        return CheckOutcome("permutation_control", True, False, {"controls": "none"})
+    values, noise = {}, {}
+    for arm in arms:
+        gain, spread = comparison.over_base[arm]
+        low = head[f"control_{arm}_low"]
+        if gain is None or gain.low is None or low is None:
+            why = f"{comparison.primary} of {arm} has no interval"
+            return CheckOutcome("permutation_control", False, False, {"why": why})
+        values[arm] = gain.other
+        over = gain.difference - gain.low
+        if spread.low is not None and not spread.exact:
+            over = max(over, spread.mean - spread.low)
+        noise[arm] = over, head[f"control_{arm}_difference"] - low
+    check = permutation_control(head["base"], head["enhanced"], values, noise)
+    return CheckOutcome(check.name, check.passed, False, check.details)
+
+
+def _budget(node: Evaluate, cells: dict[tuple[str, int | None], Cell]) -> CheckOutcome:
+    """Compare what the trainings of base and method were given and used, as their cells say."""
+    from ...encode.invariants import matched_budget
+
+    if node.base is None:
+        return CheckOutcome("matched_budget", True, True, {"alone": True})
+    arms = [[c.record for (name, _), c in cells.items() if name == a] for a in (BASE, ENHANCED)]
+    check = matched_budget(*budgets(*arms, node.base.log.name))
+    return CheckOutcome(check.name, check.passed, True, check.details)
