@@ -44,6 +44,8 @@ def up(port: int, mlflow_port: int, lineage_port: int, no_mlflow: bool, **flags)
     began = time.monotonic()
     settings = open_settings(**flags)
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    # A shell starts background jobs with SIGINT ignored; it ends this one all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
     try:
