@@ -35,17 +35,17 @@ def trace(
 ) -> Trace:  # fmt: skip
     """Train for a few steps from seed 0; ``removed`` takes the parts away after they were attached.
 
-    Removed means: no hook and no extra column is left, and the tables are what they were. Steps
+    Removed means: no hook of theirs and no extra column is left, and the tables are what they were. Steps
     are plain gradient steps: Adam blows up the rounding of a gradient that is zero.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = backbone.build(data, 0)
         own = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        columns = copy.deepcopy(getattr(model, "columns", None))
+        columns, hooks = copy.deepcopy(getattr(model, "columns", None)), list(model.hooks)
         attach_parts(model, parts, data, inputs or {}, 0)
         if removed:
-            model.hooks = torch.nn.ModuleList()
+            model.hooks = torch.nn.ModuleList(hooks)  # a backbone may bring one of its own (SGL)
             if columns is not None:
                 model.columns = columns
             model.load_state_dict(own)
