@@ -35,8 +35,8 @@ def trace(
 ) -> Trace:  # fmt: skip
     """Train for a few steps from seed 0; ``removed`` takes the parts away after they were attached.
 
-    Removed means: no hook of theirs and no extra column is left, and the tables are what they were. Steps
-    are plain gradient steps: Adam blows up the rounding of a gradient that is zero.
+    Removed means: no hook of theirs and no extra column is left, and the tables are what they were.
+    Steps are plain gradient steps: Adam blows up the rounding of a gradient that is zero.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
