@@ -160,6 +160,8 @@ def _unlike(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]
         manifest = evaluation_of(ctx.manifests, ctx.dataset, method.evaluate)
         if manifest is None:
             lines.append(f"- {method.slug}: not run yet")
+        elif method.train.backbone.closed_form:
+            continue  # one seed says all
         elif (seeds := _seeds(manifest, ctx)) not in (0, experiment.seeds):
             lines.append(f"- {method.slug}: {seeds} of {experiment.seeds} seeds so far")
     return lines
