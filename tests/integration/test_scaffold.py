@@ -44,7 +44,7 @@ def test_a_new_recipe_passes_its_own_contract(project: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-v", files[1]]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
     again = new("recipe", "my own method", "--into", str(project), "--family", "distillation")
     assert again.exit_code == 1 and "exists already" in again.stderr
 
