@@ -76,7 +76,7 @@ test: $(STAMP)  ## the default test suite (no network, no GPU, no external data)
 	$(BIN)/python -m pytest -rs --record-proofs="$${LLMERS_HOME:-.}/data/llmers/records/tests.json"
 
 test-data: $(STAMP)  ## tests on the public data sets; fails where LLMERS_DATA_ROOT lacks them
-	$(BIN)/python -m pytest -m "data" --need-data
+	$(BIN)/python -m pytest -m "data and not slow" --need-data
 
 test-dvc: $(STAMP) $(DVC)  ## tests with the real DVC
 	LLMERS_DVC=$(CURDIR)/$(DVC) $(BIN)/python -m pytest -m "dvc" --need-dvc
@@ -85,7 +85,7 @@ test-browser: $(STAMP)  ## the UI as a new user meets it, in the system's Chromi
 	$(BIN)/python -m pytest tests/browser -m "browser" --need-browser -rs
 
 test-slow: $(STAMP)  ## the long tests
-	$(BIN)/python -m pytest -m "slow and not data and not vllm and not dvc"
+	$(BIN)/python -m pytest -m "slow and not vllm and not dvc"
 
 test-vllm: $(VLLM_VENV)/.ready  ## real vLLM on the CPU beside transformers, in an environment of its own (.venv-vllm, 4 GB)
 	@$(VLLM_VENV)/bin/python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None and 'vLLM is missing')"
