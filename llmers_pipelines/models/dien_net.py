@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .click_net import HistoryNet
+from .gather_net import taken
 from .hooks_net import extra_losses
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ class DIENNet(HistoryNet):
         length = h.shape[1]
         shift = length - mask.sum(1, keepdim=True)
         at = torch.arange(length, device=h.device)
-        states = self.extract(_taken(h, (at + shift) % length))[0]
-        return _taken(states, (at - shift) % length) * mask.unsqueeze(2)
+        states = self.extract(taken(h, (at + shift) % length))[0]
+        return taken(states, (at - shift) % length) * mask.unsqueeze(2)
 
     def weights(self, states: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """Return a (B, L): softmax over the real positions, 0 for padding (equation 9)."""
@@ -113,8 +114,3 @@ class DIENNet(HistoryNet):
         if self.auxiliary:
             loss = loss + self.auxiliary * self.auxiliary_loss(states, batch)
         return loss + extra_losses(self, batch, logits)
-
-
-def _taken(x: Tensor, index: Tensor) -> Tensor:
-    """Return ``x[b, index[b, l]]`` of x (B, L, W), index (B, L)."""
-    return x.gather(1, index.unsqueeze(2).expand(-1, -1, x.shape[2]))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .dropout_net import dropout
+from .gather_net import taken
 from .sequence_net import SequenceNet
 
 
@@ -43,13 +44,8 @@ class GRU4RecNet(SequenceNet):
         shift = length - mask.sum(1, keepdim=True)  # (B, 1) padded columns
         at = torch.arange(length, device=x.device)
         x = dropout(self.norm(x), self.dropout, self.training) * mask[..., None]
-        x = _taken(x, (at + shift) % length)
+        x = taken(x, (at + shift) % length)
         for number, layer in enumerate(self.layers):
             x = layer(dropout(x, self.dropout if number else 0.0, self.training))[0]
-        x = _taken(x, (at - shift) % length) * mask[..., None]
+        x = taken(x, (at - shift) % length) * mask[..., None]
         return self.out(dropout(x, self.dropout, self.training))
-
-
-def _taken(x: Tensor, index: Tensor) -> Tensor:
-    """Return ``x[b, index[b, l]]`` of x (B, L, W), index (B, L)."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
