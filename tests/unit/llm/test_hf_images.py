@@ -106,13 +106,21 @@ def test_rows_of_a_batch_answer_as_they_do_alone(engine: HfEngine, pictures: Ima
     assert together["two"].tokens_in > 2 * IMAGE_TOKENS and together["drawn"].text
 
 
+@pytest.mark.parametrize(
+    ("fixture", "kind"),
+    [("tiny_vlm", "LlavaForConditionalGeneration"),
+     ("tiny_idefics", "Idefics3ForConditionalGeneration")],
+)  # fmt: skip
 def test_it_is_what_the_models_own_classes_answer(
-    engine: HfEngine, pictures: ImageReader, tiny_vlm: Path, shelf: Path
+    request: pytest.FixtureRequest, pictures: ImageReader, shelf: Path, fixture: str, kind: str
 ) -> None:
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    import transformers
+    from transformers import AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(tiny_vlm)
-    model = LlavaForConditionalGeneration.from_pretrained(tiny_vlm).eval()
+    folder = request.getfixturevalue(fixture)
+    engine = HfEngine(HfSettings(str(folder), device="cpu"))
+    processor = AutoProcessor.from_pretrained(folder)
+    model = getattr(transformers, kind).from_pretrained(folder).eval()
     words = [{"type": "text", "text": text} for text in ("answer", "the sea")]
     chat = [{"role": "system", "content": words[:1]},
             {"role": "user", "content": [{"type": "image"}, words[1]]}]  # fmt: skip
