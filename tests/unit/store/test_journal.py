@@ -146,6 +146,30 @@ def test_torn_lines_are_counted_and_cost_no_other(
     assert ("1 lines were torn" in caplog.text) == (torn == 1)
 
 
+def test_every_text_outlives_a_kill(tmp_path: Path) -> None:
+    odd = "caf\u00e9 \u2028 \U0001f600 \x00 \x7f \n \r \" \\ </a>"
+    left_behind(tmp_path, odd, "plain")
+    store = ResponseStore(tmp_path)
+    found = store.lookup([response_key("m", odd), response_key("m", "plain")])
+    assert found[response_key("m", odd)].text == f"answer to {odd}" and len(found) == 2
+    (record,) = store.records([response_key("m", odd)])
+    assert record["row_id"] == record["request"] == odd and store.verify() == []
+
+
+def test_a_lone_surrogate_is_noted_too_and_refused_with_its_reason(tmp_path: Path) -> None:
+    writer = ResponseStore(tmp_path).writer(journal=True)
+    put(writer, "a")
+    writer.put(text="answer", finish_reason="stop", request="b", identity="m", model="\ud800")
+    (path,) = journals(tmp_path)
+    kept = path.rename(tmp_path / "kept")
+    writer._rows.clear()
+    writer.__exit__(None, None, None)
+    kept.rename(path)
+    store = ResponseStore(tmp_path)
+    assert set(store.lookup([response_key("m", n) for n in "ab"])) == {response_key("m", "a")}
+    assert "\\ud800" in (tmp_path / "refused.jsonl").read_text()
+
+
 def test_an_answer_that_another_run_stored_meanwhile_stands(tmp_path: Path) -> None:
     path = left_behind(tmp_path, "a", "b")
     aside = path.rename(tmp_path / "aside")
