@@ -90,12 +90,13 @@ def _total(total: Mapping[str, Any]) -> None:
 
 def show_check(found: Mapping[str, Any]) -> None:
     """Print estimate against actual of a plan that was carried out."""
-    names = ("calls", "tokens_in", "tokens_out", "money", "seconds")
+    from ..orchestrate.plans import COMPARED
+
     lines = [
         (_cut(r["key"], 36), name, r[name]["estimate"], r[name]["actual"],
          r[name]["error_percent"], r.get("sources", {}).get(name, ""))
         for r in [*found["assets"], {"key": "total", **found["totals"]}]
-        for name in names if name in r
+        for name in COMPARED if name in r
     ]  # fmt: skip
     click.echo(f"Plan {found['plan']} of {found['created'][:19]} against the run that followed")
     table(
@@ -122,7 +123,7 @@ def pilot_line(pilot: Any) -> str:
 def _number(value: float | None, name: str) -> str:
     if value is None:
         return "-"
-    return f"{value:,.4f}" if name == "money" else f"{value:,.1f}".removesuffix(".0")
+    return f"{value:,.4f}" if name in ("money", "gpu_hours") else f"{value:,.1f}".removesuffix(".0")
 
 
 def _cut(text: str, width: int) -> str:

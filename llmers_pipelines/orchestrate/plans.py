@@ -15,7 +15,7 @@ from .estimate import plain
 from .forecast import price_of
 from .measured import Measured, machine, measured, now, plans_folder
 
-COMPARED = ("calls", "tokens_in", "tokens_out", "money", "seconds")
+COMPARED = ("calls", "tokens_in", "tokens_out", "money", "seconds", "gpu_hours")
 LOOKED_AT = 20  # plans of a data set in which the newest with a run is looked for
 
 
@@ -97,17 +97,18 @@ def _compare(
     mine = own[: end + 1]
     if not mine or (newest and len(mine) < len(own)):
         return None
+    hours = sum(m.seconds for m in mine if m.device.startswith("cuda")) / 3600
     actual: dict[str, float | None] = {
         "calls": sum(m.llm_calls for m in mine),
         "tokens_in": sum(m.tokens_in for m in mine), "tokens_out": sum(m.tokens_out for m in mine),
         "seconds": round(sum(m.seconds for m in mine), 3),
+        "gpu_hours": hours,
     }  # fmt: skip
     booked = sum(m.money for m in mine)
     price = price_of(ctx.settings, row.get("price_name", ""))
     if booked or price is None:
         actual["money"] = booked if booked or not actual["calls"] else None
     else:
-        hours = sum(m.seconds for m in mine if m.device.startswith("cuda")) / 3600
         tokens = price.tokens(actual["tokens_in"] or 0, actual["tokens_out"] or 0)
         actual["money"] = tokens + hours * price.gpu_hour
     pairs = {name: _pair(row[name]["value"], actual[name]) for name in COMPARED}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import Loopback
 from shop import BOOKS, Shop, kind, same_environment, title
 from tiny_lm import make_tiny_lm
 
@@ -15,6 +18,18 @@ from llmers_pipelines.llm.fake import FakeEngine
 
 KNOWLEDGE, SUMMARY = "item_summaries/item_knowledge", "item_summaries/item_summary"
 MANY, PILOT = 160, 80
+ENDPOINT = """
+[llm]
+engine = "openai"
+model = "shop/model"
+endpoint = "{url}"
+api_key_env = "SHOP_KEY"
+concurrency = 4
+max_tokens = 200
+[prices."shop/model"]
+input = 1.0
+output = 8.0
+"""
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +100,37 @@ def test_a_piloted_plan_is_within_a_fifth_of_the_run(shop: Shop, talker: Path) -
     with same_environment():
         kept = shop.manifest(KNOWLEDGE).info["estimate"]
     assert kept["tokens_out"] == found["tokens_out"]
+
+
+def knowledge(body: dict[str, Any]) -> str:
+    """Write of the book at a length of its own; nothing of every seventh, until asked again."""
+    book = re.findall(r"The \w+ Book \d+", str(body["messages"]))[0]
+    draw = random.Random(book)
+    if len(body["messages"]) == 2 and draw.randrange(7) == 0:
+        return "No."
+    words = ["".join(draw.choices("aeioubcdfglmnprst", k=7)) for _ in range(draw.randint(10, 90))]
+    return f"{book} tells of {' '.join(words)}."
+
+
+def test_a_piloted_plan_of_an_endpoint_is_within_a_fifth_of_what_was_booked(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_KEY", "sk-shop-0123456789abcdef0123")
+    with Loopback(answer=knowledge) as server:
+        shop.choose(ENDPOINT.format(url=server.url))
+        shop.ask("run", "catalog/items")
+        asked = ("--pilot", "--pilot-rows", str(PILOT), "--yes")
+        plan = row_of(shop.ask("plan", KNOWLEDGE, *asked))
+        assert 0 < plan["repairs"]["value"] < (MANY - PILOT) / 3
+        assert "characters per token, from" in plan["tokens_in"]["detail"], "no tokenizer is here"
+        server.asked.clear()
+        report = shop.ask("run", KNOWLEDGE)
+    found = row_of(report["estimate"])
+    assert found["calls"]["actual"] == len(server.asked) > MANY - PILOT
+    assert found["money"]["actual"] == pytest.approx(row_of(report)["money"]), "as it was booked"
+    for name in ("calls", "tokens_in", "tokens_out", "money"):
+        assert abs(found[name]["error_percent"]) < 20, (name, found[name])
+    assert found["gpu_hours"] == {"estimate": 0.0, "actual": 0.0, "error_percent": 0.0}
 
 
 def test_a_second_catalog_is_estimated_from_earlier_answers(shop: Shop, talker: Path) -> None:

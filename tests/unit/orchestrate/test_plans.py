@@ -180,7 +180,7 @@ def test_a_plan_is_compared_with_all_that_was_paid_for_it(tmp_path: Path) -> Non
     ctx = StepContext(where, "shop")
     figures = {"calls": Figure(22.0, "rendered"), "tokens_in": Figure(1500.0, "rendered"),
                "tokens_out": Figure(500.0, "pilot"), "money": Figure(0.008, "price table"),
-               "seconds": UNKNOWN}  # fmt: skip
+               "seconds": UNKNOWN, "gpu_hours": Figure(0.0003, "price table")}  # fmt: skip
     row = {"key": NODE.name, "verb": "generate", "state": "missing", "currency": "USD",
            "price_name": "m", **figures}  # fmt: skip
     assert compared(ctx) is None
@@ -204,6 +204,8 @@ def test_a_plan_is_compared_with_all_that_was_paid_for_it(tmp_path: Path) -> Non
     assert asset["tokens_out"]["error_percent"] == 25.0
     assert asset["money"]["actual"] == pytest.approx(1600 / 1e6 + 5 * 400 / 1e6 + 1.0)
     assert asset["seconds"] == {"estimate": None, "actual": 5.0, "error_percent": None}
+    assert asset["gpu_hours"]["actual"] == pytest.approx(1 / 3600), "the run on the CPU has none"
+    assert asset["gpu_hours"]["error_percent"] == pytest.approx(8.0)
     assert found["totals"]["calls"]["error_percent"] == 10.0
     assert compared(ctx, ["something/else"]) is None
     assert compared(ctx, [NODE.name]) is None, "the newest run was not planned"
