@@ -4,7 +4,8 @@
 
 Each writer makes its rows durable every 500 answers (both wait for the disk once; the names of our
 files are synced at the end, at the latest after 30 seconds). A quarter of the keys are
-written by all, as where several runs ask the same question. Prints rows per second of wall time
+written by all, as where several runs ask the same question; answers that cost money are noted in a
+journal one by one as well. Prints rows per second of wall time
 from the common start to the last writer's end, and checks that no row is lost and every answer can
 be proven.
 """
@@ -32,11 +33,15 @@ def rows(who: int, count: int):
         yield f"{INSTRUCTIONS}<item>{asked}</item>", f"{ANSWER}{asked}"
 
 
-def ours(place: str, who: int, count: int, start) -> None:
-    with ResponseStore(place).writer(flush_rows=FLUSH) as writer:
+def ours(place: str, who: int, count: int, start, *, journal: bool = False) -> None:
+    with ResponseStore(place).writer(flush_rows=FLUSH, journal=journal) as writer:
         start.wait()
         for request, answer in rows(who, count):
             writer.put(text=answer, finish_reason="stop", request=request, identity="m")
+
+
+def paid(place: str, who: int, count: int, start) -> None:
+    ours(f"{place}-paid", who, count, start, journal=True)
 
 
 def sqlite(place: str, who: int, count: int, start) -> None:
@@ -69,6 +74,20 @@ def timed(work, place: str, writers: int, count: int) -> float:
     return time.perf_counter() - began
 
 
+def check(place: str, expected: dict[str, str], total: int) -> None:
+    """Raise ``AssertionError`` where an answer is lost, changed, unproven or left in a journal."""
+    store = ResponseStore(place)
+    found = {k: a.text for k, a in store.lookup(expected).items()}
+    if found != expected:
+        raise AssertionError(f"lost: {len(expected) - len(found)} in {place}")
+    if (faults := store.verify()) or (left := list(Path(place).glob("journal-*"))):
+        raise AssertionError((faults or left)[0])
+    segments = store.segments
+    stored = sum(len(segments.read(s, ["key64"])) for s in segments.segments())
+    if stored != total:
+        raise AssertionError(f"{stored} rows stored, {total} written")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--writers", type=int, default=8)
@@ -84,20 +103,13 @@ def main() -> None:
         base.execute("create table t (key text primary key, request text, text text)")
         base.commit()
         speed = {}
-        for kind, work in (("response store", ours), ("SQLite, WAL", sqlite)):
+        for kind, work in (("response store", ours), ("response store with its journal", paid),
+                           ("SQLite, WAL", sqlite)):  # fmt: skip
             speed[kind] = total / timed(work, place, given.writers, given.rows)
-        found = {k: a.text for k, a in ResponseStore(place).lookup(expected).items()}
-        theirs = dict(base.execute("select key, text from t"))
-        if found != expected or theirs != expected:
-            raise AssertionError(f"lost: ours {len(expected) - len(found)}, "
-                                 f"theirs {len(expected) - len(theirs)}")  # fmt: skip
-        faults = ResponseStore(place).verify()
-        if faults:
-            raise AssertionError(faults[0])
-        stored = sum(len(ResponseStore(place).segments.read(s, ["key64"]))
-                     for s in ResponseStore(place).segments.segments())  # fmt: skip
-        if stored != total:
-            raise AssertionError(f"{stored} rows stored, {total} written")
+        check(place, expected, total)
+        check(f"{place}-paid", expected, total)
+        if dict(base.execute("select key, text from t")) != expected:
+            raise AssertionError("SQLite lost an answer")
     print(f"{given.writers} writers, {total:,} rows, {len(expected):,} keys; none lost\n")
     for kind, rate in speed.items():
         print(f"{kind}: {rate:,.0f} rows/s")
