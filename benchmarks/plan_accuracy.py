@@ -154,7 +154,7 @@ def measure(name: str, home: Path, root: Path) -> list[tuple[str, float | None, 
                   if r["verb"] != "generate"]  # fmt: skip
         llmers(home, "run", *inputs, *on)
         document = llmers(home, "plan", case.asset, *on, "--pilot", "--yes")
-        plan = row_of(document, case.asset)
+        plan, load = row_of(document, case.asset), os.getloadavg()[1]
         report = llmers(home, "run", case.asset, *on)
     ran, found = row_of(report, case.asset), row_of(report["estimate"], case.asset)
     # What the store served: answers of the pilot, and of their repairs.
@@ -167,6 +167,8 @@ def measure(name: str, home: Path, root: Path) -> list[tuple[str, float | None, 
     for figure in FIGURES:
         pair = found[figure]
         rows.append((figure, pair["estimate"], pair["actual"], found["sources"][figure]))
+    told = f"processes at work (5 min): {load:.0f} at the plan, {os.getloadavg()[1]:.0f} at the end"
+    rows[-2] = (*rows[-2][:3], f"{rows[-2][3]}; {told}")
     return rows
 
 

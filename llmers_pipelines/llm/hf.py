@@ -82,7 +82,7 @@ def describe(settings: HfSettings) -> EngineInfo:
 class HfEngine:
     """Loads the model at the first call that needs it; a run served by the store loads nothing."""
 
-    load_seconds: float = 0.0  # that loading took so far
+    load_seconds: float = 0.0  # that loading took so far, imports included
 
     def __init__(self, settings: HfSettings) -> None:
         self.settings = settings
@@ -90,7 +90,10 @@ class HfEngine:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return load_tokenizer(model_folder(self.settings.model, self.settings.revision))
+        started = time.perf_counter()
+        tokenizer = load_tokenizer(model_folder(self.settings.model, self.settings.revision))
+        self.load_seconds += time.perf_counter() - started
+        return tokenizer
 
     @cached_property
     def _vision(self) -> VisionPrompts | None:
@@ -104,13 +107,14 @@ class HfEngine:
 
     @cached_property
     def model(self) -> Any:
+        tokenizer = self.tokenizer  # has its own seconds
+        started = time.perf_counter()
         from transformers import (
             AutoModelForCausalLM,
             AutoModelForImageTextToText,
             GenerationConfig,
         )
 
-        started = time.perf_counter()
         folder = model_folder(self.settings.model, self.settings.revision)
         kind: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
         model = kind.from_pretrained(
@@ -120,15 +124,15 @@ class HfEngine:
             model = _with_adapter(model, self.settings.adapter)
         stop = model.generation_config.eos_token_id
         stops = stop if isinstance(stop, (list, tuple)) else [stop]
-        ends = {t for t in (*stops, self.tokenizer.eos_token_id) if t is not None}
+        ends = {t for t in (*stops, tokenizer.eos_token_id) if t is not None}
         # The model's own sampling defaults would change answers without entering their keys.
         model.generation_config = GenerationConfig(
             eos_token_id=sorted(ends),
-            pad_token_id=self.tokenizer.pad_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
         self.info = dataclasses.replace(self.info, dtype=str(self._dtype).removeprefix("torch."))
         ready = model.to(self.device).eval()
-        self.load_seconds = time.perf_counter() - started
+        self.load_seconds += time.perf_counter() - started
         return ready
 
     @cached_property
@@ -183,8 +187,6 @@ class HfEngine:
 
     def _work(self, place: int, request: GenRequest) -> Any:
         """Return the tokenized request, or its failure as a result."""
-        from .hf_decode import Work
-
         try:
             prompt = self._prompt(request.messages)
         except ValueError as error:
@@ -195,6 +197,8 @@ class HfEngine:
                 f"prompt of {len(prompt)} tokens and answer of up to {request.max_tokens} exceed "
                 f"the model's context of {self.context}",
             )
+        from .hf_decode import Work  # after the model: what it imports is part of loading
+
         if not (images := images_in(request.messages)) or self._vision is None:
             return Work(place, request, prompt)
         short = self._vision.short(request.messages)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -353,3 +355,23 @@ def test_a_lora_adapter_changes_answers_and_identity(tiny_lm: Path, tmp_path: Pa
     assert adapted.info.identity != plain.info.identity
     a, b = (e.embed(["the sea"]) for e in (plain, adapted))
     assert np.abs(a - b).max() > 1e-3
+
+
+LOADS = """
+import sys, time
+from llmers_pipelines.llm.hf import HfEngine, HfSettings
+from llmers_pipelines.llm.protocol import GenRequest
+engine = HfEngine(HfSettings(sys.argv[1], device="cpu"))
+began = time.perf_counter()
+list(engine.generate([GenRequest("1", ({"role": "user", "content": "the sea"},), max_tokens=1)]))
+print(engine.load_seconds / (time.perf_counter() - began))
+"""
+
+
+def test_what_the_libraries_take_to_import_counts_as_loading(tiny_lm: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, str(tiny_lm)], capture_output=True, text=True, check=True
+    )
+    # Of a process that asks one token nearly all is loading: counted as work, it would tell the
+    # next plan that each token takes seconds.
+    assert 0.8 < float(done.stdout) <= 1.0
