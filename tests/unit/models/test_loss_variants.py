@@ -22,6 +22,7 @@ from ranking_cases import (
 from llmers_pipelines.data.training import TRAIN
 from llmers_pipelines.models.histories import rows_of
 from llmers_pipelines.models.losses_net import KINDS
+from llmers_pipelines.models.served import Served
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.loop import load_loader
 
@@ -66,21 +67,24 @@ def test_a_loss_starts_as_that_of_a_guess(name, kind, rings):
 
 @variants
 def test_every_loss_teaches(name, kind, rings):
-    """Sequences: the loss falls. Pairs: the items of a user come before the others."""
+    """Sequences: what came next is near the top. Pairs: a user's items come before the others."""
     backbone = variant(name, kind)
     data = log_of(backbone, rings)
     model = build(backbone, data)
-    ordered = name in ORDERED
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        losses = steps(
-            model, batches_of(backbone, data), 45 if ordered else 90, 0.01 + 0.04 * (not ordered)
-        )
-    if ordered:
-        assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:3])
-        return
-    rows, below = rows_of(data, (TRAIN,)), []
-    for user, scores in enumerate(scores_of(model, data), start=1):
-        own = np.isin(np.arange(data.n_items + 1), rows.of(user))
-        below.append((scores[own][:, None] > scores[1:][~own[1:]]).mean())
-    assert np.mean(below) > 0.9
+        lr = {"bert4rec": 0.003}.get(name, 0.01 if name in ORDERED else 0.05)
+        steps(model, batches_of(backbone, data), 120, lr)
+    rows = rows_of(data, (TRAIN,))
+    if name in ORDERED:
+        users = np.arange(1, data.n_users + 1)
+        lists = rows.lists(users)
+        scores = Served(model.eval()).scores(users, [h[:-1] for h in lists])
+        next_one = scores[users - 1, [h[-1] for h in lists]]
+        below = (scores[:, 1:] < next_one[:, None]).mean(1)
+    else:
+        below = []
+        for user, scores in enumerate(scores_of(model, data), start=1):
+            own = np.isin(np.arange(data.n_items + 1), rows.of(user))
+            below.append((scores[own][:, None] > scores[1:][~own[1:]]).mean())
+    assert np.mean(below) > 0.8, np.mean(below)  # 0.5 is chance
