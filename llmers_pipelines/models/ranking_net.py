@@ -50,12 +50,14 @@ def device_of(model: Any) -> torch.device:
 
 
 def scoring_batch(
-    users: np.ndarray, histories: list[np.ndarray], max_len: int | None, device: Any = "cpu"
-) -> SequenceBatch:
+    users: np.ndarray, histories: list[np.ndarray], max_len: int | None, device: Any = "cpu",
+    times: list[np.ndarray] | None = None,
+) -> SequenceBatch:  # fmt: skip
     """Return the batch that scores ``users`` with their ``histories`` (oldest first)."""
     return SequenceBatch(
         torch.as_tensor(np.asarray(users, np.int64)),
         torch.from_numpy(left_pad(histories, max_len)),
+        time=None if times is None else torch.from_numpy(left_pad(times, max_len)),
     ).to(device)
 
 
@@ -67,7 +69,9 @@ def user_blocks(
     users = users[np.argsort(history.counts[users], kind="stable")]
     for at in range(0, len(users), size):
         block = users[at : at + size]
-        yield block, model.user_state(scoring_batch(block, history.lists(block), max_len, device))
+        times = history.times(block) if getattr(model, "reads_times", False) else None
+        batch = scoring_batch(block, history.lists(block), max_len, device, times)
+        yield block, model.user_state(batch)
 
 
 def rank_targets(model: Any, data: TrainingData, split: int) -> Ranks:
