@@ -1,0 +1,140 @@
+"""What an evaluation reports beside its gains: lists as a whole, curves, cold candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..data.training import TEST, TrainingData
+from ..plan import Train
+from .cell_tables import AMONG, LIST, among, lists
+from .cells import Cell
+
+RESAMPLES = 2000  # of curves and cold candidates, which no claim rests on
+COLD_METRICS = ("ndcg@10", "recall@20", "ndcg@20")
+PAIRS = (("head_items", "tail_items"), ("head_users", "tail_users"), ("warm_warm", "cold_items"))
+
+Cells = Mapping[tuple[str, int | None], Cell]
+
+
+@dataclass(frozen=True)
+class Aside:
+    """``beyond`` maps arms to values of their lists; ``grids`` are tables of the report."""
+
+    beyond: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    grids: tuple[Any, ...] = ()
+
+
+class _Counts:
+    """Popularity, to which a hit is held that is to be a surprise."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.scores_of_all = data.train_counts.astype(np.float32)
+
+    def scores(self, users: np.ndarray, histories: Sequence[np.ndarray]) -> np.ndarray:
+        return np.tile(self.scores_of_all, (len(users), 1))
+
+
+def beside(cells: Cells, trains: Mapping[str, Train], data: TrainingData, comparison: Any) -> Aside:
+    """Return what ``cells`` of rankings say beside ``comparison``; ``trains`` maps arms to nodes.
+
+    Lists are those of each arm's first seed.
+    """
+    grids = [_gaps(comparison)]
+    if data.label is not None or data.task == "rating":
+        return Aside({}, tuple(g for g in grids if g is not None))
+    first: dict[str, Cell] = {}
+    for (arm, _), cell in cells.items():
+        if arm in trains:
+            first.setdefault(arm, cell)
+    beyond = _beyond({arm: lists(cell, trains[arm], data) for arm, cell in first.items()}, data)
+    grids.append(_curves(cells, data, comparison.primary))
+    if data.info.get("protocol") == "cold_item":
+        grids.append(_candidates(cells, trains, data))
+    return Aside(beyond, tuple(g for g in grids if g is not None))
+
+
+def _beyond(tops: Mapping[str, Any], data: TrainingData) -> dict[str, dict[str, float | None]]:
+    from ..evaluate.beyond import serendipity, summary
+    from ..evaluate.predict import top_k_lists
+
+    usual = top_k_lists(_Counts(data), data, LIST)
+    targets: dict[int, set[int]] = {}
+    rows = data.split == TEST
+    for user, item in zip(data.user[rows].tolist(), data.item[rows].tolist(), strict=True):
+        targets.setdefault(user, set()).add(item)
+    return {
+        arm: {**summary(top, data), "serendipity": serendipity(top, usual, targets)}
+        for arm, top in tops.items()
+    }
+
+
+def _gaps(comparison: Any) -> Any:
+    """Return the table of gaps between groups on the primary metric; None without groups."""
+    from ..evaluate.beyond import gap
+    from ..evaluate.report import Grid, number
+
+    by = {r["slice"]: r for r in comparison.rows if r["metric"] == comparison.primary}
+    rows = []
+    for pair in PAIRS:
+        for arm in ("base", "enhanced"):
+            difference, ratio = gap([by[s][arm] if s in by else None for s in pair])
+            if difference is not None:
+                rows.append((" and ".join(pair), arm, number(difference), number(ratio, 3)))
+    if not rows:
+        return None
+    title = f"Gaps between groups in {comparison.primary}"
+    return Grid(title, ("groups", "arm", "difference", "smaller over larger"), tuple(rows))
+
+
+def _curves(cells: Cells, data: TrainingData, metric: str) -> Any:
+    from ..evaluate.compare import compare
+    from ..evaluate.report import Grid, between, number
+    from ..evaluate.slices import curves
+
+    arms = {arm for arm, _ in cells} & {"base", "enhanced"}
+    tables = {key: cell.table("test") for key, cell in cells.items() if key[0] in arms}
+    found = compare(
+        tables, base="base" if "base" in arms else "enhanced", slices=curves(data),
+        metrics=[metric], controls=[], resamples=RESAMPLES,
+    )  # fmt: skip
+    rows = tuple(
+        (r["slice"], f"{r['targets']:,}", number(r["base"]), number(r["enhanced"]),
+         number(r["difference"], signed=True), between(r["low"], r["high"]))
+        for r in found.rows if r["slice"] != "all" and r["targets"]
+    )  # fmt: skip
+    columns = ("training rows", "targets", "base", "enhanced", "difference", "95 % interval")
+    note = "By training interactions of the target and by training rows of the user."
+    return Grid(f"{metric} in five steps", columns, rows, note)
+
+
+def _candidates(cells: Cells, trains: Mapping[str, Train], data: TrainingData) -> Any:
+    """Return values among cold and among warm items alone, for every arm that has its weights."""
+    from ..evaluate.compare import compare
+    from ..evaluate.report import Grid, between, number
+
+    rows = []
+    for kind in AMONG:
+        tables = {
+            key: among(cell, trains[key[0]], data, kind)
+            for key, cell in cells.items() if key[0] in trains
+        }  # fmt: skip
+        base = "base" if any(arm == "base" for arm, _ in tables) else "enhanced"
+        arms = sorted({arm for arm, _ in tables} - {base})
+        for arm in arms or [base]:
+            part = {k: t for k, t in tables.items() if k[0] in (base, arm)}
+            found = compare(
+                part, base=base, enhanced=arm, controls=[], metrics=COLD_METRICS,
+                resamples=RESAMPLES,
+            )  # fmt: skip
+            rows += [
+                (kind, arm, r["metric"], number(r["base"]), number(r["enhanced"]),
+                 number(r["difference"], signed=True), between(r["low"], r["high"]))
+                for r in found.rows
+            ]  # fmt: skip
+    columns = ("candidates", "arm", "metric", "base", "arm's value", "difference", "95 % interval")
+    note = "Candidates and targets are cold (or warm) items alone; other tables rank all items."
+    return Grid("Cold and warm candidates", columns, tuple(rows), note)
