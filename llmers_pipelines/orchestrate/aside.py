@@ -44,12 +44,14 @@ def beside(cells: Cells, trains: Mapping[str, Train], data: TrainingData, compar
     Lists are those of each arm's first seed.
     """
     grids = [_gaps(comparison)]
-    if data.label is not None or data.task == "rating":
-        return Aside({}, tuple(g for g in grids if g is not None))
     first: dict[str, Cell] = {}
     for (arm, _), cell in cells.items():
         if arm in trains:
             first.setdefault(arm, cell)
+    if data.label is not None:
+        grids += [_calibration(first, data), _reliability(first), _ratio(comparison)]
+    if data.label is not None or data.task == "rating":
+        return Aside({}, tuple(g for g in grids if g is not None))
     beyond = _beyond({arm: lists(cell, trains[arm], data) for arm, cell in first.items()}, data)
     grids.append(_curves(cells, data, comparison.primary))
     if data.info.get("protocol") == "cold_item":
@@ -88,6 +90,54 @@ def _gaps(comparison: Any) -> Any:
         return None
     title = f"Gaps between groups in {comparison.primary}"
     return Grid(title, ("groups", "arm", "difference", "smaller over larger"), tuple(rows))
+
+
+def _calibration(first: Mapping[str, Cell], data: TrainingData) -> Any:
+    """Return predictions over clicks by slice, and the share of users over whom gAUC is a mean."""
+    from ..evaluate.ctr import gauc, predicted_over_observed
+    from ..evaluate.report import Grid, number
+    from ..evaluate.slices import standard_slices
+
+    rows = []
+    for arm, cell in first.items():
+        table = cell.table("test")
+        user, label, p = (table[c].to_numpy() for c in ("user", "label", "p"))
+        for s in standard_slices(data):
+            keep = s.rows(table)
+            if keep.any():
+                ratio = predicted_over_observed(label[keep], p[keep])
+                share = gauc(user[keep], label[keep], p[keep])[1]
+                rows.append((arm, s.name, f"{keep.sum():,}", number(ratio, 3), number(share, 3)))
+    columns = ("arm", "slice", "rows", "predicted / observed", "users of gAUC")
+    note = "Users of gAUC: the share with both classes. First seed."
+    return Grid("Calibration by slice", columns, tuple(rows), note)
+
+
+def _reliability(first: Mapping[str, Cell]) -> Any:
+    from ..evaluate.ctr import reliability
+    from ..evaluate.report import Grid, number
+
+    rows = []
+    for arm in [a for a in ("base", "enhanced") if a in first]:
+        table = first[arm].table("test")
+        bins = reliability(table["label"].to_numpy(), table["p"].to_numpy())
+        rows += [(arm, f"{int(n):,}", number(mean), number(rate)) for n, mean, rate in bins]
+    columns = ("arm", "rows", "mean prediction", "observed rate")
+    return Grid("Reliability", columns, tuple(rows), "Bins of equal mass; ECE is taken over these.")
+
+
+def _ratio(comparison: Any) -> Any:
+    """Return the AUC by both formulas that papers call relative improvement."""
+    from ..evaluate.ctr import AUCS, auc_ratio
+    from ..evaluate.report import Grid, percent
+
+    rows = [
+        (r["metric"], percent(r["relaimpr"]), percent(auc_ratio(r["enhanced"], r["base"])))
+        for r in comparison.rows
+        if r["slice"] == "all" and r["metric"] in AUCS and r["relaimpr"] is not None
+    ]
+    columns = ("metric", "(AUC - 0.5) / (base - 0.5) - 1", "AUC / base - 1")
+    return Grid("Relative improvement by formula", columns, tuple(rows)) if rows else None
 
 
 def _curves(cells: Cells, data: TrainingData, metric: str) -> Any:

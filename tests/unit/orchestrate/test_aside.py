@@ -13,8 +13,8 @@ import pytest
 from llmers_pipelines.data.training import TEST, VALID
 from llmers_pipelines.evaluate.beyond import summary
 from llmers_pipelines.evaluate.compare import compare
-from llmers_pipelines.evaluate.predict import rank_table, top_k_lists
-from llmers_pipelines.evaluate.report import Header, markdown
+from llmers_pipelines.evaluate.predict import ctr_table, rank_table, top_k_lists
+from llmers_pipelines.evaluate.report import Header, markdown, percent
 from llmers_pipelines.evaluate.slices import standard_slices
 from llmers_pipelines.models.itemknn import ItemKNN
 from llmers_pipelines.models.popularity import Popularity
@@ -22,6 +22,7 @@ from llmers_pipelines.orchestrate.aside import beside
 from llmers_pipelines.orchestrate.cell_tables import among, lists
 from llmers_pipelines.orchestrate.cells import Cell
 from llmers_pipelines.plan import Table, Train
+from llmers_pipelines.testing.contract import contract_data
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train import trained as stored
 from llmers_pipelines.train.loop import fit
@@ -94,3 +95,35 @@ def test_the_report_has_lists_curves_gaps_power_and_cold_candidates(made):
         assert grid.rows and all(len(row) == len(grid.columns) for row in grid.rows)
     cold = [r for r in aside.grids[-1].rows if r[0] == "cold" and r[2] == "recall@20"]
     assert cold[0][4] == "1.0000"  # six candidates at most
+
+
+def test_clicks_have_calibration_reliability_and_both_formulas(tmp_path):
+    data = contract_data("ctr")
+    rng = np.random.default_rng(0)
+    cells, tables = {}, {}
+    for arm, noise in (("base", 0.8), ("enhanced", 0.3)):
+        p = np.clip(data.label + noise * rng.standard_normal(len(data.label)), 0.01, 0.99)
+
+        class Model:
+            predict = staticmethod(lambda rows, p=p: p[rows])
+
+        (tmp_path / arm).mkdir()
+        tables[arm, 0] = ctr_table(Model(), data, TEST)
+        pq.write_table(tables[arm, 0], tmp_path / arm / "test.parquet")
+        cells[arm, 0] = Cell(tmp_path / arm, {}, False)
+    comparison = compare(tables, resamples=200)
+    aside = beside(cells, {"base": None, "enhanced": None}, data, comparison)
+    assert not aside.beyond
+    calibration, reliable, ratio = aside.grids
+    held = tables["base", 0]
+    label, p = held["label"].to_numpy(), held["p"].to_numpy()
+    whole = next(r for r in calibration.rows if r[:2] == ("base", "all"))
+    assert float(whole[3]) == pytest.approx(p.mean() / label.mean(), abs=1e-3)
+    both = [
+        0 < label[held["user"].to_numpy() == u].mean() < 1 for u in set(held["user"].to_pylist())
+    ]
+    assert float(whole[4]) == pytest.approx(np.mean(both), abs=1e-3)
+    assert sum(int(r[1].replace(",", "")) for r in reliable.rows if r[0] == "base") == len(label)
+    row, first = next(r for r in ratio.rows if r[0] == "auc"), comparison.headline
+    assert row[1] == percent((first["enhanced"] - 0.5) / (first["base"] - 0.5) - 1)
+    assert row[2] == percent(first["enhanced"] / first["base"] - 1)
