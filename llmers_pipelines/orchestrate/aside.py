@@ -9,13 +9,34 @@ from typing import Any
 import numpy as np
 
 from ..data.training import TEST, TrainingData
-from ..plan import Train
+from ..plan import Generate, Train, walk
 from .cell_tables import AMONG, LIST, among, lists
 from .cells import Cell
+from .context import StepContext
 
 RESAMPLES = 2000  # of curves and cold candidates, which no claim rests on
 COLD_METRICS = ("ndcg@10", "recall@20", "ndcg@20")
 PAIRS = (("head_items", "tail_items"), ("head_users", "tail_users"), ("warm_warm", "cold_items"))
+
+def per_tokens(model: Train, comparison: Any, ctx: StepContext) -> str:
+    """Return what the method gained per million tokens that its language model read and wrote.
+
+    Of each prompt task the version that cost most counts: a later one finds answers in the store.
+    Empty where no tokens were counted (recorded answers, templates) and for a baseline.
+    """
+    tokens = 0
+    for node in walk([model]):
+        if isinstance(node, Generate):
+            found = ctx.manifests.versions(ctx.dataset, node.name)
+            tokens += max((_tokens(m.counts) for m in found), default=0)
+    gain = comparison.headline["difference"]
+    if not tokens or gain is None or comparison.power is None:
+        return ""
+    return (
+        f"Language model: {tokens:,} tokens; {comparison.primary} {gain / tokens * 1e6:+.4f} per "
+        "million of them"
+    )
+
 
 Cells = Mapping[tuple[str, int | None], Cell]
 
@@ -26,6 +47,10 @@ class Aside:
 
     beyond: dict[str, dict[str, float | None]] = field(default_factory=dict)
     grids: tuple[Any, ...] = ()
+
+
+def _tokens(counts: Mapping[str, Any]) -> int:
+    return sum(int(counts.get(name) or 0) for name in ("tokens_in", "tokens_out"))
 
 
 class _Counts:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ...plan import Evaluate, Teach, Train
 from ...store.manifests import CheckOutcome
-from ..aside import beside
+from ..aside import beside, per_tokens
 from ..budget import budgets
 from ..cells import MAIN, Cell, run_cell
 from ..context import Outcome, StepContext
@@ -45,12 +45,13 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
     )
     trains = {name: train for name, train, arm in arms_of(node) if arm == MAIN}
     aside = beside(cells, trains, data, comparison)
+    cost = [told] if (told := per_tokens(node.model, comparison, ctx)) else []
     records = {f"{arm}/{seed}": cell.record for (arm, seed), cell in cells.items()}
     title = f"{node.model.slug} on {ctx.dataset}"
     versions = {node.model.name: ctx.manifest(node.model).data_version}
     report = markdown(
         comparison, Header.of(data, title=title, dataset=ctx.dataset, versions=versions,
-                              notes=(*_notes(node, cells), *_teachers(node, ctx))),
+                              notes=(*_notes(node, cells), *_teachers(node, ctx), *cost)),
         beyond=aside.beyond, more=aside.grids,
     )  # fmt: skip
     rows = _with_names(comparison.table(), node, ctx)

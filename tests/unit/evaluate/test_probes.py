@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmers_pipelines.evaluate.probes import alignment, retrieval, together, uniformity
-from llmers_pipelines.testing.planted import planted_rings
+from llmers_pipelines.testing.planted import leave_one_out, planted_rings
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,10 @@ def test_alignment_and_uniformity_by_hand():
     three = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
     expected = math.log((math.exp(-8) + 2 * math.exp(-4)) / 3)
     assert uniformity(three) == pytest.approx(expected)
+
+
+def test_seen_items_are_no_neighbours():
+    data = leave_one_out([np.array([1, 2, 3, 4])], 5)
+    line = np.array([[0, 0], [1, 0], [1, 0.1], [1, 0.2], [1, 0.3], [-1, 0]])
+    # after 3, the items 2 and 1 are near and were seen; 4 is the nearest of the others
+    assert retrieval(line, data, k=1) == 1.0

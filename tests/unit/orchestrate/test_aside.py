@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,10 +19,11 @@ from llmers_pipelines.evaluate.report import Header, markdown, percent
 from llmers_pipelines.evaluate.slices import standard_slices
 from llmers_pipelines.models.itemknn import ItemKNN
 from llmers_pipelines.models.popularity import Popularity
-from llmers_pipelines.orchestrate.aside import beside
+from llmers_pipelines.orchestrate.aside import beside, per_tokens
 from llmers_pipelines.orchestrate.cell_tables import among, lists
 from llmers_pipelines.orchestrate.cells import Cell
-from llmers_pipelines.plan import Table, Train
+from llmers_pipelines.plan import Generate, Table, Train
+from llmers_pipelines.prompts.liked_disliked import LikedDisliked
 from llmers_pipelines.testing.contract import contract_data
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train import trained as stored
@@ -127,3 +129,21 @@ def test_clicks_have_calibration_reliability_and_both_formulas(tmp_path):
     row, first = next(r for r in ratio.rows if r[0] == "auc"), comparison.headline
     assert row[1] == percent((first["enhanced"] - 0.5) / (first["base"] - 0.5) - 1)
     assert row[2] == percent(first["enhanced"] / first["base"] - 1)
+
+
+def test_the_gain_per_million_tokens_counts_the_version_that_paid():
+    task = LikedDisliked()
+    asked = Generate(task, Table("users"))
+
+    class Manifests:
+        @staticmethod
+        def versions(dataset, name):
+            paid = {"tokens_in": 1_500_000, "tokens_out": 500_000}
+            return [SimpleNamespace(counts=c) for c in (paid, {"tokens_in": 0, "tokens_out": 0})]
+
+    ctx = SimpleNamespace(manifests=Manifests, dataset="d")
+    told = SimpleNamespace(headline={"difference": 0.01}, primary="ndcg@10", power=object())
+    assert per_tokens(asked, told, ctx) == (
+        "Language model: 2,000,000 tokens; ndcg@10 +0.0050 per million of them"
+    )
+    assert per_tokens(TRAINS["enhanced"], told, ctx) == ""  # no language model
