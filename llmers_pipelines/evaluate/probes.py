@@ -7,9 +7,20 @@ from typing import Any
 import numpy as np
 
 from ..data.training import TEST, TRAIN, TrainingData
+from ..data.vectors import VectorTable
 from ..models.histories import history_before, rows_of
 
 PAIRS = 20_000  # pairs of items that a probe draws at most
+USERS = 2_000  # users, and rows, that a probe draws at most
+
+
+def by_position(table: VectorTable, data: TrainingData) -> np.ndarray:
+    """Return the vectors of items float32[N + 1, E] by position; zero where there is none."""
+    out = np.zeros((data.n_items + 1, table.vectors.shape[1]), np.float32)
+    at = data.items.index(table.ids)
+    known = (at > 0) & table.mask
+    out[at[known]] = table.vectors[known]
+    return out
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
@@ -24,12 +35,13 @@ def retrieval(
     """Return the share of targets among the ``k`` nearest unseen items of the newest one.
 
     ``vectors`` float[N + 1, E], row 0 padding; ties count half a place, as in ``rank_table``.
-    Users with a history and a target count.
+    Users with a history and a target count, of more than ``USERS`` so many drawn ones.
     """
     unit = unit_rows(vectors)
     seen, targets = history_before(data, split), rows_of(data, (split,))
     hits = []
-    for user in np.flatnonzero((seen.counts > 0) & (targets.counts > 0)):
+    users = np.flatnonzero((seen.counts > 0) & (targets.counts > 0))
+    for user in np.random.default_rng(0).permutation(users)[:USERS]:
         past = seen.of(user)
         scores = unit @ unit[past[-1]]
         scores[past] = scores[0] = -np.inf
@@ -84,7 +96,10 @@ def alignment(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def uniformity(vectors: np.ndarray, t: float = 2.0) -> float:
-    """Return ``log mean exp(-t |x - y|^2)`` over pairs of unit rows (Wang, Isola 2020); <= 0."""
-    unit = unit_rows(vectors)
+    """Return ``log mean exp(-t |x - y|^2)`` over pairs of unit rows (Wang, Isola 2020); <= 0.
+
+    Of more than ``USERS`` rows so many drawn ones count.
+    """
+    unit = unit_rows(np.random.default_rng(0).permutation(vectors)[:USERS])
     squared = 2 - 2 * (unit @ unit.T)[np.triu_indices(len(unit), 1)]
     return float(np.log(np.exp(-t * np.maximum(squared, 0)).mean()))

@@ -18,6 +18,7 @@ RESAMPLES = 2000  # of curves and cold candidates, which no claim rests on
 COLD_METRICS = ("ndcg@10", "recall@20", "ndcg@20")
 PAIRS = (("head_items", "tail_items"), ("head_users", "tail_users"), ("warm_warm", "cold_items"))
 
+
 def per_tokens(model: Train, comparison: Any, ctx: StepContext) -> str:
     """Return what the method gained per million tokens that its language model read and wrote.
 
@@ -47,6 +48,30 @@ class Aside:
 
     beyond: dict[str, dict[str, float | None]] = field(default_factory=dict)
     grids: tuple[Any, ...] = ()
+
+
+def vector_grid(model: Train, data: TrainingData, ctx: StepContext) -> list[Any]:
+    """Return what the item vectors that ``model`` reads say without training; [] without any."""
+    from ..data.vectors import VectorTable
+    from ..evaluate.probes import by_position, retrieval, together, uniformity
+    from ..evaluate.report import Grid, number
+
+    if data.label is not None or data.task == "rating":
+        return []
+    rows = []
+    for node in model.inputs:
+        table = None if node == model.log else ctx.load(node)
+        if isinstance(table, VectorTable) and table.entity == "item":
+            x = by_position(table, data)
+            real = x[x.any(axis=1)]
+            values = retrieval(x, data, LIST), together(x, data), uniformity(real)
+            rows.append((node.name, f"{len(real):,}", *map(number, values)))
+    columns = ("vectors", "items", f"recall@{LIST}", "co-occurrence", "uniformity")
+    note = (
+        f"Recall@{LIST}: of the next item among the neighbours of the newest. Co-occurrence: "
+        "Spearman's correlation of cosine and held-out co-occurrence. Nothing is trained."
+    )
+    return [Grid("Item vectors by themselves", columns, tuple(rows), note)] if rows else []
 
 
 def _tokens(counts: Mapping[str, Any]) -> int:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ...plan import Evaluate, Teach, Train
 from ...store.manifests import CheckOutcome
-from ..aside import beside, per_tokens
+from ..aside import beside, per_tokens, vector_grid
 from ..budget import budgets
 from ..cells import MAIN, Cell, run_cell
 from ..context import Outcome, StepContext
@@ -52,7 +52,7 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
     report = markdown(
         comparison, Header.of(data, title=title, dataset=ctx.dataset, versions=versions,
                               notes=(*_notes(node, cells), *_teachers(node, ctx), *cost)),
-        beyond=aside.beyond, more=aside.grids,
+        beyond=aside.beyond, more=(*aside.grids, *vector_grid(node.model, data, ctx)),
     )  # fmt: skip
     rows = _with_names(comparison.table(), node, ctx)
     plot = b"" if alone else interval_plot(comparison)

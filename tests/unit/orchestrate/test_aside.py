@@ -12,14 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmers_pipelines.data.training import TEST, VALID
+from llmers_pipelines.data.vectors import VectorTable
 from llmers_pipelines.evaluate.beyond import summary
 from llmers_pipelines.evaluate.compare import compare
 from llmers_pipelines.evaluate.predict import ctr_table, rank_table, top_k_lists
 from llmers_pipelines.evaluate.report import Header, markdown, percent
 from llmers_pipelines.evaluate.slices import standard_slices
 from llmers_pipelines.models.itemknn import ItemKNN
+from llmers_pipelines.models.knnblend import KNNBlend
 from llmers_pipelines.models.popularity import Popularity
-from llmers_pipelines.orchestrate.aside import beside, per_tokens
+from llmers_pipelines.orchestrate.aside import beside, per_tokens, vector_grid
 from llmers_pipelines.orchestrate.cell_tables import among, lists
 from llmers_pipelines.orchestrate.cells import Cell
 from llmers_pipelines.plan import Generate, Table, Train
@@ -147,3 +149,19 @@ def test_the_gain_per_million_tokens_counts_the_version_that_paid():
         "Language model: 2,000,000 tokens; ndcg@10 +0.0050 per million of them"
     )
     assert per_tokens(TRAINS["enhanced"], told, ctx) == ""  # no language model
+
+
+def test_item_vectors_are_judged_by_themselves():
+    planted = planted_rings(n_users=80, n_items=30, seed=1)
+    vectors, more = Table("items"), Table("users")
+    model = Train(KNNBlend(vectors, k=5), Table("splits", task="sequential"))
+    table = planted.items
+    order = np.random.default_rng(0).permutation(len(table.ids))  # joined by id
+    mixed = VectorTable(
+        "item", tuple(table.ids[i] for i in order), table.vectors[order], table.mask[order]
+    )
+    ctx = SimpleNamespace(load=lambda node: {vectors: mixed, more: None}[node])
+    (grid,) = vector_grid(model, planted.data, ctx)
+    assert grid.rows[0][:2] == (vectors.name, "30")
+    assert float(grid.rows[0][2]) > 0.8 and float(grid.rows[0][3]) > 0.2
+    assert vector_grid(TRAINS["enhanced"], planted.data, ctx) == []  # reads none
