@@ -6,11 +6,13 @@ import dataclasses
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.nn import functional as F
 
 from llmers_pipelines.data.training import TEST
+from llmers_pipelines.enhance.neighbour_distillation import NeighbourDistillation
 from llmers_pipelines.evaluate.predict import rank_table
 from llmers_pipelines.models.batches import SequenceBatch
 from llmers_pipelines.models.fit import Fit
@@ -206,3 +208,17 @@ def test_what_only_times_tell_is_learned_and_evaluated_alike():
     batch = next(load_loader("sequence")(data, backbone, 0).epoch(1))
     assert torch.equal(batch.time > 0, batch.items > 0)
     assert first[50] > max(0.9, first[0] + 0.15), first
+
+
+@pytest.mark.parametrize("refresh", ["epoch", "step"])
+def test_a_part_that_asks_for_other_users_gives_their_times(data, refresh):
+    owners = [f"u{n}" for n in range(1, 13)]
+    lists = pa.table({
+        "user_id": owners, "rank": [1] * 12, "other_id": [*owners[1:], "u1"], "cos": [0.5] * 12,
+    })  # fmt: skip
+    node = Table("users")
+    part = NeighbourDistillation(node, weight=0.1, refresh=refresh)
+    how = Fit(lr=1e-3, batch=6, epochs=1, min_epochs=1)
+    backbone = HSTU(dim=8, inner=8, attention=8, max_len=6, time_buckets=8, fit=how)
+    train = Train(backbone, Table("splits", task="sequential"), aux=(part,))
+    assert np.isfinite(fit(train, data, {node: lists}, seed=0).best_valid)
