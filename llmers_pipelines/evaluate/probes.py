@@ -86,7 +86,7 @@ def together(
     b = np.concatenate([two[some], drawn[fresh, 1]])
     value = np.concatenate([count[some], np.zeros(fresh.sum())])
     unit = unit_rows(vectors)
-    found = spearmanr((unit[a] * unit[b]).sum(1), value).statistic
+    found = spearmanr((unit[a] * unit[b]).sum(1), value)[0]
     return None if np.isnan(found) else float(found)
 
 
