@@ -177,6 +177,7 @@ class Evaluate(Node):
     """Metrics of one trained recommender against its base and its controls."""
 
     verb: ClassVar[str] = "evaluate"
+    revision: ClassVar[int] = 2  # lists, curves, cold candidates and power; slices of time splits
     model: Train | None = None
     base: Train | None = None
     template: Train | None = None  # the same method fed by the template engine

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..data.training import VALID
 from ..models.histories import history_before
-from ..models.ranking_net import kept, scoring_batch, user_blocks
+from ..models.ranking_net import history_batch, kept, user_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,9 +98,9 @@ class NeighbourHook(nn.Module):
     def _encoded(self, model: Any, others: Tensor) -> Tensor:
         unique, place = torch.unique(others, return_inverse=True)
         users = unique.cpu().numpy()
-        histories, max_len = self._history.lists(users), getattr(model, "max_len", None)
         with torch.no_grad():
-            vectors = model.user_state(scoring_batch(users, histories, max_len, others.device))
+            batch = history_batch(model, users, self._history, others.device)
+            vectors = model.user_state(batch)
         return vectors[place]
 
     def fold(self, model: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..data.training import TRAIN, TrainingData
@@ -118,6 +120,44 @@ def category_shares(items: np.ndarray, membership: np.ndarray) -> np.ndarray:
     summed = share[items].sum(axis=1)
     mass = summed.sum(axis=1, keepdims=True)
     return np.divide(summed, mass, out=np.zeros_like(summed), where=mass > 0)
+
+
+def serendipity(top: TopK, usual: TopK, targets: dict[int, set[int]]) -> float | None:
+    """Return the share of users with a hit that the list ``usual`` would not have given.
+
+    ``usual``: what needs no personal model, such as the most popular unseen items. ``targets``:
+    user -> relevant items; users without any are left out.
+    """
+    if not np.array_equal(top.users, usual.users):
+        raise ValueError("the two lists are of different users")
+    found = [
+        bool((set(own.tolist()) - set(plain.tolist())) & targets[u])
+        for u, own, plain in zip(top.users.tolist(), top.items, usual.items, strict=True)
+        if targets.get(u)
+    ]
+    return float(np.mean(found)) if found else None
+
+
+def category_entropy(items: np.ndarray, membership: np.ndarray) -> float | None:
+    """Return the mean entropy in bits of the categories of each list; see ``category_shares``."""
+    shares = category_shares(items, membership)
+    shares = shares[shares.sum(axis=1) > 0]
+    if not len(shares):
+        return None
+    bits = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
+    return float(-(shares * bits).sum(axis=1).mean())
+
+
+def gap(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Return (largest - smallest, smallest / largest) of one metric over groups of users or items.
+
+    None where fewer than two groups have a value, or where none is above 0.
+    """
+    known = [v for v in values if v is not None]
+    if len(known) < 2:
+        return None, None
+    low, high = min(known), max(known)
+    return high - low, low / high if high > 0 else None
 
 
 def stability(first: TopK, second: TopK) -> float | None:

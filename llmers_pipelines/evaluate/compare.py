@@ -12,6 +12,7 @@ import pyarrow as pa
 from . import ctr
 from .bootstrap import RESAMPLES
 from .cells import Aligned, Card, Cells, align, card
+from .power import Power, power_of
 from .significance import Gain, SeedSpread, Verdict, holm, lift_claim
 from .slices import ALL, Slice, describe
 
@@ -34,6 +35,7 @@ class Comparison:
     marks: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     over_base: dict[str, tuple[Gain | None, SeedSpread]] = field(default_factory=dict)
+    power: Power | None = None  # of the primary metric over all rows
 
     @property
     def headline(self) -> dict[str, Any]:
@@ -116,6 +118,7 @@ def compare(
         arms.marks, _seeds(aligned),
         {c: (cards[0].gain(primary, base, c), cards[0].spread(primary, base, c))
          for c in arms.controls},
+        None if base == enhanced else power_of(cards[0], primary, base, enhanced),
     )  # fmt: skip
 
 

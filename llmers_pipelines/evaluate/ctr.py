@@ -118,6 +118,12 @@ def ece(label: np.ndarray, p: np.ndarray, bins: int = 10) -> float | None:
     return float((table[:, 0] * np.abs(table[:, 1] - table[:, 2])).sum() / table[:, 0].sum())
 
 
+def predicted_over_observed(label: np.ndarray, p: np.ndarray) -> float | None:
+    """Return the mean prediction over the observed rate: 1 = calibrated as a whole."""
+    rate = label.mean() if len(label) else 0.0
+    return float(p.mean() / rate) if rate > 0 else None
+
+
 def relaimpr(enhanced: float, base: float) -> float | None:
     """Return (AUC_e - 0.5) / (AUC_b - 0.5) - 1; None when the base does not beat chance."""
     return (enhanced - 0.5) / (base - 0.5) - 1 if base > 0.5 else None

@@ -17,6 +17,8 @@ SMALLEST_BLOCK = 32  # users; below it the cost of a model call dominates
 
 
 class Ranker(Protocol):
+    """A model with a true ``reads_times`` is given the times of histories as well."""
+
     def scores(self, users: np.ndarray, histories: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32[B, N + 1]; column 0 (padding) is ignored."""
         ...
@@ -97,7 +99,8 @@ def scored_blocks(
     step = min(block, max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * (data.n_items + 1))))
     for low in range(0, len(users), step):
         part = users[low : low + step]
-        scores = np.asarray(model.scores(part, seen.lists(part)))
+        more = (seen.times(part),) if getattr(model, "reads_times", False) else ()
+        scores = np.asarray(model.scores(part, seen.lists(part), *more))
         if scores.shape != (len(part), data.n_items + 1):
             raise ValueError(
                 f"scores of {type(model).__name__} have shape {scores.shape}, expected "

@@ -66,10 +66,11 @@ def markdown(
     header: Header,
     *,
     beyond: Mapping[str, Mapping[str, float | None]] | None = None,
+    more: Sequence[Grid] = (),
 ) -> str:
     """Return the report of one comparison. ``beyond`` maps arms to beyond-accuracy values."""
     lines = [f"# {header.title}", "", *_header_lines(comparison, header), ""]
-    for grid in grids(comparison, beyond):
+    for grid in (*grids(comparison, beyond), *more):
         lines += [f"## {grid.title}", "", *_markdown_table(grid), ""]
         lines += [grid.note, ""] if grid.note else []
     return "\n".join(lines)
@@ -230,6 +231,7 @@ def _header_lines(comparison: Comparison, header: Header) -> list[str]:
         f"- Versions: {', '.join(f'{k} {v}' for k, v in header.versions.items()) or ABSENT}",
         *(f"- {note}" for note in header.notes),
         f"- Lift ({comparison.primary}): {comparison.verdict}",
+        *([f"- {comparison.power}"] if comparison.power else []),
     ]
 
 

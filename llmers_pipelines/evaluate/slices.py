@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import TRAIN, TrainingData
+from ..data.training import TEST, TRAIN, TrainingData
 
 TAIL_SHARE = 0.8
 ITEM_EDGES = (10, 30, 60, 100)  # LLM-ESR, figure of item groups
@@ -29,6 +29,7 @@ class Slice:
     items: np.ndarray | None = None
     users: np.ndarray | None = None
     log: np.ndarray | None = None  # bool[R]: rows of the log, for tables of its rows
+    pairs: np.ndarray | None = None  # int64[P, 2]: (user, item) of the members
 
     def rows(self, table: pa.Table) -> np.ndarray:
         """Return bool[R] over the rows of a rank or prediction table."""
@@ -36,6 +37,10 @@ class Slice:
         for members, column in ((self.items, "item"), (self.users, "user"), (self.log, "row")):
             if members is not None:
                 keep &= members[table[column].to_numpy()]
+        if self.pairs is not None:
+            user, item = table["user"].to_numpy(), table["item"].to_numpy()
+            width = 1 + max(item.max(initial=0), self.pairs[:, 1].max(initial=0))
+            keep &= np.isin(user * width + item, self.pairs[:, 0] * width + self.pairs[:, 1])
         return keep
 
 
@@ -47,8 +52,9 @@ def standard_slices(data: TrainingData, *, buckets: bool = False) -> tuple[Slice
 
     Tail = the bottom 80 % of the catalog by training interactions, or of the users by training
     history length; equal counts are all tail, so a flat distribution has an empty head. Cold = no
-    training interaction; cold items are a part of the tail. A log with scenarios adds one slice
-    per scenario. ``buckets`` adds two five-step curves.
+    training interaction; cold items are a part of the tail. A log that is split by time adds the
+    rows where item and user are both warm, and the first row of each user after the cutoff. A log
+    with scenarios adds one slice per scenario. ``buckets`` adds two five-step curves.
     """
     items, users = data.train_counts, user_counts(data)
     return (
@@ -57,10 +63,29 @@ def standard_slices(data: TrainingData, *, buckets: bool = False) -> tuple[Slice
         *_head_tail("users", users, "training rows"),
         _members("cold_items", "items without a training interaction", items == 0, "items"),
         _members("cold_users", "users without a training row", users == 0, "users"),
+        *_by_time(data, items > 0, users > 0),
         *_scenarios(data),
-        *(_curve("items", items, ITEM_EDGES) if buckets else ()),
-        *(_curve("users", users, USER_EDGES) if buckets else ()),
+        *(curves(data) if buckets else ()),
     )
+
+
+def curves(data: TrainingData) -> tuple[Slice, ...]:
+    """Return five steps of items by training interactions and five of users by training rows."""
+    return (
+        *_curve("items", data.train_counts, ITEM_EDGES),
+        *_curve("users", user_counts(data), USER_EDGES),
+    )
+
+
+def _by_time(data: TrainingData, items: np.ndarray, users: np.ndarray) -> tuple[Slice, ...]:
+    if data.info.get("protocol") != "time":
+        return ()
+    rows = np.flatnonzero(data.split == TEST)
+    rows = rows[np.append(True, np.diff(data.user[rows]) > 0)] if len(rows) else rows
+    both = Slice("warm_warm", "items and users of training", items.copy(), users.copy())
+    both.items[0] = both.users[0] = False
+    first = np.stack([data.user[rows], data.item[rows]], 1)
+    return both, Slice("first_rows", "each user's first row after the cutoff", pairs=first)
 
 
 def _scenarios(data: TrainingData) -> tuple[Slice, ...]:

@@ -39,6 +39,7 @@ class SequenceBatch(_Movable):
     targets: Tensor | None = None  # (B, L) the item that follows, 0 = no target; None when scoring
     begin: Tensor | None = None  # (B,) the user's known rows before the window; None when scoring
     negative: Tensor | None = None  # (B, L) an item that the user never met, where a loss needs one
+    time: Tensor | None = None  # (B, L) int64 seconds of each item, for models that read times
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class Rows:
     start: np.ndarray  # int64[U + 2]
     item: np.ndarray  # int64[R], oldest first within a user
     row: np.ndarray  # int64[R], row number in the TrainingData
+    clock: np.ndarray | None = None  # the time of every row of the TrainingData
 
     def of(self, user: int) -> np.ndarray:
         """Return the items of one user, oldest first."""
@@ -26,6 +27,13 @@ class Rows:
 
     def lists(self, users: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         return [self.of(int(u)) for u in users]
+
+    def times(self, users: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+        """Return the moments of what ``lists`` gives, int64 each."""
+        if self.clock is None:
+            raise ValueError("these rows were made without the times of their log")
+        spans = ((self.start[int(u)], self.start[int(u) + 1]) for u in users)
+        return [self.clock[self.row[a:b]] for a, b in spans]
 
     @property
     def counts(self) -> np.ndarray:
@@ -42,7 +50,7 @@ def rows_of(data: TrainingData, splits: Sequence[int]) -> Rows:
     """Return the rows of ``data`` whose split is one of ``splits``."""
     row = np.flatnonzero(np.isin(data.split, splits))
     start = np.searchsorted(data.user[row], np.arange(data.n_users + 2))
-    return Rows(start, data.item[row], row)
+    return Rows(start, data.item[row], row, data.time)
 
 
 def history_before(data: TrainingData, split: int) -> Rows:

@@ -11,6 +11,13 @@ from .dropout_net import dropout
 from .sequence_net import SequenceNet
 
 EPS = 1e-6
+LOG_STEP = 0.301  # natural logarithm of the factor between buckets of time
+
+
+def time_buckets(time: Tensor, count: int) -> Tensor:
+    """Return int64 (B, L, L): the bucket of the seconds from item j to item i, of times (B, L)."""
+    gap = (time[:, :, None] - time[:, None, :]).clamp(min=1)
+    return (gap.float().log() / LOG_STEP).long().clamp(max=count - 1)
 
 
 def pointwise_attention(
@@ -18,8 +25,8 @@ def pointwise_attention(
 ) -> Tensor:
     """Return ``(silu(q k^T + bias) / n * allowed) v``; q, k (B, H, L, E), v (B, H, L, F).
 
-    bias (H, L, L); allowed (B, 1, L, L) is 1 where a position may look, multiplied after silu:
-    silu(-inf) would be no number.
+    bias (H, L, L) or (B, H, L, L); allowed (B, 1, L, L) is 1 where a position may look, multiplied
+    after silu: silu(-inf) would be no number.
     """
     return (F.silu(q @ k.transpose(-1, -2) + bias) * (allowed / n)) @ v
 
@@ -28,8 +35,9 @@ class HSTUBlock(nn.Module):
     """One layer: projections with a gate, pointwise attention, output with a residual."""
 
     def __init__(
-        self, dim: int, heads: int, inner: int, attention: int, dropout: float, max_len: int
-    ) -> None:
+        self, dim: int, heads: int, inner: int, attention: int, dropout: float, max_len: int,
+        buckets: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         if inner % heads or attention % heads:
             raise ValueError(
@@ -44,14 +52,17 @@ class HSTUBlock(nn.Module):
             self.project.weight.normal_(0, 0.02)
             self.distances.normal_(0, 0.02)
             nn.init.xavier_uniform_(self.out.weight)
+        self.gaps = nn.Parameter(torch.zeros(heads, buckets)) if buckets else None
 
-    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
-        """x (B, L, D); allowed float (B, 1, L, L)."""
+    def forward(self, x: Tensor, allowed: Tensor, gap: Tensor | None = None) -> Tensor:
+        """x (B, L, D); allowed float (B, 1, L, L); gap int64 (B, L, L), buckets of time."""
         b, length, d = x.shape
         u, v, q, k = F.silu(self.project(F.layer_norm(x, (d,), eps=EPS))).split(self.widths, -1)
         q, k, v = (w.view(b, length, self.heads, -1).transpose(1, 2) for w in (q, k, v))
         at = torch.arange(length, device=x.device)
         bias = self.distances[:, (at[:, None] - at).clamp(min=0)]
+        if gap is not None:
+            bias = bias + self.gaps[:, gap].transpose(0, 1)
         mixed = pointwise_attention(q, k, v, bias, allowed, self.max_len)
         mixed = mixed.transpose(1, 2).reshape(b, length, -1)
         gated = u * F.layer_norm(mixed, mixed.shape[-1:], eps=EPS)
@@ -67,7 +78,7 @@ class HSTUNet(SequenceNet):
     def __init__(
         self, *, n_items: int, dim: int, layers: int, heads: int, inner: int, attention: int,
         dropout: float, places: bool, temperature: float, max_len: int, table_std: float,
-        output_dim: int = 0,
+        output_dim: int = 0, time_buckets: int = 0,
     ) -> None:  # fmt: skip
         """``output_dim`` > 0 gives the (folded) net an item output table of its own."""
         super().__init__()
@@ -75,13 +86,15 @@ class HSTUNet(SequenceNet):
             "n_items": n_items, "dim": dim, "layers": layers, "heads": heads, "inner": inner,
             "attention": attention, "dropout": dropout, "places": places,
             "temperature": temperature, "max_len": max_len, "table_std": table_std,
-            "output_dim": output_dim,
+            "output_dim": output_dim, "time_buckets": time_buckets,
         }  # fmt: skip
         self.max_len, self.dropout, self.temperature = max_len, dropout, temperature
+        self.time_buckets = time_buckets
         self._tables(n_items, dim)
         self.places = nn.Parameter(torch.zeros(max_len, dim)) if places else None
         self.blocks = nn.ModuleList(
-            HSTUBlock(dim, heads, inner, attention, dropout, max_len) for _ in range(layers)
+            HSTUBlock(dim, heads, inner, attention, dropout, max_len, time_buckets)
+            for _ in range(layers)
         )
         self._start(n_items, output_dim, table_std)
         if self.places is not None:
@@ -92,13 +105,31 @@ class HSTUNet(SequenceNet):
         outputs = super()._item_output(ids)
         return outputs if self.output_table is not None else F.normalize(outputs, dim=-1)
 
+    @property
+    def reads_times(self) -> bool:
+        return self.time_buckets > 0
+
+    def _hidden_states(self, batch: SequenceBatch) -> Tensor:
+        if not self.reads_times:
+            return super()._hidden_states(batch)
+        if batch.time is None:
+            raise ValueError(
+                "HSTU with time_buckets reads the times of a history, and none were given; set "
+                "time_buckets to 0 where histories have no clock"
+            )
+        gap = time_buckets(batch.time, self.time_buckets)
+        return self.encode(self.item_input(batch.items), batch.items > 0, gap)
+
     def _user_state(self, batch: SequenceBatch) -> Tensor:
         states = self.hidden_states(batch)
         states = states[:, -1] if batch.targets is None else states
         return F.normalize(states, dim=-1) / self.temperature
 
-    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return states (B, L, D) of the item vectors x (B, L, D); mask (B, L) is True if real."""
+    def encode(self, x: Tensor, mask: Tensor, gap: Tensor | None = None) -> Tensor:
+        """Return states (B, L, D) of the item vectors x (B, L, D); mask (B, L) is True if real.
+
+        gap (B, L, L): buckets of the time between two items, where the network reads times.
+        """
         length, d = x.shape[1:]
         if length > self.max_len:
             raise ValueError(f"history of length {length}, at most max_len = {self.max_len}")
@@ -109,5 +140,5 @@ class HSTUNet(SequenceNet):
         causal = torch.ones(length, length, device=x.device).tril()
         allowed = (mask[:, None, :] * causal)[:, None]
         for block in self.blocks:
-            x = block(x, allowed) * mask[..., None]
+            x = block(x, allowed, gap) * mask[..., None]
         return x

@@ -50,24 +50,33 @@ def device_of(model: Any) -> torch.device:
 
 
 def scoring_batch(
-    users: np.ndarray, histories: list[np.ndarray], max_len: int | None, device: Any = "cpu"
-) -> SequenceBatch:
+    users: np.ndarray, histories: list[np.ndarray], max_len: int | None, device: Any = "cpu",
+    times: list[np.ndarray] | None = None,
+) -> SequenceBatch:  # fmt: skip
     """Return the batch that scores ``users`` with their ``histories`` (oldest first)."""
     return SequenceBatch(
         torch.as_tensor(np.asarray(users, np.int64)),
         torch.from_numpy(left_pad(histories, max_len)),
+        time=None if times is None else torch.from_numpy(left_pad(times, max_len)),
     ).to(device)
+
+
+def history_batch(model: Any, users: np.ndarray, history: Rows, device: Any) -> SequenceBatch:
+    """Return the batch that scores ``users`` with ``history``, and its times if ``model`` reads."""
+    times = history.times(users) if getattr(model, "reads_times", False) else None
+    max_len = getattr(model, "max_len", None)
+    return scoring_batch(users, history.lists(users), max_len, device, times)
 
 
 def user_blocks(
     model: Any, users: np.ndarray, history: Rows, size: int = STATE_ROWS
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Yield (users, states) in blocks of users with histories of similar length."""
-    device, max_len = device_of(model), getattr(model, "max_len", None)
+    device = device_of(model)
     users = users[np.argsort(history.counts[users], kind="stable")]
     for at in range(0, len(users), size):
         block = users[at : at + size]
-        yield block, model.user_state(scoring_batch(block, history.lists(block), max_len, device))
+        yield block, model.user_state(history_batch(model, block, history, device))
 
 
 def rank_targets(model: Any, data: TrainingData, split: int) -> Ranks:

@@ -125,12 +125,21 @@ class Served:
 
     net: Any
 
+    @property
+    def reads_times(self) -> bool:
+        """Whether ``scores`` is to be given the times of histories."""
+        return getattr(self.net, "reads_times", False)
+
     def scores(
-        self, users: Sequence[int] | np.ndarray, histories: Sequence[np.ndarray]
+        self,
+        users: Sequence[int] | np.ndarray,
+        histories: Sequence[np.ndarray],
+        times: Sequence[np.ndarray] | None = None,
     ) -> np.ndarray:
         """Return float32[B, N + 1]; column 0 (padding) is -inf. Seen items are not masked.
 
-        ``users`` are positions, 0 for an unknown user; ``histories`` item positions, oldest first.
+        ``users`` are positions, 0 for an unknown user; ``histories`` item positions, oldest first,
+        and ``times`` their moments for a network that reads them.
         """
         import torch
 
@@ -139,7 +148,7 @@ class Served:
         net = self.net
         batch = scoring_batch(
             np.asarray(users, np.int64), list(histories), getattr(net, "max_len", None),
-            device_of(net),
+            device_of(net), None if times is None else list(times),
         )  # fmt: skip
         with torch.no_grad():
             if not getattr(net, "is_kept", True):

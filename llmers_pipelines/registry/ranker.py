@@ -170,6 +170,11 @@ def load_ranker(
         served = load_served(config, arrays)
     except ValueError as error:
         raise BundleError(f"the bundle cannot be read: {error}") from error
+    if served.reads_times:
+        raise BundleError(
+            f"{type(served.net).__name__} reads the times of a history, which a bundle lacks; "
+            "train it without (time_buckets = 0) to serve it"
+        )
     ranker = Ranker(served, task in FIELD_TASKS, n_items)
     if not ranker.fits():
         raise BundleError(

@@ -130,7 +130,13 @@ def renumbered_items(data: TrainingData, seed: int = 0) -> tuple[TrainingData, n
     new = np.concatenate([[0], np.random.default_rng(seed).permutation(data.n_items) + 1])
     ids = np.empty(data.n_items, object)
     ids[new[1:] - 1] = data.items.ids
-    return replace(data, items=IdMap(tuple(ids)), item=new[data.item]), new
+    old = np.argsort(new)
+    fields, texts = (
+        {name: replace(f, codes=f.codes[old]) for name, f in given.items()}
+        for given in (data.item_fields, data.item_texts)
+    )
+    there = {"item_fields": fields, "item_texts": texts}
+    return replace(data, items=IdMap(tuple(ids)), item=new[data.item], **there), new
 
 
 def _vectors(

@@ -125,9 +125,10 @@ def _unmoved(one: Any, other: Any, data: TrainingData, added: list[str]) -> list
     if data.task == "ctr":
         return []
     users = np.arange(1, min(data.n_users, _PROBED) + 1)
-    seen = [data.item[data.user_start[u] : data.user_start[u + 1]] for u in users]
-    at = data.items.index(added)
-    a, b = (Served(net).scores(users, seen)[:, at] for net in (one, other))
+    spans = [slice(data.user_start[u], data.user_start[u + 1]) for u in users]
+    seen, at = [data.item[s] for s in spans], data.items.index(added)
+    times = [data.time[s] for s in spans] if Served(one).reads_times else None
+    a, b = (Served(net).scores(users, seen, times)[:, at] for net in (one, other))
     return [i for i, moved in zip(added, (a != b).any(0), strict=True) if not moved]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,7 @@ class Loader:
         self._user = np.array(user, np.int64)
         self._first, self._last = np.array(first, np.int64), np.array(last, np.int64)
         self._item, self._aim = rows.item, np.where(is_target, rows.item, 0)
+        self._time = data.time[rows.row] if getattr(backbone, "time_buckets", 0) else None
         self._begin = self._first - rows.start[self._user]
         self._unseen: Unseen | None = None
         if getattr(backbone, "loss", "ce") in PAIRED:
@@ -66,7 +68,11 @@ class Loader:
         spans = [(self._first[r], self._last[r]) for r in rows]
         items = left_pad([self._item[a:b] for a, b in spans])
         targets = left_pad([self._aim[a + 1 : b + 1] for a, b in spans])
-        return self._made(rows, items, targets, rng)
+        batch = self._made(rows, items, targets, rng)
+        if self._time is None:
+            return batch
+        time = left_pad([self._time[a:b] for a, b in spans])
+        return dataclasses.replace(batch, time=torch.from_numpy(time))
 
     def _made(
         self, rows: np.ndarray, items: np.ndarray, targets: np.ndarray, rng: np.random.Generator

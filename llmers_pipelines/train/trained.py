@@ -36,14 +36,21 @@ class Trained:
     def served(self) -> Served:
         return Served(self.model)
 
+    @property
+    def reads_times(self) -> bool:
+        return self.served.reads_times
+
     def scores(
-        self, users: Sequence[int] | np.ndarray, histories: Sequence[np.ndarray]
+        self,
+        users: Sequence[int] | np.ndarray,
+        histories: Sequence[np.ndarray],
+        times: Sequence[np.ndarray] | None = None,
     ) -> np.ndarray:
         """Return float32[B, N + 1] for user positions and histories (item positions, oldest first).
 
-        Column 0 is -inf; seen items are not masked.
+        Column 0 is -inf; seen items are not masked. ``times``: see ``Served.scores``.
         """
-        return self.served.scores(users, histories)
+        return self.served.scores(users, histories, times)
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Return float32[R]: the click probability, or rating, of each row of ``data``."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from llmers_pipelines.api import knowledge, knowledge_links
 from llmers_pipelines.data.training import TEST
+from llmers_pipelines.data.words import word_codes
 from llmers_pipelines.models.als import ALS
 from llmers_pipelines.models.bert4rec import BERT4Rec
 from llmers_pipelines.models.bprmf import BPRMF
 from llmers_pipelines.models.caser import Caser
+from llmers_pipelines.models.cfkg import CFKG
+from llmers_pipelines.models.cke import CKE
 from llmers_pipelines.models.comirec import ComiRec
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.gru4rec import GRU4Rec
@@ -21,6 +28,7 @@ from llmers_pipelines.models.ranking_net import ndcg, rank_metric, rank_targets
 from llmers_pipelines.models.sasrec import SASRec
 from llmers_pipelines.models.sgl import SGL
 from llmers_pipelines.models.srgnn import SRGNN
+from llmers_pipelines.models.two_tower import TwoTower
 from llmers_pipelines.plan import Table, Train
 from llmers_pipelines.testing.planted import planted_rings, shuffled_items
 from llmers_pipelines.train.loop import fit
@@ -49,12 +57,25 @@ BACKBONES = {
     "bprmf-ssm": BPRMF(dim=16, fit=FIT),
     "bprmf-bpr": BPRMF(dim=16, loss="bpr", fit=FIT),
     "bprmf-ce": BPRMF(dim=16, loss="ce", fit=FIT),
+    "cke": CKE(knowledge, knowledge_links, dim=16, triples=64, fit=FIT),
+    "cfkg": CFKG(knowledge, knowledge_links, dim=16, triples=64, fit=FIT),
+    "two_tower": TwoTower(word_dim=32, dim=32, mlp=(64,), item_id=True, dropout=0.1, fit=FIT),
 }  # fmt: skip
 every = pytest.mark.parametrize("name", BACKBONES)
 
 
 def ranks_of(backbone, data):
-    return rank_targets(fit(Train(backbone, LOG), data, {}, seed=0).model, data, TEST)
+    """Facts and titles say nothing but which item it is: what is learned comes from the log."""
+    ids = data.items.ids
+    if isinstance(backbone, TwoTower):
+        titles = {"title": word_codes(ids, np.ones(len(ids), bool))}
+        data = dataclasses.replace(data, task="retrieval", item_texts=titles)
+    entities = [f"e{i}" for i in ids]
+    facts = {
+        knowledge: pa.table({"head_id": entities, "relation": ["is"] * len(ids), "tail_id": ids}),
+        knowledge_links: pa.table({"item_id": ids, "entity_id": entities}),
+    }
+    return rank_targets(fit(Train(backbone, LOG), data, facts, seed=0).model, data, TEST)
 
 
 @every

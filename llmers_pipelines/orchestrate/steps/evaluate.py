@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ...plan import Evaluate, Teach, Train
 from ...store.manifests import CheckOutcome
+from ..aside import beside, per_tokens, vector_grid
 from ..budget import budgets
 from ..cells import MAIN, Cell, run_cell
 from ..context import Outcome, StepContext
@@ -42,12 +43,16 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
         marks=list(flags),
         required=() if alone else required_controls(node.model),
     )
+    trains = {name: train for name, train, arm in arms_of(node) if arm == MAIN}
+    aside = beside(cells, trains, data, comparison)
+    cost = [told] if (told := per_tokens(node.model, comparison, ctx)) else []
     records = {f"{arm}/{seed}": cell.record for (arm, seed), cell in cells.items()}
     title = f"{node.model.slug} on {ctx.dataset}"
     versions = {node.model.name: ctx.manifest(node.model).data_version}
     report = markdown(
         comparison, Header.of(data, title=title, dataset=ctx.dataset, versions=versions,
-                              notes=(*_notes(node, cells), *_teachers(node, ctx))),
+                              notes=(*_notes(node, cells), *_teachers(node, ctx), *cost)),
+        beyond=aside.beyond, more=(*aside.grids, *vector_grid(node.model, data, ctx)),
     )  # fmt: skip
     rows = _with_names(comparison.table(), node, ctx)
     plot = b"" if alone else interval_plot(comparison)
@@ -56,7 +61,7 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
         "base": node.base.slug if node.base else None, "verdict": comparison.verdict.status,
         "reasons": list(comparison.verdict.reasons), "primary": comparison.primary,
         "metrics": _headline(comparison), "cells": records, "seeds": node.seeds,
-        "flags": list(flags),
+        "flags": list(flags), "beyond": aside.beyond,
     }  # fmt: skip
 
     def save(folder: Path) -> None:
@@ -89,16 +94,8 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
 
 def gather(node: Evaluate, ctx: StepContext) -> dict[tuple[str, int | None], Cell]:
     """Return every cell of the evaluation, training those that are not stored yet."""
-    arms: list[tuple[str, Train, str]] = [(ENHANCED, node.model, MAIN)]
-    if node.base is not None:
-        arms.append((BASE, node.base, MAIN))
-        arms += [(control, node.model, control) for control in node.controls]
-        if node.template is not None:
-            arms.append(("template", node.template, MAIN))
-        baselines = (*node.references, *([node.untrained] if node.untrained else ()))
-        arms += [(_name(r), r, MAIN) for r in baselines]
     out: dict[tuple[str, int | None], Cell] = {}
-    for name, train, arm in arms:
+    for name, train, arm in arms_of(node):
         exact = train.backbone.closed_form and arm == MAIN
         # A reference needs one run: the base is held against it, nothing is claimed of it.
         seeds = (
@@ -110,6 +107,19 @@ def gather(node: Evaluate, ctx: StepContext) -> dict[tuple[str, int | None], Cel
                 train, arm, seed, ctx
             )
     return out
+
+
+def arms_of(node: Evaluate) -> list[tuple[str, Train, str]]:
+    """Return (name, what is trained, arm of its cells) of all that the evaluation compares."""
+    arms: list[tuple[str, Train, str]] = [(ENHANCED, node.model, MAIN)]
+    if node.base is not None:
+        arms.append((BASE, node.base, MAIN))
+        arms += [(control, node.model, control) for control in node.controls]
+        if node.template is not None:
+            arms.append(("template", node.template, MAIN))
+        baselines = (*node.references, *([node.untrained] if node.untrained else ()))
+        arms += [(_name(r), r, MAIN) for r in baselines]
+    return arms
 
 
 def _name(train: Train) -> str:

@@ -88,3 +88,27 @@ def test_empty_lists_give_none():
     counts = np.array([0, 1])
     assert beyond.gini(beyond.exposure(none, 1)) is None and beyond.novelty(none, counts) is None
     assert beyond.shannon(beyond.exposure(none, 1)) is None
+
+
+def test_serendipity_counts_hits_that_the_usual_list_lacks():
+    users = np.array([1, 2, 3, 4])
+    own = TopK(users, np.array([[1, 2], [3, 4], [5, 6], [7, 0]]))
+    usual = TopK(users, np.array([[1, 9], [1, 2], [1, 2], [1, 2]]))
+    targets = {1: {1}, 2: {4}, 3: {8}}  # user 1's hit is usual, user 3 has none, user 4 no target
+    assert beyond.serendipity(own, usual, targets) == pytest.approx(1 / 3)
+    assert beyond.serendipity(own, own, targets) == 0.0
+    with pytest.raises(ValueError, match="different users"):
+        beyond.serendipity(own, TopK(users[::-1], usual.items), targets)
+
+
+def test_category_entropy_of_lists_in_bits():
+    membership = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0, 0]])
+    lists = np.array([[1, 2], [1, 1], [3, 3], [4, 0]])  # half and half, one, split items, none
+    assert beyond.category_entropy(lists, membership) == pytest.approx((1 + 0 + 1) / 3)
+    assert beyond.category_entropy(lists[3:], membership) is None
+
+
+def test_a_gap_is_a_difference_and_a_ratio():
+    assert beyond.gap([0.2, 0.1, None]) == (pytest.approx(0.1), 0.5)
+    assert beyond.gap([0.0, 0.0]) == (0.0, None)
+    assert beyond.gap([0.3, None]) == (None, None)

@@ -141,3 +141,11 @@ def test_impressions_are_resampled_with_their_users():
     assert found.gain("iauc", "base", "enhanced").difference > 0
     nothing = card(aligned, every & False, ["iauc"], resamples=50, seed=0)
     assert nothing.gain("iauc", "base", "enhanced") is None
+
+
+def test_predictions_over_clicks():
+    label, p = np.array([1.0, 0, 0, 1]), np.array([0.9, 0.3, 0.2, 0.6])
+    assert ctr.predicted_over_observed(label, p) == pytest.approx(1.0)
+    assert ctr.predicted_over_observed(label, p / 2) == pytest.approx(0.5)
+    assert ctr.predicted_over_observed(np.zeros(3), p[:3]) is None
+    assert ctr.predicted_over_observed(label[:0], p[:0]) is None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -128,3 +130,17 @@ def test_a_log_with_scenarios_has_a_slice_for_each():
     for name, code in (("scenario_app", 1), ("scenario_web", 2)):
         expected = data.scenario.codes[:6][::-1] == code
         assert np.array_equal(found[name].rows(table), expected)
+
+
+def test_a_split_by_time_has_warm_rows_and_first_rows(make_log, fixed):
+    rows = [(1, 1, TRAIN), (1, 2, TEST), (1, 3, TEST), (2, 2, TRAIN), (2, 1, TEST), (3, 1, TEST)]
+    data = make_log(rows, 3, 3)
+    assert "warm_warm" not in by_name(data)
+    data = dataclasses.replace(data, info={"protocol": "time"})
+    table = rank_table(fixed(np.zeros((4, 4))), data, TEST)
+    slices = by_name(data)
+    held = list(zip(table["user"].to_pylist(), table["item"].to_pylist(), strict=True))
+    assert held == [(1, 2), (1, 3), (2, 1), (3, 1)]
+    # item 3 and user 3 are cold
+    assert slices["warm_warm"].rows(table).tolist() == [True, False, True, False]
+    assert slices["first_rows"].rows(table).tolist() == [True, False, True, True]

@@ -142,20 +142,3 @@ def test_a_setting_that_came_later_leaves_the_identity_alone_while_unset():
     assert "loss" not in names(SASRec())
     assert "loss" in names(SASRec(loss="bpr"))
     assert SASRec(loss="bpr") != SASRec()
-
-
-@pytest.mark.parametrize("loss", ["ssm", "in_batch", "bce", "bpr"])
-def test_a_sequence_model_trains_with_every_loss(loss):
-    data = planted_rings(n_users=20, n_items=20).data
-    backbone = SASRec(dim=8, inner=8, max_len=8, dropout=0.0, loss=loss, negatives=8)
-    model = backbone.build(data, 0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    losses = []
-    for number in range(1, 16):
-        for batch in load_loader("sequence")(data, backbone, 0).epoch(number):
-            optimizer.zero_grad()
-            value = model.loss(batch)
-            value.backward()
-            optimizer.step()
-        losses.append(float(value.detach()))
-    assert losses[-1] < 0.85 * losses[0]
