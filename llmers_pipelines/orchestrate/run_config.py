@@ -20,6 +20,7 @@ from ..plan import Generate, Node, Teach, Train
 from .build import Plan
 from .context import StepError
 from .experiment import FIT, experiment_node
+from .ranged import ranged
 
 CONFIGURED = "configured"  # as llmers.toml says
 EXPERIMENT = "experiment"
@@ -33,6 +34,7 @@ class Knob:
 
     kind: type
     about: str
+    low: float = 0
     high: float = 0
     choices: tuple[str, ...] = ()
     setting: str = ""  # the field of ``Settings`` that it replaces
@@ -41,22 +43,22 @@ class Knob:
 _KNOBS = {
     "device": Knob(str, "Where tensors live; auto takes CUDA where there is one and says so.",
                    choices=DEVICES, setting="device"),
-    "threads": Knob(int, "CPU threads of this step, 1 to 512; 0 as configured.", 512, (),
+    "threads": Knob(int, "CPU threads of this step, 1 to 512; 0 as configured.", 1, 512, (),
                     "threads"),
     "batch_tokens": Knob(int, "Padded tokens of one batch, 1 to 10,000,000; 0 the engine's own "
                          "choice. It changes speed and memory, no answer and no vector.",
-                         10_000_000, (), "batch_tokens"),
+                         1, 10_000_000, (), "batch_tokens"),
     "dtype": Knob(str, "Numbers that the language model computes in.", choices=DTYPES,
                   setting="dtype"),
     "endpoint": Knob(str, "Base address of an OpenAI-compatible interface that serves the "
                      "configured model; empty as configured.", setting="endpoint"),
     "concurrency": Knob(int, "Requests to the endpoint at once, 1 to 1,024; 0 as configured.",
-                        1024, (), "concurrency"),
+                        1, 1024, (), "concurrency"),
     "warm_start": Knob(bool, "Train on from the weights of the version before."),
-    "budget_calls": Knob(int, "Most calls of the language model; 0 as configured.", 10**12),
-    "budget_tokens": Knob(int, "Most tokens, read and written; 0 as configured.", 10**15),
+    "budget_calls": Knob(int, "Most calls of the language model; 0 as configured.", 0, 10**12),
+    "budget_tokens": Knob(int, "Most tokens, read and written; 0 as configured.", 0, 10**15),
     "budget_money": Knob(float, "Most money, in the currency of the prices; 0 as configured.",
-                         10**9),
+                         0, 10**9),
 }  # fmt: skip
 _DEVICE = ("device", "threads")
 _ASK = (*_DEVICE, "dtype", "batch_tokens", "endpoint", "concurrency",
@@ -100,13 +102,16 @@ def _field(name: str) -> dg.Field:
     if knob.choices:
         kind = dg.Enum(name.title(), [dg.EnumValue(c) for c in knob.choices])
         return dg.Field(kind, default_value=CONFIGURED, description=knob.about)
-    return dg.Field(knob.kind, default_value=knob.kind(), description=knob.about)
+    kind = ranged(knob.kind, knob.low, knob.high, unset=knob.low > 0) if knob.high else knob.kind
+    return dg.Field(kind, default_value=knob.kind(), description=knob.about)
 
 
 @cache
 def _experiment() -> dg.Field:
     fields = {
-        name: dg.Field(limit.kind, is_required=False, description=limit.about)
+        name: dg.Field(
+            ranged(limit.kind, limit.low, limit.high), is_required=False, description=limit.about
+        )
         for name, limit in FIT.items()
     }
     fields["backbone"] = dg.Field(
@@ -170,7 +175,7 @@ def _faults(node: Node, config: Mapping[str, Any], settings: Settings) -> list[s
     out = []
     for name, value in config.items():
         knob = _KNOBS.get(name)
-        if knob is not None and knob.high and not 0 <= value <= knob.high:
+        if knob is not None and knob.high and not knob.low <= value <= knob.high:
             out.append(f"{name} = {value}: {knob.about}")
     if str(config.get("device", "")).startswith("cuda") and not _has_cuda():
         out.append(
