@@ -10,7 +10,8 @@ _MARKUP = re.compile(r"[\\`*\[\]<>~|]|(?<!\w)_+|_+(?!\w)|&(?=#?\w+;)")
 _WHOLE = re.compile(r"-?\d+\.0+")
 _EMPTY = ("", "None", "null")
 _KEYS = ("request_key", "prompt_revision")  # told by the lineage page
-_WIDTHS = (80, 60, 40, 24, 16)  # characters of a cell
+_WIDTHS = (60, 40, 24, 16)  # characters of a cell
+_WORD = re.compile(r"\S{33,}")  # nothing to break it at: one such id pushes all else out of sight
 _SAME = 40  # columns whose cells agree so far say the same
 _ROWS = 3  # below which cells are rather made shorter
 PLACE = 1000  # characters from which on the UI hides an entry behind a link
@@ -68,5 +69,6 @@ def _cells(line: str) -> list[str]:
 
 def _table(rows: Sequence[Sequence[str]], width: int) -> str:
     """Return ``rows``, the first of which is the header, with cells of at most ``width``."""
-    lines = [f"| {' | '.join(plain(cut(c, width)) for c in row)} |" for row in rows]
+    shorter = [[_WORD.sub(lambda m: cut(m[0], 32), cell) for cell in row] for row in rows]
+    lines = [f"| {' | '.join(plain(cut(c, width)) for c in row)} |" for row in shorter]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

@@ -206,6 +206,8 @@ def test_sample_rows_are_several_and_without_repetition() -> None:
     told = fitting("\n".join([f"| {' | '.join(names)} |", "|---" * 6 + "|", *lines])).split("\n")
     assert told[0] == "| item_id | text | year |" and len(told) == 5
     assert told[4].startswith("| b2 | a long answer") and told[4].endswith(" | 2 |")
+    unbroken = fitting(f"| id | title |\n|---|---|\n| {'x' * 300} | A Book |").split("\n")[2]
+    assert unbroken == f"| {'x' * 29}... | A Book |"
     answers = [f"| b{n} |" + f" {'word ' * 24}|" * 9 for n in range(5)]
     head = "| id | " + " | ".join(f"c{n}" for n in range(9)) + " |"
     different = [a.replace("word word", f"c{n} one", 1) for n, a in enumerate(answers)]
