@@ -49,6 +49,8 @@ recipe = "llm2x"
 settings = { source = "summary" }
 backbone_settings = { dim = 16 }
 """
+PICTURE = "http://127.0.0.1:9/picture.png"
+MARKUP = f"![p]({PICTURE}) **bold** <img src={PICTURE}>"  # a title in the second data set
 LLM2X = "llm2x__sasrec__dim16__summary"
 _RUNS = """{ runsOrError(limit: 30) { ... on Runs { results {
   runId status pipelineName tags { key value } } } } }"""
@@ -164,14 +166,19 @@ def experiment(*lines: str) -> str:
 def launched(page: Any, site: Site, config: str) -> dict[str, Any]:
     """Launch one recommender with a run config by clicking; return the run when it ended."""
     before = runs(site)
+    submit(page, site, config)
+    (run,) = new_runs(site, before)
+    return run
+
+
+def submit(page: Any, site: Site, config: str) -> None:
+    """Click as far as the launch of one recommender with a run config."""
     open_asset(page, site, "recommenders/sasrec__dim16", "overview")
     page.get_by_role("button", name="Materialize").first.click()
     choose(page, "shop")
     configure(page, config)
     page.get_by_role("button", name="Save config").click()
     page.get_by_role("button", name="Launch 1 run").click()
-    (run,) = new_runs(site, before)
-    return run
 
 
 def until(true: Any, seconds: float) -> None:
@@ -217,6 +224,9 @@ def open_kiosk(shop: Shop) -> None:
     text = (folder / "shop.toml").read_text().replace('name = "shop"', 'name = "kiosk"')
     (folder / "kiosk.toml").write_text(text)
     (folder / "shop.toml").unlink()
+    (folder / "items.csv").write_text(
+        (shop.folder / "items.csv").read_text().replace("The Crime Book 1,", f"{MARKUP},", 1)
+    )
 
 
 def keep(page: Any, name: str) -> None:

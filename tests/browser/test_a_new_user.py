@@ -13,6 +13,8 @@ import dagster as dg
 import pytest
 from hands import (
     LLM2X,
+    MARKUP,
+    PICTURE,
     Site,
     await_ready,
     choose,
@@ -25,6 +27,7 @@ from hands import (
     open_asset,
     runs,
     start,
+    submit,
     until,
 )
 from shop import BOOKS
@@ -110,11 +113,20 @@ def test_a_wrong_type_is_refused_in_the_form(page: Any, site: Site) -> None:
     assert page.get_by_role("button", name="Save config").is_disabled()
 
 
-def test_a_value_out_of_range_ends_the_run_before_it_works(page: Any, site: Site) -> None:
-    run = launched(page, site, experiment("epochs: 0"))
+def test_a_value_out_of_range_makes_no_run(page: Any, site: Site) -> None:
+    before = runs(site)
+    submit(page, site, experiment("epochs: 0"))
+    page.get_by_text("0 is out of range: 1 to 100000").first.wait_for()
+    assert runs(site).keys() == before.keys()
+
+
+def test_a_setting_that_the_method_lacks_ends_the_run_before_it_works(
+    page: Any, site: Site
+) -> None:
+    run = launched(page, site, experiment("backbone:", "  depth: 3"))
     assert run["status"] == "FAILURE"
     page.goto(f"{site.dagster}/runs/{run['runId']}")
-    page.get_by_text("epochs = 0: Most epochs, 1 to 100,000.").first.wait_for()
+    page.get_by_text("experiment.backbone").first.wait_for()
 
 
 def test_an_experiment_says_that_it_is_one(page: Any, site: Site) -> None:
@@ -137,6 +149,16 @@ def test_several_data_sets_are_filled_at_once(page: Any, site: Site) -> None:
     assert {r["status"] for r in ended} == {"SUCCESS"}
     assert {r["tags"]["dagster/partition"] for r in ended} == {"shop", "kiosk"}
     assert site.shop.context().manifests.current("kiosk", "catalog/items").rows == BOOKS
+
+
+def test_catalog_text_is_shown_as_it_is(page: Any, site: Site) -> None:
+    """Markup in a title is neither drawn nor fetched."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{site.dagster}/assets/catalog/items?view=partitions&partition=kiosk")
+    page.get_by_text("sample rows").first.wait_for()
+    page.get_by_text(MARKUP).first.wait_for()
+    assert asked and PICTURE not in asked
 
 
 def test_an_edited_catalog_runs_its_chain_by_itself(page: Any, site: Site) -> None:
@@ -178,6 +200,14 @@ def test_a_book_is_followed_to_its_prompt(page: Any, site: Site) -> None:
     pages.close()
 
 
+def plotted(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Say whether a training that is under way has shown its epochs."""
+    kind = dg.DagsterEventType.ASSET_OBSERVATION
+    found = [e.dagster_event for e in instance.all_logs(run_id, of_type=kind)]
+    return any("plot of epochs" in e.asset_observation_data.asset_observation.metadata
+               for e in found if e is not None)  # fmt: skip
+
+
 def test_a_killed_run_frees_the_pool(site: Site) -> None:
     """The slot of a run whose process was killed is free again within a minute."""
     before = runs(site)
@@ -187,6 +217,7 @@ def test_a_killed_run_frees_the_pool(site: Site) -> None:
         storage = instance.event_log_storage
         until(lambda: storage.get_concurrency_info("gpu").active_slot_count == 1, 60)
         (run_id,) = (k for k in runs(site) if k not in before)
+        until(lambda: plotted(instance, run_id), 90)
         pid = next(
             int(m[1]) for e in instance.all_logs(run_id)
             if (m := re.search(r"\(pid: (\d+)\)", e.message or ""))
