@@ -16,10 +16,10 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
-from ..plan import Generate, Node, Teach, Train
+from ..plan import Component, Generate, Node, Teach, Train, snake
 from .build import Plan
 from .context import StepError
-from .experiment import FIT, experiment_node
+from .experiment import FIT, MOST, WIDTHS, experiment_node
 from .ranged import ranged
 
 CONFIGURED = "configured"  # as llmers.toml says
@@ -70,6 +70,9 @@ _OF_VERB = {
 }  # fmt: skip
 
 
+_Own = tuple[Component, tuple[Component, ...]]  # a backbone and the parts that are attached to it
+
+
 def knobs_of(node: Node) -> tuple[str, ...]:
     """Return the names that the form of ``node`` has, beside ``force`` and ``experiment``."""
     if isinstance(node, Teach) and node.how.asks_model:
@@ -78,21 +81,22 @@ def knobs_of(node: Node) -> tuple[str, ...]:
 
 
 def schema_of(node: Node) -> dg.Field:
-    """Return the config schema of ``node``; assets of one kind share one object."""
-    return _schema(knobs_of(node), isinstance(node, Train))
+    """Return the config schema of ``node``; assets of one kind and equal settings share one."""
+    own = (node.backbone, node.parts) if isinstance(node, Train) else None
+    return _schema(knobs_of(node), own)
 
 
 @cache
-def _schema(names: tuple[str, ...], trains: bool) -> dg.Field:
-    # One object for all assets of a kind: a class would be read anew for each of them.
+def _schema(names: tuple[str, ...], own: _Own | None) -> dg.Field:
+    # One object for all that look alike: a class would be read anew for each of them.
     fields = {
         "force": dg.Field(
             bool, default_value=False, description="Do the work again even where nothing changed."
         ),
         **{name: _field(name) for name in names},
     }
-    if trains:
-        fields[EXPERIMENT] = _experiment()
+    if own is not None:
+        fields[EXPERIMENT] = _experiment(*own)
     return dg.Field(dg.Shape(fields))  # every entry has a default, and the form shows it
 
 
@@ -106,21 +110,19 @@ def _field(name: str) -> dg.Field:
     return dg.Field(kind, default_value=knob.kind(), description=knob.about)
 
 
-@cache
-def _experiment() -> dg.Field:
-    fields = {
+def _experiment(backbone: Component, parts: tuple[Component, ...]) -> dg.Field:
+    fields: dict[str, dg.Field] = {
         name: dg.Field(
             ranged(limit.kind, limit.low, limit.high), is_required=False, description=limit.about
         )
         for name, limit in FIT.items()
     }
-    fields["backbone"] = dg.Field(
-        dg.Permissive(), is_required=False,
-        description="Settings of the backbone, by the names of backbone_settings in llmers.toml.",
-    )  # fmt: skip
+    fields["backbone"] = _settings(backbone, "Settings of the backbone.")
+    told = {snake(type(p).__name__): p for p in parts}
     fields["parts"] = dg.Field(
-        dg.Permissive(), is_required=False,
-        description="Settings of the method's parts: dual_view: {...}, by their names there.",
+        dg.Shape({name: _settings(part, "") for name, part in told.items()}), is_required=False,
+        description="Settings of the parts that the method adds." if told else
+        "This model has no parts beside its backbone.",
     )  # fmt: skip
     return dg.Field(
         dg.Shape(fields), is_required=False,
@@ -128,6 +130,26 @@ def _experiment() -> dg.Field:
         "settings and tracked in MLflow, no version is published, what is downstream is skipped "
         "and the gate never sees it. To keep one, write its settings into llmers.toml.",
     )  # fmt: skip
+
+
+def _settings(part: Component, about: str) -> dg.Field:
+    """Return the form of a component's settings, with what the asset has now."""
+    now = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    return dg.Field(
+        dg.Shape({name: _setting(name, value) for name, value in now.items()}), is_required=False,
+        description=about or None,
+    )  # fmt: skip
+
+
+def _setting(name: str, now: Any) -> dg.Field:
+    if isinstance(now, Component):
+        return _settings(now, "")
+    kind: Any = type(now) if type(now) in (bool, int, float, str) else dg.Any
+    if kind is int and name in WIDTHS:
+        kind = ranged(int, 1, MOST)
+    elif name in FIT and kind is FIT[name].kind:
+        kind = ranged(kind, FIT[name].low, FIT[name].high)
+    return dg.Field(kind, is_required=False, description=f"The asset has {now!r}.")
 
 
 def config_for(node: Node, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,11 @@ class Site:
         return self.addresses["Dagster"]
 
 
+def crowd() -> float:
+    """Return how much longer than on free cores things may take: others may be at work here."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def start(shop: Shop, *more: str) -> subprocess.Popen:
     """Start `llmers up` on ``shop`` from a folder that has nothing to do with it."""
     command = [sys.executable, "-c", "from llmers_pipelines.cli import run_main; run_main()",
@@ -103,7 +108,7 @@ def ask(site: Site, query: str, variables: dict[str, Any] | None = None) -> dict
     request = urllib.request.Request(
         f"{site.dagster}/graphql", body, {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=30 * crowd()) as answer:
         return json.load(answer)["data"]
 
 
@@ -123,7 +128,7 @@ def new_runs(
 
     ``by_sensor``: those that the refresh sensor asked for; else those of a person.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * crowd()
     while time.monotonic() < deadline:
         fresh = [r for k, r in runs(site).items()
                  if k not in before and by_sensor == ("llmers/refresh" in r["tags"])]  # fmt: skip
@@ -182,7 +187,7 @@ def submit(page: Any, site: Site, config: str) -> None:
 
 
 def until(true: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * crowd()
     while not true():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.5)

@@ -19,6 +19,7 @@ from hands import (
     await_ready,
     choose,
     configure,
+    crowd,
     experiment,
     keep,
     launch,
@@ -41,9 +42,7 @@ GROUPS = ("catalog", "item_summaries", "llm_embeddings", "features", "recommende
 
 def test_it_is_ready_soon_and_says_where(site: Site) -> None:
     assert set(site.addresses) == {"Dagster", "MLflow", "Lineage"}
-    # The bound is for two cores that are free; others may be at work on this machine.
-    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert site.ready_seconds < 25 * crowd, site.lines
+    assert site.ready_seconds < 25 * crowd(), site.lines  # of two cores that are free
     for address in site.addresses.values():
         assert address.startswith("http://127.0.0.1:")
     assert (site.shop.home / "dagster_home" / "history").is_dir()
@@ -51,7 +50,7 @@ def test_it_is_ready_soon_and_says_where(site: Site) -> None:
 
 def test_a_second_start_is_refused_in_plain_words(site: Site) -> None:
     second = start(site.shop)
-    text, _ = second.communicate(timeout=60)
+    text, _ = second.communicate(timeout=60 * crowd())
     assert second.returncode == 1
     assert "already runs on" in text and site.dagster in text and "kill" in text
     assert "Traceback" not in text
@@ -93,7 +92,7 @@ def test_a_version_shows_rows_pictures_and_where_columns_come_from(page: Any, si
     with page.context.expect_page() as opened:
         page.locator(f"a[href^='{site.addresses['MLflow']}/#/runs/']").first.click()
     run = opened.value
-    run.get_by_text("best_valid").first.wait_for(timeout=40_000)
+    run.get_by_text("best_valid").first.wait_for(timeout=40_000 * crowd())
     run.close()
 
 
@@ -120,13 +119,20 @@ def test_a_value_out_of_range_makes_no_run(page: Any, site: Site) -> None:
     assert runs(site).keys() == before.keys()
 
 
-def test_a_setting_that_the_method_lacks_ends_the_run_before_it_works(
-    page: Any, site: Site
-) -> None:
-    run = launched(page, site, experiment("backbone:", "  depth: 3"))
+def test_a_setting_that_the_method_lacks_is_refused_in_the_form(page: Any, site: Site) -> None:
+    open_asset(page, site, "recommenders/sasrec__dim16", "overview")
+    page.get_by_role("button", name="Materialize").first.click()
+    choose(page, "shop")
+    configure(page, experiment("backbone:", "  depth: 3"))
+    page.get_by_text('unexpected config entry "depth"').first.wait_for()
+    assert page.get_by_role("button", name="Save config").is_disabled()
+
+
+def test_an_experiment_that_changes_nothing_ends_before_it_works(page: Any, site: Site) -> None:
+    run = launched(page, site, experiment("backbone:", "  dim: 16"))
     assert run["status"] == "FAILURE"
     page.goto(f"{site.dagster}/runs/{run['runId']}")
-    page.get_by_text("experiment.backbone").first.wait_for()
+    page.get_by_text("the settings of the experiment are those of the asset").first.wait_for()
 
 
 def test_an_experiment_says_that_it_is_one(page: Any, site: Site) -> None:
@@ -233,14 +239,14 @@ def test_a_killed_run_frees_the_pool(site: Site) -> None:
 
 def test_it_starts_again_on_the_same_home_and_stops_on_term(site: Site, tmp_path: Path) -> None:
     site.process.send_signal(signal.SIGINT)
-    assert site.process.wait(timeout=40) == 0
+    assert site.process.wait(timeout=40 * crowd()) == 0
     again = start(site.shop)
     try:
         addresses, _, _ = await_ready(again)
         site.addresses.update(addresses)
         assert runs(site), "what ran before is still there"
         again.send_signal(signal.SIGTERM)
-        assert again.wait(timeout=40) == 0
+        assert again.wait(timeout=40 * crowd()) == 0
     finally:
         if again.poll() is None:
             again.kill()

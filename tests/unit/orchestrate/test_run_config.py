@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import dagster as dg
@@ -18,7 +19,7 @@ from llmers_pipelines.orchestrate.markdown import fitting, plain
 from llmers_pipelines.orchestrate.plots import histogram, inline
 from llmers_pipelines.orchestrate.progress import Reporter, asked, encoded, trained
 from llmers_pipelines.orchestrate.run_config import applied, config_for, given, schema_of
-from llmers_pipelines.plan import Champion, Embed, Generate, Train, walk
+from llmers_pipelines.plan import Champion, Embed, Generate, Train, snake, walk
 
 CHOICE = Settings(
     methods=(Method("knnblend"), Method("sasrec"), Method("llm_esr"), Method("kar")),
@@ -36,8 +37,11 @@ def first(plan: Any, kind: type, start: str = "") -> Any:
 
 
 def test_assets_of_one_kind_share_one_form(plan: Any) -> None:
-    forms = {id(schema_of(n)) for n in plan.nodes}
-    assert len(forms) <= 6 < len(plan.nodes)
+    trained = [n for n in plan.nodes if isinstance(n, Train)]
+    others = {id(schema_of(n)) for n in plan.nodes if n not in trained}
+    assert len(others) <= 5 < len(plan.nodes) - len(trained)
+    models = {(n.backbone, n.parts) for n in trained}
+    assert len({id(schema_of(n)) for n in trained}) == len(models)
     fields = schema_of(first(plan, Train)).config_type.fields
     assert set(fields) == {"force", "device", "threads", "warm_start", "experiment"}
     assert fields["device"].default_value == "configured"
@@ -53,7 +57,11 @@ def test_assets_of_one_kind_share_one_form(plan: Any) -> None:
      ({"experiment": {"lr": 99.0}}, "99.0 is out of range: 1e-08 to 10"),
      ({"experiment": {"epochs": 0}}, "0 is out of range: 1 to 100000"),
      ({"experiment": {"epochs": 2.5}}, "Int_1_to_100000"),
-     ({"experiment": {"lr": "quick"}}, "Float_1e-08_to_10")],
+     ({"experiment": {"lr": "quick"}}, "Float_1e-08_to_10"),
+     ({"experiment": {"backbone": {"layers": 0}}}, "0 is out of range: 1 to 100000"),
+     ({"experiment": {"backbone": {"depth": 2}}}, 'unexpected config entry "depth"'),
+     ({"experiment": {"backbone": {"dropout": "much"}}}, "Float"),
+     ({"experiment": {"parts": {"dual_view": {}}}}, 'unexpected config entry "dual_view"')],
 )  # fmt: skip
 def test_a_launch_out_of_range_makes_no_run(plan: Any, config: dict[str, Any], why: str) -> None:
     """The form names the range as the type; the code location refuses to plan the run."""
@@ -65,6 +73,18 @@ def test_a_launch_out_of_range_makes_no_run(plan: Any, config: dict[str, Any], w
         create_execution_plan(job, {"ops": {op: {"config": config}}})
     good = {"threads": 0, "experiment": {"lr": 1, "epochs": 3}}
     assert create_execution_plan(job, {"ops": {op: {"config": good}}}).step_keys_to_execute
+
+
+def test_the_form_of_an_experiment_tells_what_the_asset_has(plan: Any) -> None:
+    node = first(plan, Train, "llm_esr")
+    experiment = schema_of(node).config_type.fields["experiment"].config_type.fields
+    backbone = experiment["backbone"].config_type.fields
+    assert {f.name for f in dataclasses.fields(node.backbone)} == set(backbone)
+    assert backbone["dim"].description == f"The asset has {node.backbone.dim}."
+    assert backbone["dim"].config_type.given_name == "Int_1_to_100000"
+    assert "lr" in backbone["fit"].config_type.fields
+    parts = experiment["parts"].config_type.fields
+    assert set(parts) == {snake(type(p).__name__) for p in node.parts} != set()
 
 
 def test_only_what_was_given_replaces_a_setting() -> None:
