@@ -108,7 +108,7 @@ def test_a_wrong_type_is_refused_in_the_form(page: Any, site: Site) -> None:
     page.get_by_role("button", name="Materialize").first.click()
     choose(page, "shop")
     configure(page, experiment("lr: quick"))
-    page.get_by_text('is not valid for expected type "Float"').first.wait_for()
+    page.get_by_text('is not valid for expected type "Float_1e-08_to_10"').first.wait_for()
     assert page.get_by_role("button", name="Save config").is_disabled()
 
 
