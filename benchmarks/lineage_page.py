@@ -2,10 +2,10 @@
 
     python benchmarks/lineage_page.py --home HOME --dataset ml1m [--config HOME/llmers.toml]
 
-Each page is asked of a new server process first (nothing opened yet; the files may be in the
-system's cache), then nineteen times more. Prints the first time, the median of the others and the
-largest, and how much memory the server holds after each page. Pages of which the home lacks the
-asset are left out. The first recommendation page loads torch and the served model.
+Each page is asked of a new server process first (no page opened yet; what it opens in the
+background is waited for; the files may be in the system's cache), then nineteen times more.
+Prints the first time, the median of the others and the largest, and how much memory the server
+holds after each page. Pages of which the home lacks the asset are left out.
 """
 
 from __future__ import annotations
@@ -84,6 +84,19 @@ def resident(pid: int) -> int:
     return 0
 
 
+def settle(pid: int) -> None:
+    """Wait until a process has done nothing for two seconds, a minute at most."""
+    before, quiet = -1, 0
+    for _ in range(600):
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        now = int(told[11]) + int(told[12])
+        quiet = quiet + 1 if now == before else 0
+        if quiet >= 20:
+            return
+        before = now
+        time.sleep(0.1)
+
+
 def timed(url: str) -> float:
     start = time.perf_counter()
     with urllib.request.urlopen(url) as answer:
@@ -111,6 +124,7 @@ def main() -> None:
         )  # fmt: skip
         try:
             wait(port, child)
+            settle(child.pid)
             url = f"http://127.0.0.1:{port}{path}"
             first, *rest = (timed(url) for _ in range(TIMES))
             middle, most = statistics.median(rest), max(rest)

@@ -3,6 +3,9 @@
 A record names the combination of code, inputs and sources that failed. It counts as long as the
 asset would be made from just that; whoever changes anything of it, or runs the asset by hand, tries
 again. A success removes it.
+
+What a run was asked for and could not make behind a failure is kept as well: it was wished for, so
+it is made once the failure is mended, though no version of it was ever there.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,12 +70,44 @@ class Failures:
         state = getattr(error, "report", {}).get("state", "failed")
         text = str(error).strip() or type(error).__name__
         record = Failure(key, text[:2000], str(state), datetime.now(UTC).isoformat("T", "seconds"))
-        path = self._path(dataset, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            json.dump(asdict(record), out, ensure_ascii=False)
-        os.replace(temporary, path)
+        _write(self._path(dataset, name), asdict(record))
 
     def clear(self, dataset: str, name: str) -> None:
         self._path(dataset, name).unlink(missing_ok=True)
+
+
+class Wishes:
+    """What waits behind each asset: ``<data>/refresh/<data set>/wishes/<prefix>__<slug>.json``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.root = settings.data / "refresh"
+
+    def note(self, dataset: str, behind: str, names: Iterable[str]) -> None:
+        """Record that a run was asked for ``names`` and could not make them behind an asset."""
+        path = self.root / dataset / "wishes" / f"{behind.replace('/', '__')}.json"
+        if set(names) - (known := _names(path)):
+            _write(path, sorted({*known, *names}))
+
+    def names(self, dataset: str) -> set[str]:
+        """Return the assets that were asked for and could not be made then."""
+        found = (_names(path) for path in (self.root / dataset / "wishes").glob("*.json"))
+        return set().union(*found)
+
+    def datasets(self) -> set[str]:
+        """Return the data sets of which something was asked for in vain."""
+        return {path.parent.name for path in self.root.glob("*/wishes")}
+
+
+def _names(path: Path) -> set[str]:
+    try:
+        return {str(name) for name in json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError):
+        return set()
+
+
+def _write(path: Path, record: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    with os.fdopen(handle, "w", encoding="utf-8") as out:
+        json.dump(record, out, ensure_ascii=False)
+    os.replace(temporary, path)

@@ -118,15 +118,17 @@ def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) ->
     started, cpu = time.perf_counter(), time.process_time()
     report = ctx.reporter()
     best: list[tuple[int, float]] = []
+    epochs: list[dict[str, Any]] = []
 
     def progress(epoch: dict[str, Any]) -> None:
+        epochs.append(epoch)
         valid = epoch.get("valid")
         if valid is not None and (not best or valid > best[-1][1]):
             best[:] = [(int(epoch["epoch"]), float(valid))]
         most = getattr(getattr(train.backbone, "fit", None), "epochs", 0)
         name = f"{train.slug} [{arm}, seed {seed}]"
         seconds = time.perf_counter() - started
-        report(lambda: told(name, epoch, best[-1] if best else None, most, seconds))
+        report(lambda: told(name, epochs, best[-1] if best else None, most, seconds))
 
     frozen_before = {n.name: _hash(a) for n, a in inputs.items()}
     trained, carried = _fit(train, arm, seed, ctx, (data, real, inputs), progress)

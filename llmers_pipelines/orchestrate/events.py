@@ -13,19 +13,21 @@ from .context import StepContext
 from .experiment import Tried, run_experiment
 from .metadata import run_link
 from .plots import curve, inline
+from .progress import Figures
 from .publish import Published
 
 EXPERIMENT_TAG = "llmers/experiment"
 
 
 def observe(
-    context: dg.AssetExecutionContext, node: Node, text: str, figures: Mapping[str, float]
+    context: dg.AssetExecutionContext, node: Node, text: str, figures: Figures
 ) -> None:
-    """Add progress to the asset's history: a description and numbers that the UI can plot."""
+    """Add progress to the asset's history: a description, numbers and pictures."""
     context.log_event(
         dg.AssetObservation(
             dg.AssetKey(list(node.key)), partition=context.partition_key, description=text,
-            metadata=dict(figures),
+            metadata={k: dg.MetadataValue.md(v) if isinstance(v, str) else v
+                      for k, v in figures.items()},
         )
     )  # fmt: skip
 

@@ -42,7 +42,8 @@ FIT = {
     "weight_decay": Limit(float, 0.0, 10.0, "Weight decay"),
     "seed": Limit(int, 0, 2**31 - 1, "Seed; the published model has 0"),
 }
-_WIDTHS = ("dim", "inner", "layers", "heads", "max_len")  # whole numbers above zero, in any part
+WIDTHS = ("dim", "inner", "layers", "heads", "max_len")  # whole numbers above zero, in any part
+MOST = 100_000
 
 
 def experiment_node(node: Train, wanted: Mapping[str, Any]) -> Train:
@@ -110,8 +111,8 @@ def _check_ranges(node: Train, wanted: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} = {value}: {limit.about}")
     for part in (node.backbone, *node.parts):
         for name, value in _numbers(part):
-            if name in _WIDTHS and value < 1:
-                raise ValueError(f"{name} = {value} of {type(part).__name__}: at least 1")
+            if name in WIDTHS and not 1 <= value <= MOST:
+                raise ValueError(f"{name} = {value} of {type(part).__name__}: 1 to {MOST:,}")
 
 
 def _numbers(part: Component) -> Iterator[tuple[str, float]]:

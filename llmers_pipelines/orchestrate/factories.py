@@ -10,17 +10,18 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
-from ..plan import Node, Train
+from ..plan import Node, Train, walk
 from ..store.formats import StoreError
 from ..store.manifests import CheckOutcome
 from .applicable import lacks_task
+from .attempts import Wishes
 from .build import Plan
 from .checks import CheckKind, checks_of
 from .context import StepContext, StepError
 from .describe import describe, kinds_of, pool_of, tags_of, uses_device
 from .events import is_one_of_many, observe, tell_experiment, threads, told_end
 from .metadata import metadata_of
-from .publish import materialize
+from .publish import Published, materialize
 from .run_config import EXPERIMENT, applied, check_run, given, schema_of
 
 DATASETS = dg.DynamicPartitionsDefinition(name="dataset")
@@ -85,7 +86,7 @@ def asset_for(
                 if EXPERIMENT in config and isinstance(node, Train):
                     tell_experiment(context, node, config[EXPERIMENT], ctx)
                     return  # no version, and what is downstream is skipped
-                done = materialize(node, ctx, force=config.get("force", False))
+                done = _made(node, plan, ctx, context, force=config.get("force", False))
         except (StepError, StoreError, ValueError) as error:
             # What they say needs a person: another attempt would wait, or spend a budget again.
             context.log.error(str(error))  # in one line, before the frames that nobody asked for
@@ -105,6 +106,26 @@ def asset_for(
         )
 
     return compute
+
+
+def _made(
+    node: Node, plan: Plan, ctx: StepContext, context: dg.AssetExecutionContext, *, force: bool
+) -> Published:
+    """Materialize ``node``; where that fails or is held, remember what the run leaves unmade."""
+    try:
+        done = materialize(node, ctx, force=force)
+    except Exception:
+        _wish(node, plan, ctx, context)
+        raise
+    if done.manifest.held_by:
+        _wish(node, plan, ctx, context)
+    return done
+
+
+def _wish(node: Node, plan: Plan, ctx: StepContext, context: dg.AssetExecutionContext) -> None:
+    selected = context.job_def.asset_layer.selected_asset_keys
+    left = [n.name for n in plan.nodes if key_of(n) in selected and node in walk([n])]
+    Wishes(ctx.settings).note(ctx.dataset, node.name, left)
 
 
 def checks_for(node: Node, settings: Settings) -> dg.AssetChecksDefinition | None:

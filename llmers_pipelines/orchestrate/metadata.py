@@ -10,6 +10,7 @@ from ..config import Settings
 from ..plan import Node, Train
 from ..store.manifests import ManifestStore
 from .lineage_url import asset_path, lineage_root
+from .markdown import cut, fitting
 from .plots import shown
 from .publish import Published
 
@@ -49,6 +50,8 @@ def metadata_of(node: Node, done: Published, settings: Settings) -> dict[str, An
     if manifest.info.get("preview"):
         title = "by epoch" if isinstance(node, Train) else "sample rows"
         out[title] = dg.MetadataValue.md(fitting(str(manifest.info["preview"])))
+    if manifest.info.get("quarantine"):
+        out["quarantined rows"] = dg.MetadataValue.md(fitting(str(manifest.info["quarantine"])))
     if manifest.info.get("estimate") and done.status == "materialized":
         out["estimate"] = dg.MetadataValue.md(_estimate_table(manifest.info["estimate"]))
     if manifest.columns:
@@ -82,30 +85,8 @@ def _made_from(manifest: Any) -> str:
         f"| code and settings | `{manifest.code_version}` |",
     ]
     both = {**manifest.inputs, **manifest.sources}
-    rows += [f"| {name} | `{_cut(version)}` |" for name, version in both.items()]
+    rows += [f"| {name} | `{cut(version)}` |" for name, version in both.items()]
     return "\n".join(rows)
-
-
-def fitting(table: str, most: int = 1000) -> str:
-    """Return a Markdown table that the UI shows in its place: fewer than ``most`` characters, by
-    shorter cells and fewer rows; as it is where even one row is too long."""
-    lines = table.split("\n")
-    for width in (120, 60, 40, 24):
-        cut = [_cut_row(line, width) for line in lines]
-        for rows in range(len(cut), 2, -1):
-            if len(text := "\n".join(cut[:rows])) < most:
-                return text
-    return table
-
-
-def _cut_row(line: str, width: int) -> str:
-    if not line.startswith("| "):
-        return line  # the rule below the header
-    return f"| {' | '.join(_cut(c, width) for c in line[2:-2].split(' | '))} |"
-
-
-def _cut(version: str, most: int = 40) -> str:
-    return version if len(version) <= most else version[: most - 3] + "..."
 
 
 def _estimate_table(found: dict[str, Any]) -> str:
@@ -114,9 +95,15 @@ def _estimate_table(found: dict[str, Any]) -> str:
     for name, pair in found.items():
         if isinstance(pair, dict) and "error_percent" in pair:
             cells = [pair["estimate"], pair["actual"], pair["error_percent"]]
-            told = ["unknown" if c is None else f"{c:,.4g}" for c in cells]
-            rows.append(f"| {name} | {told[0]} | {told[1]} | {told[2]} % |")
+            told = ["unknown" if c is None else _figure(c) for c in cells]
+            percent = "" if cells[2] is None else " %"
+            rows.append(f"| {name} | {told[0]} | {told[1]} | {told[2]}{percent} |")
     return "\n".join(rows)
+
+
+def _figure(value: float) -> str:
+    """Return counts in full and the rest in four digits."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
 
 
 def _lineage_table(lineage: dict[str, tuple[tuple[str, str], ...]]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,13 +30,13 @@ _SAFE = "/:=,'.;-"
 
 def draw(node: Node, folder: Path) -> list[str]:
     """Draw what there is to see of the artifact in ``folder``; return the names."""
-    drawn = {name: svg for name, svg in _pictures(node, folder).items() if svg}
-    for name, svg in drawn.items():
+    pictures = {name: svg for name, svg in _pictures(node, folder).items() if svg}
+    for name, svg in pictures.items():
         (folder / FOLDER).mkdir(exist_ok=True)
         temporary = folder / FOLDER / f".{name}-{os.getpid()}"
         temporary.write_text(svg, encoding="utf-8")
         os.replace(temporary, folder / FOLDER / f"{name}.svg")
-    return list(drawn)
+    return list(pictures)
 
 
 def shown(folder: Path) -> dict[str, str]:
@@ -68,7 +68,11 @@ def _pictures(node: Node, folder: Path) -> dict[str, str]:
 
 def curve(folder: Path) -> str:
     """Return loss and validation metric by epoch; "" where there was at most one."""
-    epochs = json.loads((folder / "training.json").read_text())["epochs"]
+    return by_epoch(json.loads((folder / "training.json").read_text())["epochs"])
+
+
+def by_epoch(epochs: Sequence[Mapping[str, Any]]) -> str:
+    """Return ``curve`` of epoch records, those of a training that is under way as well."""
     if len(epochs) < 2:
         return ""
     first, last = epochs[0]["epoch"], epochs[-1]["epoch"]

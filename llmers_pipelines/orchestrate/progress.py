@@ -4,14 +4,16 @@ stays readable and a short one says nothing twice."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from .plots import by_epoch, inline
 
 FIRST, GROWTH, LONGEST = 2.0, 1.5, 60.0  # seconds
 EVENT_AFTER = 10.0  # events stay in the asset's history: only steps that last have any
 
-Figures = Mapping[str, float]
+Figures = Mapping[str, float | str]  # text: a picture as Markdown
 
 
 @dataclass
@@ -81,13 +83,18 @@ def encoded(name: str, done: int, total: int, seconds: float) -> tuple[str, Figu
 
 
 def trained(
-    name: str, epoch: Mapping[str, Any], best: tuple[int, float] | None, most: int, seconds: float
-) -> tuple[str, Figures]:
-    """Tell of an epoch. ``best``: (epoch, validation metric) so far; ``most``: bound of epochs."""
+    name: str, epochs: Sequence[Mapping[str, Any]], best: tuple[int, float] | None, most: int,
+    seconds: float,
+) -> tuple[str, Figures]:  # fmt: skip
+    """Tell of the last of ``epochs``, with a picture of all so far.
+
+    ``best``: (epoch, validation metric) so far; ``most``: bound of epochs.
+    """
+    epoch = epochs[-1]
     number = int(epoch["epoch"])
     rest = seconds / max(1, number) * max(0, most - number)
     parts = [f"{name}: epoch {number} of at most {most}"]
-    figures: dict[str, float] = {"epoch": number, "seconds_left_at_most": round(rest, 1)}
+    figures: dict[str, float | str] = {"epoch": number, "seconds_left_at_most": round(rest, 1)}
     for key, told in (("train_loss", "loss"), ("valid", "validation")):
         if epoch.get(key) is not None:
             parts.append(f"{told} {epoch[key]:.4f}")
@@ -95,4 +102,6 @@ def trained(
     if best is not None:
         parts.append(f"best {best[1]:.4f} at epoch {best[0]}")
     parts.append(f"{left(rest)} if it does not stop earlier" if rest else "done")
+    if picture := by_epoch(epochs):
+        figures["plot of epochs"] = inline(picture, "epochs")
     return ", ".join(parts), figures

@@ -20,7 +20,7 @@ from ..plan import Champion, Node, Pin, Register, walk
 from ..store.formats import StoreError
 from ..store.manifests import Manifest, ManifestStore
 from .applicable import applicable
-from .attempts import Failures, attempt_key
+from .attempts import Failures, Wishes, attempt_key
 from .build import Loaded, Plan
 from .context import HeldError, StepContext, StepError, why_held
 from .publish import difference, wanted
@@ -71,7 +71,10 @@ def compare(
             why = why or f"behind {behind[0].name}"
             ready = [n in request for n in behind]
             # The gate judges what there is: a candidate that is held stays out of its way.
-            enough = any(ready) or bool(key) if isinstance(node, Champion) else all(ready)
+            enough = all(ready)
+            if isinstance(node, Champion):
+                there = any(ctx.manifests.current(ctx.dataset, n.name) for n in node.inputs)
+                enough = any(ready) or (there and bool(key))
             go = enough and not held
             if not go:
                 held = tuple(dict.fromkeys([*held, *(h for n in behind for h in rows[n].held_by)]))
@@ -121,11 +124,12 @@ def _judge(
 def watched(plan: Plan, nodes: list[Node], ctx: StepContext) -> list[Node]:
     """Return those of ``nodes`` (what applies to the data set) that are kept fresh.
 
-    These are the assets that were made once, whole methods that were trained once (up to the gate),
-    and what all of them need. A method whose settings changed has other keys: it takes the place
-    of the one it was before. Nothing that was never asked for is started.
+    These are the assets that were made once, those that a run was asked for and could not make,
+    whole methods that were trained once (up to the gate), and what all of them need. A method whose
+    settings changed has other keys: it takes the place of the one it was before. Nothing that was
+    never asked for is started.
     """
-    there = set(ctx.manifests.names(ctx.dataset))
+    there = set(ctx.manifests.names(ctx.dataset)) | Wishes(ctx.settings).names(ctx.dataset)
     gone = _recipes_of(there - {n.name for n in plan.nodes}, ctx)
     used = [m for m in plan.methods if _in_use(m, there, gone)]
     roots: list[Node] = [n for n in nodes if n.name in there]
@@ -189,11 +193,12 @@ class Watch:
         self._lock = threading.Lock()
 
     def datasets(self) -> list[str]:
-        """Return the data sets that are described and have something stored, by name."""
+        """Return the data sets that are described and of which something was asked for, by name."""
         from ..data.registry import description_files
 
         described = description_files(self.settings.home)
-        return [name for name in self.store.datasets() if name in described]
+        found = {*self.store.datasets(), *Wishes(self.settings).datasets()}
+        return sorted(found & set(described))
 
     def described(self) -> list[str]:
         """Return the names of all data sets that are described."""

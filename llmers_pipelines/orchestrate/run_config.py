@@ -16,10 +16,11 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
-from ..plan import Generate, Node, Teach, Train
+from ..plan import Component, Generate, Node, Teach, Train, snake
 from .build import Plan
 from .context import StepError
-from .experiment import FIT, experiment_node
+from .experiment import FIT, MOST, WIDTHS, experiment_node
+from .ranged import ranged
 
 CONFIGURED = "configured"  # as llmers.toml says
 EXPERIMENT = "experiment"
@@ -33,6 +34,7 @@ class Knob:
 
     kind: type
     about: str
+    low: float = 0
     high: float = 0
     choices: tuple[str, ...] = ()
     setting: str = ""  # the field of ``Settings`` that it replaces
@@ -41,22 +43,22 @@ class Knob:
 _KNOBS = {
     "device": Knob(str, "Where tensors live; auto takes CUDA where there is one and says so.",
                    choices=DEVICES, setting="device"),
-    "threads": Knob(int, "CPU threads of this step, 1 to 512; 0 as configured.", 512, (),
+    "threads": Knob(int, "CPU threads of this step, 1 to 512; 0 as configured.", 1, 512, (),
                     "threads"),
     "batch_tokens": Knob(int, "Padded tokens of one batch, 1 to 10,000,000; 0 the engine's own "
                          "choice. It changes speed and memory, no answer and no vector.",
-                         10_000_000, (), "batch_tokens"),
+                         1, 10_000_000, (), "batch_tokens"),
     "dtype": Knob(str, "Numbers that the language model computes in.", choices=DTYPES,
                   setting="dtype"),
     "endpoint": Knob(str, "Base address of an OpenAI-compatible interface that serves the "
                      "configured model; empty as configured.", setting="endpoint"),
     "concurrency": Knob(int, "Requests to the endpoint at once, 1 to 1,024; 0 as configured.",
-                        1024, (), "concurrency"),
+                        1, 1024, (), "concurrency"),
     "warm_start": Knob(bool, "Train on from the weights of the version before."),
-    "budget_calls": Knob(int, "Most calls of the language model; 0 as configured.", 10**12),
-    "budget_tokens": Knob(int, "Most tokens, read and written; 0 as configured.", 10**15),
+    "budget_calls": Knob(int, "Most calls of the language model; 0 as configured.", 0, 10**12),
+    "budget_tokens": Knob(int, "Most tokens, read and written; 0 as configured.", 0, 10**15),
     "budget_money": Knob(float, "Most money, in the currency of the prices; 0 as configured.",
-                         10**9),
+                         0, 10**9),
 }  # fmt: skip
 _DEVICE = ("device", "threads")
 _ASK = (*_DEVICE, "dtype", "batch_tokens", "endpoint", "concurrency",
@@ -68,6 +70,9 @@ _OF_VERB = {
 }  # fmt: skip
 
 
+_Own = tuple[Component, tuple[Component, ...]]  # a backbone and the parts that are attached to it
+
+
 def knobs_of(node: Node) -> tuple[str, ...]:
     """Return the names that the form of ``node`` has, beside ``force`` and ``experiment``."""
     if isinstance(node, Teach) and node.how.asks_model:
@@ -76,21 +81,22 @@ def knobs_of(node: Node) -> tuple[str, ...]:
 
 
 def schema_of(node: Node) -> dg.Field:
-    """Return the config schema of ``node``; assets of one kind share one object."""
-    return _schema(knobs_of(node), isinstance(node, Train))
+    """Return the config schema of ``node``; assets of one kind and equal settings share one."""
+    own = (node.backbone, node.parts) if isinstance(node, Train) else None
+    return _schema(knobs_of(node), own)
 
 
 @cache
-def _schema(names: tuple[str, ...], trains: bool) -> dg.Field:
-    # One object for all assets of a kind: a class would be read anew for each of them.
+def _schema(names: tuple[str, ...], own: _Own | None) -> dg.Field:
+    # One object for all that look alike: a class would be read anew for each of them.
     fields = {
         "force": dg.Field(
             bool, default_value=False, description="Do the work again even where nothing changed."
         ),
         **{name: _field(name) for name in names},
     }
-    if trains:
-        fields[EXPERIMENT] = _experiment()
+    if own is not None:
+        fields[EXPERIMENT] = _experiment(*own)
     return dg.Field(dg.Shape(fields))  # every entry has a default, and the form shows it
 
 
@@ -100,22 +106,23 @@ def _field(name: str) -> dg.Field:
     if knob.choices:
         kind = dg.Enum(name.title(), [dg.EnumValue(c) for c in knob.choices])
         return dg.Field(kind, default_value=CONFIGURED, description=knob.about)
-    return dg.Field(knob.kind, default_value=knob.kind(), description=knob.about)
+    kind = ranged(knob.kind, knob.low, knob.high, unset=knob.low > 0) if knob.high else knob.kind
+    return dg.Field(kind, default_value=knob.kind(), description=knob.about)
 
 
-@cache
-def _experiment() -> dg.Field:
-    fields = {
-        name: dg.Field(limit.kind, is_required=False, description=limit.about)
+def _experiment(backbone: Component, parts: tuple[Component, ...]) -> dg.Field:
+    fields: dict[str, dg.Field] = {
+        name: dg.Field(
+            ranged(limit.kind, limit.low, limit.high), is_required=False, description=limit.about
+        )
         for name, limit in FIT.items()
     }
-    fields["backbone"] = dg.Field(
-        dg.Permissive(), is_required=False,
-        description="Settings of the backbone, by the names of backbone_settings in llmers.toml.",
-    )  # fmt: skip
+    fields["backbone"] = _settings(backbone, "Settings of the backbone.")
+    told = {snake(type(p).__name__): p for p in parts}
     fields["parts"] = dg.Field(
-        dg.Permissive(), is_required=False,
-        description="Settings of the method's parts: dual_view: {...}, by their names there.",
+        dg.Shape({name: _settings(part, "") for name, part in told.items()}), is_required=False,
+        description="Settings of the parts that the method adds." if told else
+        "This model has no parts beside its backbone.",
     )  # fmt: skip
     return dg.Field(
         dg.Shape(fields), is_required=False,
@@ -123,6 +130,26 @@ def _experiment() -> dg.Field:
         "settings and tracked in MLflow, no version is published, what is downstream is skipped "
         "and the gate never sees it. To keep one, write its settings into llmers.toml.",
     )  # fmt: skip
+
+
+def _settings(part: Component, about: str) -> dg.Field:
+    """Return the form of a component's settings, with what the asset has now."""
+    now = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    return dg.Field(
+        dg.Shape({name: _setting(name, value) for name, value in now.items()}), is_required=False,
+        description=about or None,
+    )  # fmt: skip
+
+
+def _setting(name: str, now: Any) -> dg.Field:
+    if isinstance(now, Component):
+        return _settings(now, "")
+    kind: Any = type(now) if type(now) in (bool, int, float, str) else dg.Any
+    if kind is int and name in WIDTHS:
+        kind = ranged(int, 1, MOST)
+    elif name in FIT and kind is FIT[name].kind:
+        kind = ranged(kind, FIT[name].low, FIT[name].high)
+    return dg.Field(kind, is_required=False, description=f"The asset has {now!r}.")
 
 
 def config_for(node: Node, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +197,7 @@ def _faults(node: Node, config: Mapping[str, Any], settings: Settings) -> list[s
     out = []
     for name, value in config.items():
         knob = _KNOBS.get(name)
-        if knob is not None and knob.high and not 0 <= value <= knob.high:
+        if knob is not None and knob.high and not knob.low <= value <= knob.high:
             out.append(f"{name} = {value}: {knob.about}")
     if str(config.get("device", "")).startswith("cuda") and not _has_cuda():
         out.append(

@@ -16,6 +16,7 @@ from ..config import Settings
 from .build import Plan
 from .factories import DATASETS, OWNERS, key_of
 from .home import release_dead_runs
+from .markdown import plain
 from .refresh import Look, Row, Watch
 from .reload import Loaded
 
@@ -173,9 +174,7 @@ def status_metadata(rows: Iterable[tuple[str, Row]]) -> Mapping[str, Any]:
 
 
 def _cell(text: str) -> str:
-    """Return text for a Markdown table: what comes from files is not markup."""
-    text = " ".join(text.split())[:160]
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    return plain(" ".join(text.split())[:160])
 
 
 def refreshing(settings: Settings, plan: Plan) -> tuple[dg.AssetsDefinition, dg.SensorDefinition]:

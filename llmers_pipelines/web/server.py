@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from ..config import Settings
@@ -24,6 +25,7 @@ def serve(read: Callable[[], Settings], port: int) -> None:
 
     site = Site(*renew(), renew)
     site.warm()
+    threading.Thread(target=site.preload, name="preload", daemon=True).start()
     uvicorn.run(
         create_app(site), host="127.0.0.1", port=port, log_level="warning", access_log=False,
         server_header=False, proxy_headers=False,

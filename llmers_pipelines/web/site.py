@@ -16,8 +16,9 @@ from ..orchestrate.context import StepError
 from ..orchestrate.serving import champion_of
 from ..orchestrate.trace.answers import answers
 from ..orchestrate.trace.models import Aliases
+from ..orchestrate.trace.recommendation import explain_recommendation
 from ..orchestrate.trace.row import no_aliases, registry_aliases
-from ..orchestrate.trace.stored import CACHE_BYTES, Cache, Stored
+from ..orchestrate.trace.stored import CACHE_BYTES, Cache, Stored, verb_of
 from ..store.manifests import Manifest, ManifestStore
 
 _log = logging.getLogger(__name__)
@@ -100,6 +101,23 @@ class Site:
         """Load what the first page would wait for: the registry's library, the answers' keys."""
         answers(self.cache, self.settings).known(["0" * 64])
         self.aliases("none")
+
+    def preload(self) -> None:
+        """Answer one recommendation of the newest champions, so that no person waits for torch.
+
+        Meant for a thread of its own; a home without a champion loads nothing.
+        """
+        found = [m for name in self.datasets() for m in self.stored(name).all()
+                 if verb_of(m) == "champion" and m.counts.get("champion", "none") != "none"]
+        for gate in sorted(found, key=lambda m: m.created, reverse=True)[:SCORERS]:
+            task = gate.name.split("__", 1)[1]
+            try:
+                scorer, _ = self.champion(gate.dataset, task)
+                if len(users := scorer.bundle.users):
+                    stored = self.stored(gate.dataset)
+                    explain_recommendation(stored, self.champion, task, users.id(1))
+            except Exception as error:  # the page will say it, to whoever opens it
+                _log.warning("%s of %s is not opened yet: %s", gate.name, gate.dataset, error)
 
     def aliases(self, name: str) -> Mapping[str, str]:
         """Return alias -> version of a registered model, five seconds old where it answers."""

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "integration"))
 
-from hands import CHOICE, Site, answer, await_ready, keep, open_kiosk, start
+from hands import CHOICE, Site, answer, await_ready, crowd, keep, open_kiosk, start
 from loopback import Loopback
 from shop import Shop
 
@@ -63,7 +63,7 @@ def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             addresses, lines, seconds = await_ready(process)
             yield Site(shop, model, process, addresses, seconds, lines)
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=40) == 0
+            assert process.wait(timeout=40 * crowd()) == 0
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -74,7 +74,7 @@ def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def page(browser, site: Site, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[object]:
     """A new tab; a screenshot of it is kept below LLMERS_SCREENSHOTS where that is set."""
     opened = browser.new_page(viewport={"width": 1500, "height": 950})
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(20_000 * crowd())
     yield opened
     keep(opened, request.node.name)
     opened.close()

@@ -13,10 +13,12 @@ import dagster as dg
 import pytest
 from hands import (
     LLM2X,
+    PICTURE,
     Site,
     await_ready,
     choose,
     configure,
+    crowd,
     experiment,
     keep,
     launch,
@@ -25,6 +27,7 @@ from hands import (
     open_asset,
     runs,
     start,
+    submit,
     until,
 )
 from shop import BOOKS
@@ -38,9 +41,7 @@ GROUPS = ("catalog", "item_summaries", "llm_embeddings", "features", "recommende
 
 def test_it_is_ready_soon_and_says_where(site: Site) -> None:
     assert set(site.addresses) == {"Dagster", "MLflow", "Lineage"}
-    # The bound is for two cores that are free; others may be at work on this machine.
-    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert site.ready_seconds < 25 * crowd, site.lines
+    assert site.ready_seconds < 25 * crowd(), site.lines  # of two cores that are free
     for address in site.addresses.values():
         assert address.startswith("http://127.0.0.1:")
     assert (site.shop.home / "dagster_home" / "history").is_dir()
@@ -48,7 +49,7 @@ def test_it_is_ready_soon_and_says_where(site: Site) -> None:
 
 def test_a_second_start_is_refused_in_plain_words(site: Site) -> None:
     second = start(site.shop)
-    text, _ = second.communicate(timeout=60)
+    text, _ = second.communicate(timeout=60 * crowd())
     assert second.returncode == 1
     assert "already runs on" in text and site.dagster in text and "kill" in text
     assert "Traceback" not in text
@@ -90,7 +91,7 @@ def test_a_version_shows_rows_pictures_and_where_columns_come_from(page: Any, si
     with page.context.expect_page() as opened:
         page.locator(f"a[href^='{site.addresses['MLflow']}/#/runs/']").first.click()
     run = opened.value
-    run.get_by_text("best_valid").first.wait_for(timeout=40_000)
+    run.get_by_text("best_valid").first.wait_for(timeout=40_000 * crowd())
     run.close()
 
 
@@ -106,15 +107,31 @@ def test_a_wrong_type_is_refused_in_the_form(page: Any, site: Site) -> None:
     page.get_by_role("button", name="Materialize").first.click()
     choose(page, "shop")
     configure(page, experiment("lr: quick"))
-    page.get_by_text('is not valid for expected type "Float"').first.wait_for()
+    page.get_by_text('is not valid for expected type "Float_1e-08_to_10"').first.wait_for()
     assert page.get_by_role("button", name="Save config").is_disabled()
 
 
-def test_a_value_out_of_range_ends_the_run_before_it_works(page: Any, site: Site) -> None:
-    run = launched(page, site, experiment("epochs: 0"))
+def test_a_value_out_of_range_makes_no_run(page: Any, site: Site) -> None:
+    before = runs(site)
+    submit(page, site, experiment("epochs: 0"))
+    page.get_by_text("0 is out of range: 1 to 100000").first.wait_for()
+    assert runs(site).keys() == before.keys()
+
+
+def test_a_setting_that_the_method_lacks_is_refused_in_the_form(page: Any, site: Site) -> None:
+    open_asset(page, site, "recommenders/sasrec__dim16", "overview")
+    page.get_by_role("button", name="Materialize").first.click()
+    choose(page, "shop")
+    configure(page, experiment("backbone:", "  depth: 3"))
+    page.get_by_text('unexpected config entry "depth"').first.wait_for()
+    assert page.get_by_role("button", name="Save config").is_disabled()
+
+
+def test_an_experiment_that_changes_nothing_ends_before_it_works(page: Any, site: Site) -> None:
+    run = launched(page, site, experiment("backbone:", "  dim: 16"))
     assert run["status"] == "FAILURE"
     page.goto(f"{site.dagster}/runs/{run['runId']}")
-    page.get_by_text("epochs = 0: Most epochs, 1 to 100,000.").first.wait_for()
+    page.get_by_text("the settings of the experiment are those of the asset").first.wait_for()
 
 
 def test_an_experiment_says_that_it_is_one(page: Any, site: Site) -> None:
@@ -137,6 +154,16 @@ def test_several_data_sets_are_filled_at_once(page: Any, site: Site) -> None:
     assert {r["status"] for r in ended} == {"SUCCESS"}
     assert {r["tags"]["dagster/partition"] for r in ended} == {"shop", "kiosk"}
     assert site.shop.context().manifests.current("kiosk", "catalog/items").rows == BOOKS
+
+
+def test_catalog_text_is_shown_as_it_is(page: Any, site: Site) -> None:
+    """Markup in a title is neither drawn nor fetched."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{site.dagster}/assets/catalog/items?view=partitions&partition=kiosk")
+    page.get_by_text("sample rows").first.wait_for()
+    page.get_by_text("**bold** <img src").first.wait_for()
+    assert asked and PICTURE not in asked
 
 
 def test_an_edited_catalog_runs_its_chain_by_itself(page: Any, site: Site) -> None:
@@ -178,6 +205,14 @@ def test_a_book_is_followed_to_its_prompt(page: Any, site: Site) -> None:
     pages.close()
 
 
+def plotted(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Say whether a training that is under way has shown its epochs."""
+    kind = dg.DagsterEventType.ASSET_OBSERVATION
+    found = [e.dagster_event for e in instance.all_logs(run_id, of_type=kind)]
+    return any("plot of epochs" in e.asset_observation_data.asset_observation.metadata
+               for e in found if e is not None)  # fmt: skip
+
+
 def test_a_killed_run_frees_the_pool(site: Site) -> None:
     """The slot of a run whose process was killed is free again within a minute."""
     before = runs(site)
@@ -187,6 +222,7 @@ def test_a_killed_run_frees_the_pool(site: Site) -> None:
         storage = instance.event_log_storage
         until(lambda: storage.get_concurrency_info("gpu").active_slot_count == 1, 60)
         (run_id,) = (k for k in runs(site) if k not in before)
+        until(lambda: plotted(instance, run_id), 90)
         pid = next(
             int(m[1]) for e in instance.all_logs(run_id)
             if (m := re.search(r"\(pid: (\d+)\)", e.message or ""))
@@ -202,14 +238,14 @@ def test_a_killed_run_frees_the_pool(site: Site) -> None:
 
 def test_it_starts_again_on_the_same_home_and_stops_on_term(site: Site, tmp_path: Path) -> None:
     site.process.send_signal(signal.SIGINT)
-    assert site.process.wait(timeout=40) == 0
+    assert site.process.wait(timeout=40 * crowd()) == 0
     again = start(site.shop)
     try:
         addresses, _, _ = await_ready(again)
         site.addresses.update(addresses)
         assert runs(site), "what ran before is still there"
         again.send_signal(signal.SIGTERM)
-        assert again.wait(timeout=40) == 0
+        assert again.wait(timeout=40 * crowd()) == 0
     finally:
         if again.poll() is None:
             again.kill()

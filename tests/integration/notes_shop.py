@@ -148,6 +148,28 @@ class NotesShop(Shop):
         return self.home / "plugin"
 
     @property
+    def encoder(self) -> Path:
+        return self.home / "encoder"
+
+    def train_encoder(self, seed: int) -> None:
+        """Write a small BERT with random weights that knows the words of the catalog."""
+        import torch
+        from transformers import BertConfig, BertModel, BertTokenizerFast
+
+        texts = " ".join(note({"messages": [{"content": f"{r['title']}. {r['description']}"}]})
+                         + r["description"] for r in self.read("items")).lower()  # fmt: skip
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(set(re.findall(r"\w+", texts)))]
+        self.encoder.mkdir(exist_ok=True)
+        (self.encoder / "vocab.txt").write_text("\n".join(words))
+        tokenizer = BertTokenizerFast(str(self.encoder / "vocab.txt"), model_max_length=64)
+        tokenizer.save_pretrained(self.encoder)
+        torch.manual_seed(seed)
+        BertModel(BertConfig(
+            vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=32, max_position_embeddings=64,
+        )).save_pretrained(self.encoder)  # fmt: skip
+
+    @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("LLMERS_", "DAGSTER_"))}
         return kept | {

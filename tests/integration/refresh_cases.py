@@ -103,6 +103,11 @@ def _prompt(shop: NotesShop) -> None:
     _plugin(_REVISION.format(1), _REVISION.format(2))(shop)
 
 
+def _transformer(shop: NotesShop) -> None:
+    shop.train_encoder(0)
+    _settings("tfidf?dim=24&version=2", str(shop.encoder))(shop)
+
+
 OF_DATA = (
     Case("one item's title edited", _retitle(1, "My"), 1,
          (TABLE, NOTE, VECTORS, METHOD, CHAMPION), (BASE, "recommenders/itemknn")),
@@ -120,7 +125,9 @@ OF_DATA = (
 OF_CODE = (
     Case("a prompt revised", _prompt, CATALOG, (NOTE,), (TABLE, BASE)),
     Case("a parser mended", _parser, 0, (NOTE, VECTORS, METHOD), (TABLE, BASE)),
-    Case("an encoder revision", _settings("tfidf?dim=24", "tfidf?dim=24&version=2"), 0,
+    Case("a model revision", _settings('"shop/model"', '"shop/model"\nrevision = "2"'), CATALOG,
+         (NOTE,), (TABLE, BASE)),
+    Case("an encoder's setting", _settings("tfidf?dim=24", "tfidf?dim=24&version=2"), 0,
          (VECTORS,), (NOTE, BASE)),
     Case("a component revision", _plugin(_AXES.format(1), _AXES.format(2)), 0, (AXES,),
          (NOTE, VECTORS, BASE)),
@@ -128,4 +135,7 @@ OF_CODE = (
         'recipe = "sasrec"\nbackbone_settings = { dim = 8, inner = 16',
         'recipe = "sasrec"\nbackbone_settings = { dim = 8, inner = 24'), 0,
          (BASE.replace("inner16", "inner24"),), (NOTE, METHOD)),
+    Case("another encoder: a transformer in a folder", _transformer, 0, (VECTORS, METHOD), (NOTE,)),
+    Case("an encoder revision: other weights in its folder", lambda shop: shop.train_encoder(1), 0,
+         (VECTORS, METHOD), (NOTE, TABLE)),
 )  # fmt: skip

@@ -193,6 +193,19 @@ def test_pages_load_no_model_library_until_a_recommendation_is_asked_for(shop: S
     assert done.stdout.split() == ["False", "True"]
 
 
+def test_the_first_recommendation_page_waits_for_no_model_library(shop: Shop) -> None:
+    """The server opens the served models in the background; one without a champion opens none."""
+    settings = shop.settings()
+    site = Site(settings, shop.plan())
+    site.preload()
+    assert set(site._scorers) == {("llmers-shop-sequential", "1"), ("llmers-shop-ctr", "1")}
+    opened = dict(site._scorers)
+    browser = TestClient(create_app(site), base_url=HERE_ALONE)
+    text = page(browser, "/d/shop/recommend?user=u05&task=sequential")
+    assert "What is recommended to u05" in text
+    assert site._scorers == opened, "the page opens nothing"
+
+
 _COLD = """
 import sys
 from pathlib import Path

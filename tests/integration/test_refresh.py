@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,7 +11,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.test_utils import create_run_for_test
-from shop import SMALL, Shop, made
+from shop import SMALL, Shop, made, same_environment
 from ticking import Ticking
 
 from llmers_pipelines.data import file_hash
@@ -166,6 +167,40 @@ def test_too_many_bad_rows_hold_what_is_downstream_until_they_are_mended(
     did = own_ticking.refresh()
     assert {"catalog/items", "llm_embeddings/item_text"} <= made(did)
     assert own_ticking.rows == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "held"), [("bad rows", "quarantine_small"), ("no column", "failed")]
+)
+def test_what_a_first_run_could_not_make_is_made_once_it_is_mended(
+    tmp_path: Path, fault: str, held: str
+) -> None:
+    """Nothing of it was ever made, but somebody asked for it: the table names it and what holds."""
+    with same_environment():
+        shop = Shop.open(tmp_path / "home")
+        (shop.home / "llmers.toml").write_text(
+            '[llmers]\ndataset = "shop"\n[encoder]\nname = "tfidf?dim=24"\n'
+            '[[methods]]\nrecipe = "knnblend"\n[[methods]]\nrecipe = "itemknn"\n'
+        )
+        good = shop.read("items")
+        bad = [*good, good[0]] if fault == "bad rows" else [
+            {k: v for k, v in row.items() if k != "title"} for row in good
+        ]  # fmt: skip
+        shop.write("items", bad)
+        ticking = Ticking(shop)
+        wished = [n for n in ticking.plan.nodes if "itemknn" not in n.slug]
+        keys = [dg.AssetKey(list(n.key)) for n in wished]
+        by_hand = dg.RunRequest(run_key="hand", partition_key="shop", asset_selection=keys)
+        assert set(ticking.run(by_hand)) <= {"catalog/items"}
+        assert ticking.tick().requests == []
+        assert ticking.rows["registry/knnblend"].held_by == (f"catalog/items: {held}",)
+        assert ticking.rows["registry/champion__sequential"].held_by
+        assert "registry/itemknn" not in ticking.rows, "nobody asked for it"
+        shop.write("items", good)
+        did = ticking.refresh()
+        assert {"catalog/items", "registry/knnblend", "registry/champion__sequential"} <= made(did)
+        assert "registry/itemknn" not in did and ticking.rows == {}
+        ticking.instance.dispose()
 
 
 def test_other_settings_take_the_place_of_a_method_and_new_ones_wait_to_be_asked_for(

@@ -46,7 +46,7 @@ class Shift:
             assert len(self.daemon.runs()) == before
             return {"calls": len(self.server.asked), "made": set(), "did": {}, "seconds": 0.0,
                     "work": 0.0, "trained": 0, "extended": 0}  # fmt: skip
-        run = self.daemon.done(before)
+        run = self.daemon.done(before, 600)
         record = self.daemon.instance.get_run_record_by_id(run.run_id)
         assert record is not None and record.start_time and record.end_time
         did = self._did(run)
@@ -75,7 +75,7 @@ class Shift:
 
     def told(self, case: Case) -> None:
         """Wait until the table of what is stale says what it must."""
-        self.daemon.wait(lambda: _as_told(case, self.status()), "the table tells it", 60)
+        self.daemon.wait(lambda: _as_told(case, self.status()), "the table tells it", 240)
 
     def status(self) -> str:
         """Return the table of what is stale as the sensor reported it last."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pytest
+from dagster._core.execution.api import create_execution_plan
 
 from llmers_pipelines.config import Method, Settings, load_settings
 from llmers_pipelines.gpu import Gpu, read_gpu
 from llmers_pipelines.orchestrate.build import build_plan
 from llmers_pipelines.orchestrate.describe import describe, pool_of, tags_of, uses_device
 from llmers_pipelines.orchestrate.factories import asset_for
-from llmers_pipelines.orchestrate.metadata import fitting
+from llmers_pipelines.orchestrate.markdown import fitting, plain
 from llmers_pipelines.orchestrate.plots import histogram, inline
 from llmers_pipelines.orchestrate.progress import Reporter, asked, encoded, trained
 from llmers_pipelines.orchestrate.run_config import applied, config_for, given, schema_of
-from llmers_pipelines.plan import Champion, Embed, Generate, Train
+from llmers_pipelines.plan import Champion, Embed, Generate, Train, snake, walk
 
 CHOICE = Settings(
     methods=(Method("knnblend"), Method("sasrec"), Method("llm_esr"), Method("kar")),
@@ -34,14 +37,54 @@ def first(plan: Any, kind: type, start: str = "") -> Any:
 
 
 def test_assets_of_one_kind_share_one_form(plan: Any) -> None:
-    forms = {id(schema_of(n)) for n in plan.nodes}
-    assert len(forms) <= 6 < len(plan.nodes)
+    trained = [n for n in plan.nodes if isinstance(n, Train)]
+    others = {id(schema_of(n)) for n in plan.nodes if n not in trained}
+    assert len(others) <= 5 < len(plan.nodes) - len(trained)
+    models = {(n.backbone, n.parts) for n in trained}
+    assert len({id(schema_of(n)) for n in trained}) == len(models)
     fields = schema_of(first(plan, Train)).config_type.fields
     assert set(fields) == {"force", "device", "threads", "warm_start", "experiment"}
     assert fields["device"].default_value == "configured"
     asking = schema_of(first(plan, Generate)).config_type.fields
     assert {"endpoint", "dtype", "concurrency", "budget_money"} <= set(asking)
     assert all(f.description for f in (*fields.values(), *asking.values()))
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [({"threads": 513}, "513 is out of range: 1 to 512, or 0"),
+     ({"threads": -1}, "-1 is out of range"),
+     ({"experiment": {"lr": 99.0}}, "99.0 is out of range: 1e-08 to 10"),
+     ({"experiment": {"epochs": 0}}, "0 is out of range: 1 to 100000"),
+     ({"experiment": {"epochs": 2.5}}, "Int_1_to_100000"),
+     ({"experiment": {"lr": "quick"}}, "Float_1e-08_to_10"),
+     ({"experiment": {"backbone": {"layers": 0}}}, "0 is out of range: 1 to 100000"),
+     ({"experiment": {"backbone": {"depth": 2}}}, 'unexpected config entry "depth"'),
+     ({"experiment": {"backbone": {"dropout": "much"}}}, "Float"),
+     ({"experiment": {"parts": {"dual_view": {}}}}, 'unexpected config entry "dual_view"')],
+)  # fmt: skip
+def test_a_launch_out_of_range_makes_no_run(plan: Any, config: dict[str, Any], why: str) -> None:
+    """The form names the range as the type; the code location refuses to plan the run."""
+    node = first(plan, Train, "sasrec")
+    definitions = dg.Definitions([asset_for(n, plan, CHOICE) for n in walk([node])])
+    job = definitions.resolve_implicit_global_asset_job_def()
+    op = "__".join(node.key)
+    with pytest.raises(dg.DagsterInvalidConfigError, match=why):
+        create_execution_plan(job, {"ops": {op: {"config": config}}})
+    good = {"threads": 0, "experiment": {"lr": 1, "epochs": 3}}
+    assert create_execution_plan(job, {"ops": {op: {"config": good}}}).step_keys_to_execute
+
+
+def test_the_form_of_an_experiment_tells_what_the_asset_has(plan: Any) -> None:
+    node = first(plan, Train, "llm_esr")
+    experiment = schema_of(node).config_type.fields["experiment"].config_type.fields
+    backbone = experiment["backbone"].config_type.fields
+    assert {f.name for f in dataclasses.fields(node.backbone)} == set(backbone)
+    assert backbone["dim"].description == f"The asset has {node.backbone.dim}."
+    assert backbone["dim"].config_type.given_name == "Int_1_to_100000"
+    assert "lr" in backbone["fit"].config_type.fields
+    parts = experiment["parts"].config_type.fields
+    assert set(parts) == {snake(type(p).__name__) for p in node.parts} != set()
 
 
 def test_only_what_was_given_replaces_a_setting() -> None:
@@ -151,10 +194,15 @@ def test_progress_names_rate_cost_and_time_left() -> None:
     text, _ = encoded("e", 10, 40, 5.0)
     assert text == "e: 10 of 40 texts encoded, 2.0 rows/s, about 15 s left"
     epoch = {"epoch": 5, "train_loss": 2.5, "valid": 0.25}
-    text, figures = trained("sasrec", epoch, (4, 0.3), 20, 10.0)
+    text, figures = trained("sasrec", [epoch], (4, 0.3), 20, 10.0)
     assert text == ("sasrec: epoch 5 of at most 20, loss 2.5000, validation 0.2500, best 0.3000 at "
                     "epoch 4, about 30 s left if it does not stop earlier")  # fmt: skip
     assert figures == {"epoch": 5, "seconds_left_at_most": 30.0, "train_loss": 2.5, "valid": 0.25}
+    before = [{**epoch, "epoch": n, "train_loss": 5.0 - n / 2} for n in range(1, 5)]
+    _, figures = trained("sasrec", [*before, epoch], (4, 0.3), 20, 10.0)
+    picture = str(figures["plot of epochs"])
+    assert picture.startswith("![epochs](data:image/svg+xml,") and len(picture) < 1000
+    assert "loss%204.5%20to%202.5" in picture and "5%20epochs" in picture
 
 
 def test_sample_rows_fit_in_their_place() -> None:
@@ -168,6 +216,40 @@ def test_sample_rows_fit_in_their_place() -> None:
     wide = "\n".join(["| " + " | ".join(["column name"] * 90) + " |", "|" + "---|" * 90,
                       "| " + " | ".join(["x" * 30] * 90) + " |"])  # fmt: skip
     assert fitting(wide) == wide
+
+
+def test_sample_rows_are_several_and_without_repetition() -> None:
+    names = ["item_id", "text", "summary", "year", "reason", "request_key"]
+    answer = "a long answer about one book " * 3
+    lines = [f"| b{n} | {answer}and more | {answer} | {n}.0000 | None | {'f' * 64} |"
+             for n in range(3)]  # fmt: skip
+    told = fitting("\n".join([f"| {' | '.join(names)} |", "|---" * 6 + "|", *lines])).split("\n")
+    assert told[0] == "| item_id | text | year |" and len(told) == 5
+    assert told[4].startswith("| b2 | a long answer") and told[4].endswith(" | 2 |")
+    unbroken = fitting(f"| id | title |\n|---|---|\n| {'x' * 300} | A Book |").split("\n")[2]
+    assert unbroken == f"| {'x' * 29}... | A Book |"
+    answers = [f"| b{n} |" + f" {'word ' * 24}|" * 9 for n in range(5)]
+    head = "| id | " + " | ".join(f"c{n}" for n in range(9)) + " |"
+    different = [a.replace("word word", f"c{n} one", 1) for n, a in enumerate(answers)]
+    shown = fitting("\n".join([head, "|---" * 10 + "|", *different]))
+    assert len(shown) < 1000 and len(shown.split("\n")) >= 3
+
+
+def test_catalog_text_is_no_markup() -> None:
+    """A picture in a title would be fetched, a link be clicked, by whoever opens the page."""
+    title = "![p](http://a.example/p.png) <img src=x> [x](http://b.example)"
+    more = "**b** `c` &lt; _u_ ~s~"
+    head = "| item_id | title |\n|---|---|\n"
+    told = fitting(f"{head}| b1 | {title} |\n| b2 | {more} |")
+    assert "![p]" not in told and "!\\[p\\](http" in told
+    for opened in ("[", "]", "<", "`", "*", "~"):
+        at = [n for n, c in enumerate(told) if c == opened]
+        assert at and all(told[n - 1] == "\\" for n in at), opened
+    assert "\\&lt;" in told and "\\_u\\_" in told
+    ragged = fitting("| id | price | eur |\n|---|---|---|\n| b1 | 5 |")
+    assert ragged.split("\n")[2] == "| b1 | 5 |"
+    assert plain("registry/champion__ctr") == "registry/champion__ctr"
+    assert plain("item_id R&D a\\b") == "item_id R&D a\\\\b"
 
 
 def test_a_histogram_draws_the_shares_and_fits_in_its_place() -> None:
