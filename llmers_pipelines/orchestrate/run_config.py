@@ -16,10 +16,11 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
+from ..models.spaces import FIT
 from ..plan import Generate, Node, Teach, Train
 from .build import Plan
 from .context import StepError
-from .experiment import FIT, experiment_node
+from .experiment import experiment_node
 
 CONFIGURED = "configured"  # as llmers.toml says
 EXPERIMENT = "experiment"
