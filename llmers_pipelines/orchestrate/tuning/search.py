@@ -55,7 +55,6 @@ class Search:
 
     def run(self) -> tuple[list[Outcome], bool]:
         """Return what was found for each arm, and whether every trial of the budget was made."""
-        self._until = self.clock() + self.budget.seconds if self.budget.seconds else float("inf")
         self._store = MlflowStore.from_settings(self.ctx.settings)
         main = self.arms[0]
         path = self.ctx.settings.data / "tuning" / self.ctx.dataset / f"{main.node.slug}.db"
@@ -92,6 +91,7 @@ class Search:
 
     def _trials(self, studies: Sequence[Study]) -> bool:
         """Make the trials, the arm with the fewest first, so that budgets stay equal."""
+        self._until = self.clock() + self.budget.seconds if self.budget.seconds else float("inf")
         made = {a.name: len(s.trials()) for a, s in zip(self.arms, studies, strict=True)}
         while min(made.values()) < self.budget.trials:
             if self.clock() >= self._until:
