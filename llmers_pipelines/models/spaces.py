@@ -37,6 +37,7 @@ FIT = {
     "lr": Limit(float, 1e-8, 10.0, "Learning rate"),
     "batch": Limit(int, 1, 1_000_000, "Users, pairs or rows of one step"),
     "weight_decay": Limit(float, 0.0, 10.0, "Weight decay"),
+    "clip": Limit(float, 0.0, 1e6, "Bound on the norm of the gradient, 0 = none"),
     "seed": Limit(int, 0, 2**31 - 1, "Seed; the published model has 0"),
 }
 

@@ -35,6 +35,7 @@ from .carry import (
     versions_of,
 )
 from .context import StepContext
+from .progress import stepped
 from .progress import trained as told
 
 MAIN = "main"
@@ -149,18 +150,25 @@ def _train(
     best: list[tuple[int, float]] = []
     epochs: list[float] = []  # seconds of each, those before a kill included
 
+    most = getattr(getattr(train.backbone, "fit", None), "epochs", 0)
+    name, ended = f"{train.slug} [{arm}, seed {seed}]", started
+
+    def steps(number: int, done: int, of: int) -> None:
+        spent = sum(epochs) + time.perf_counter() - ended
+        report(lambda: stepped(name, number, done, of, most, spent))
+
     def progress(epoch: dict[str, Any]) -> None:
+        nonlocal ended
+        ended = time.perf_counter()
         watch.epoch(epoch)
         valid = epoch.get("valid")
         if valid is not None and (not best or valid > best[-1][1]):
             best[:] = [(int(epoch["epoch"]), float(valid))]
-        most = getattr(getattr(train.backbone, "fit", None), "epochs", 0)
-        name = f"{train.slug} [{arm}, seed {seed}]"
         epochs.append(float(epoch["seconds"]))
         report(lambda: told(name, epoch, best[-1] if best else None, most, sum(epochs)))
 
     frozen_before = {n.name: _hash(a) for n, a in inputs.items()}
-    trained, carried, before = _fit(train, arm, seed, ctx, (data, real, inputs), progress)
+    trained, carried, before = _fit(train, arm, seed, ctx, (data, real, inputs), (progress, steps))
     frozen_after = {n.name: _hash(a) for n, a in inputs.items()}
     seconds = time.perf_counter() - started + before.get("seconds", 0.0)
     cpu = time.process_time() - cpu + before.get("cpu_seconds", 0.0)
@@ -184,12 +192,13 @@ def _train(
 
 def _fit(
     train: Train, arm: str, seed: int, ctx: StepContext,
-    now: tuple[TrainingData, dict[Node, Any], dict[Node, Any]], progress: Any,
+    now: tuple[TrainingData, dict[Node, Any], dict[Node, Any]], heard: tuple[Any, Any],
 ) -> tuple[Any, dict[str, Any], dict[str, float]]:  # fmt: skip
     """Return the trained model, what its record tells of an earlier training, and what was spent
     on this one before it was killed.
 
-    ``now``: the log, the inputs, and the inputs as this arm sees them.
+    ``now``: the log, the inputs, and the inputs as this arm sees them; ``heard``: who hears of
+    epochs, and of steps.
     """
     from ..train.arms import control_inputs
     from ..train.carry_net import carry, extended
@@ -199,8 +208,9 @@ def _fit(
 
     def anew(start: Any = None, of: str = "anew") -> tuple[Any, dict[str, float]]:
         kept = _checkpoint(train, arm, seed, ctx, of)
-        trained = fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress,
-                      start=start, checkpoint=kept, compiled=ctx.settings.compile)  # fmt: skip
+        trained = fit(train, data, inputs, seed=seed, device=ctx.device, progress=heard[0],
+                      steps=heard[1], start=start, checkpoint=kept,
+                      compiled=ctx.settings.compile)  # fmt: skip
         return trained, kept.earlier if kept else {}
 
     warm = ctx.limits.get("warm_start", ctx.settings.warm_start)

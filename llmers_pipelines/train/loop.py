@@ -61,6 +61,7 @@ def fit(
     device: str = "cpu",
     progress: Callable[[dict[str, Any]], None] | None = None,
     start: Callable[[Any], Any] | None = None,
+    steps: Callable[[int, int, int], None] | None = None,
     checkpoint: Checkpoint | None = None,
     compiled: bool = False,
 ) -> Trained:
@@ -68,11 +69,11 @@ def fit(
 
     ``inputs`` maps every node below the backbone and its parts to its loaded artifact. ``progress``
     is called with each epoch's record: epoch, train_loss, valid (None where not evaluated),
-    seconds. ``start`` may change the weights before step 0. With ``checkpoint`` a training that
-    was killed goes on after its last stored epoch and ends in the same weights (bit for bit on a
-    CPU). ``compiled``: torch.compile of the loss, where the device is CUDA. Raises PlanError for a
-    missing seam, ValueError for unsuitable data, FloatingPointError when the loss is no longer a
-    number.
+    seconds; ``steps`` with the epoch, the steps done in it and the steps of an epoch. ``start`` may
+    change the weights before step 0. With ``checkpoint`` a training that was killed goes on after
+    its last stored epoch and ends in the same weights (bit for bit on a CPU). ``compiled``:
+    torch.compile of the loss, where the device is CUDA. Raises PlanError for a missing seam,
+    ValueError for unsuitable data, FloatingPointError when the loss is no longer a number.
     """
     backbone = train.backbone
     check_seams(backbone, train.parts, train.name)
@@ -93,8 +94,9 @@ def fit(
         loader = load_loader(backbone.loader)(data, backbone, seed)
         loss = torch.compile(model.loss) if compiled and where.type == "cuda" else None
         epochs, best = run_epochs(
-            model, loader, backbone.fit, train.name, progress, checkpoint=checkpoint, loss=loss
-        )
+            model, loader, backbone.fit, train.name, progress,
+            steps=steps, checkpoint=checkpoint, loss=loss,
+        )  # fmt: skip
         served = fold(model)
     seconds = checkpoint.spent()["seconds"] if checkpoint else time.perf_counter() - started
     state = {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
@@ -146,6 +148,7 @@ def run_epochs(
     name: str,
     progress: Callable[[dict[str, Any]], None] | None = None,
     *,
+    steps: Callable[[int, int, int], None] | None = None,
     checkpoint: Checkpoint | None = None,
     loss: Callable[[Any], Any] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -159,10 +162,11 @@ def run_epochs(
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=how.lr, weight_decay=how.weight_decay, fused=True)
     at = (checkpoint.load(model, optimizer) if checkpoint else None) or Progress()
-    for record in at.records if progress is not None else ():
-        progress(record)
+    if progress is not None:
+        for record in at.records:
+            progress(record)
     while at.epoch < how.epochs and not _enough(at, how):
-        record = _epoch(model, loader, optimizer, how, name, at, loss or model.loss)
+        record = _epoch(model, loader, optimizer, how, name, at, loss or model.loss, steps)
         if checkpoint is not None:
             checkpoint.keep(model, optimizer, at)
         try:
@@ -187,13 +191,14 @@ def _enough(at: Progress, how: Fit) -> bool:
 
 
 def _epoch(
-    model: Any, loader: Loader, optimizer: Any, how: Fit, name: str, at: Progress, loss: Any
-) -> dict[str, Any]:
+    model: Any, loader: Loader, optimizer: Any, how: Fit, name: str, at: Progress, loss: Any,
+    steps: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Train and validate once; return the epoch's record and bring ``at`` up to date."""
     number, started = at.epoch + 1, time.perf_counter()
     _begin_epoch(model, number)
     model.train()
-    mean, at.step = _steps(model, loader, optimizer, how, number, at.step, loss)
+    mean, at.step = _steps(model, loader, optimizer, how, number, at.step, loss, steps)
     if not np.isfinite(mean):
         raise FloatingPointError(
             f"{name}: the training loss is {mean} in epoch {number}; lower fit.lr (now "
@@ -221,8 +226,9 @@ def _begin_epoch(model: Any, number: int) -> None:
 
 
 def _steps(
-    model: Any, loader: Loader, optimizer: Any, how: Fit, number: int, step: int, loss_of: Any
-) -> tuple[float, int]:
+    model: Any, loader: Loader, optimizer: Any, how: Fit, number: int, step: int, loss_of: Any,
+    tell: Callable[[int, int, int], None] | None = None,
+) -> tuple[float, int]:  # fmt: skip
     """Take the steps of epoch ``number``; return the mean loss and the count of all steps."""
     device = next(model.parameters()).device
     total = how.epochs * max(1, loader.steps_per_epoch)
@@ -241,6 +247,8 @@ def _steps(
         optimizer.step()
         losses.append(loss.detach())
         step += 1
+        if tell is not None:
+            tell(number, len(losses), loader.steps_per_epoch)
     if not losses:
         raise ValueError("the loader gave no batch: the log has no rows to train on")
     return torch.stack(losses).mean().item(), step

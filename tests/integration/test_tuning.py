@@ -234,6 +234,7 @@ def test_the_table_for_people_says_what_to_do(bare: Shop) -> None:
         (("sasrec", "--trials", "0"), "a budget is at least 1 trial"),
         (("ease", "--set", "fit.lr=1e-4..1e-2"), "no setting 'fit.lr'"),
         (("llm2x", "--backbone", "sasrek"), "no backbone 'sasrek'"),
+        (("nrms",), "data set 'shop' has no split 'news'; it has sequential, ctr"),
     ],
 )  # fmt: skip
 def test_a_wrong_search_is_told_before_it_trains(

@@ -19,7 +19,7 @@ from ..choices import asks
 from ..context import StepContext, StepError
 from ..publish import stale_because
 from .outcome import Outcome, outcome_of
-from .space import Arm, SpaceError, log_of
+from .space import Arm, SpaceError
 from .study import Asked, Study, Trial, opened
 
 FREE = ("auto", "template", "recorded")  # engines whose answers cost nothing
@@ -64,7 +64,7 @@ class Search:
         ) as studies:  # fmt: skip
             self._parent = open_search(
                 self._store, studies[0].note.get("mlflow_run", ""), dataset=self.ctx.dataset,
-                task=log_of(main).task, name=main.node.slug, tags={"search": "yes"},
+                task=main.task, name=main.node.slug, tags={"search": "yes"},
                 params={"trials": self.budget.trials, "seed": self.seed, "pruner": self.pruner,
                         **{f"search.{a.name}.{n}": str(d)
                            for a in self.arms for n, d in a.space.items()}},
@@ -173,6 +173,11 @@ def make_inputs(arms: Sequence[Arm], ctx: StepContext) -> None:
     from ..build import build_plan
     from ..launch import launch
 
+    if (task := arms[0].task) not in ctx.description.tasks:
+        raise StepError(
+            f"data set {ctx.dataset!r} has no split {task!r}; it has "
+            f"{', '.join(ctx.description.tasks) or 'none'}"
+        )
     nodes = walk([n for a in arms for n in a.node.inputs])
     missing = [n for n in nodes if ctx.manifests.current(ctx.dataset, n.name) is None]
     for node in [] if missing else nodes:
@@ -191,9 +196,9 @@ def make_inputs(arms: Sequence[Arm], ctx: StepContext) -> None:
         )
     ctx.log(f"{len(missing)} assets that the trainings read are made first")
     report = launch(build_plan(arms[0].settings), wanted, ctx.dataset, ctx.settings)
-    for row in report["assets"]:
-        if row["status"] not in ("materialized", "reused"):
-            raise StepError(f"{row['key']}: {row.get('error', row['status'])}")
+    behind = [r for r in report["assets"] if r["status"] not in ("materialized", "reused")]
+    for row in sorted(behind, key=lambda r: "error" not in r):  # what failed, before what waits
+        raise StepError(f"{row['key']}: {row.get('error', row['status'])}")
 
 
 def _epochs(arm: Arm) -> tuple[int, int]:

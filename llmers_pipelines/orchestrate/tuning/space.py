@@ -48,6 +48,10 @@ class Arm:
     settings: Settings
 
     @property
+    def task(self) -> str:
+        return _task(self.node)
+
+    @property
     def fixed(self) -> dict[str, Any]:
         """Settings with one value: every trial has it, the first one too."""
         one = {n: d for n, d in self.space.items() if isinstance(d, Choice) and len(d.values) == 1}
@@ -185,8 +189,9 @@ def _chosen(
 def _base_method(method: Method, node: Train, recipes: Mapping[str, Recipe]) -> Method:
     for slug, recipe in recipes.items():
         if recipe.is_baseline and type(recipe.settings.get("backbone")) is type(node.backbone):
-            usual = recipe.settings.get("protocol", node.log.task) == node.log.task
-            protocol = {} if usual else {"protocol": node.log.task}
+            task = _task(node)
+            usual = recipe.settings.get("protocol", task) == task
+            protocol = {} if usual else {"protocol": task}
             return Method(slug, settings=protocol, backbone_settings=method.backbone_settings)
     name = snake(type(node.backbone).__name__)
     raise PlanError(f"no recipe is {name} alone: leave --with-base out")
@@ -262,6 +267,6 @@ def _copied(table: Mapping[str, Any]) -> dict[str, Any]:
     return {n: _copied(v) if isinstance(v, Mapping) else v for n, v in table.items()}
 
 
-def log_of(arm: Arm) -> Table:
-    assert isinstance(arm.node.log, Table)
-    return arm.node.log
+def _task(node: Train) -> str:
+    assert isinstance(node.log, Table)
+    return node.log.task
