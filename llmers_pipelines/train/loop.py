@@ -6,7 +6,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -164,7 +164,8 @@ def run_epochs(
     at = (checkpoint.load(model, optimizer) if checkpoint else None) or Progress()
     if progress is not None:
         for record in at.records:
-            progress(record)
+            with suppress(Interrupted):  # it asks again after the next epoch, which is new
+                progress(record)
     while at.epoch < how.epochs and not _enough(at, how):
         record = _epoch(model, loader, optimizer, how, name, at, loss or model.loss, steps)
         if checkpoint is not None:

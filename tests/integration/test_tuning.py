@@ -193,10 +193,12 @@ def test_what_falls_behind_is_pruned_and_leaves_a_run(bare: Shop) -> None:
 
 
 def test_time_that_is_spent_stops_the_call_and_the_next_goes_on(bare: Shop) -> None:
-    found = bare.ask(*ALONE, "--trials", "3", "--seconds", "0.05")
-    assert not found["complete"] and found["arms"][0]["trials"] < 3
+    found = bare.ask(*ALONE, "--trials", "3", "--seconds", "0.000001")
+    assert not found["complete"] and found["arms"][0]["trials"] == 0
     kept = list((bare.home / "data/llmers/checkpoints/shop").glob("*/anew/epoch-*"))
-    assert len(kept) == 1, "the training that was stopped is kept, however short it was"
+    assert [p.name for p in kept] == ["epoch-000001"], "however short it was"
+    bare.ask(*ALONE, "--trials", "3", "--seconds", "0.000001")
+    assert [p.name for p in kept[0].parent.iterdir()] == ["epoch-000002"], "each call is a step on"
     client = MlflowStore.from_settings(bare.settings()).client()
     assert client.get_run(found["arms"][0]["mlflow_run"]).info.status == "KILLED"
     whole = bare.ask(*ALONE, "--trials", "3")

@@ -93,9 +93,11 @@ class Search:
         """Make the trials, the arm with the fewest first, so that budgets stay equal."""
         self._until = self.clock() + self.budget.seconds if self.budget.seconds else float("inf")
         made = {a.name: len(s.trials()) for a, s in zip(self.arms, studies, strict=True)}
+        begun = False  # every call brings the search on, by an epoch at least
         while min(made.values()) < self.budget.trials:
-            if self.clock() >= self._until:
+            if begun and self.clock() >= self._until:
                 return False
+            begun = True
             at = min(range(len(self.arms)), key=lambda n: made[self.arms[n].name])
             try:
                 self._trial(self.arms[at], studies[at])
