@@ -34,6 +34,7 @@ class Method:
     backbone: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     backbone_settings: Mapping[str, Any] = field(default_factory=dict)
+    part_settings: Mapping[str, Any] = field(default_factory=dict)  # by the names of its parts
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Settings:
     vllm_enforce_eager: bool = False
     device: str = "auto"
     threads: int = 1
+    compile: bool = False  # torch.compile of the loss, on a GPU alone; the first step takes longer
+    checkpoint_seconds: float = 60.0  # of training between two checkpoints; 0 = none
     seeds: int = 1
     controls: tuple[str, ...] = (
         "permuted", "gaussian", "shuffled", "template", "random_pairs", "popular_pairs",
@@ -189,10 +192,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 # toml section.key -> field of Settings
 _KEYS = {
     "llmers.dataset": "dataset", "llmers.home": "home", "llmers.data_root": "data_root",
-    "llmers.offline": "offline", "llmers.dvc": "dvc",
+    "llmers.offline": "offline", "llmers.dvc": "dvc", "llm.adapter": "adapter",
     "llm.engine": "engine", "llm.model": "model", "llm.revision": "model_revision",
     "llm.max_tokens": "max_tokens", "llm.temperature": "temperature", "llm.seed": "llm_seed",
-    "llm.adapter": "adapter", "llm.dtype": "dtype",
+    "llm.dtype": "dtype", "train.checkpoint_seconds": "checkpoint_seconds",
     "vllm.quantization": "quantization", "vllm.tensor_parallel": "vllm_tensor_parallel",
     "vllm.gpu_memory_utilization": "vllm_gpu_memory_utilization",
     "vllm.max_model_len": "vllm_max_model_len", "vllm.max_num_seqs": "vllm_max_num_seqs",
@@ -209,7 +212,7 @@ _KEYS = {
     "budget.money": "budget_money", "budget.calls_per_day": "budget_calls_per_day",
     "budget.tokens_per_day": "budget_tokens_per_day", "batch.requests": "batch_requests",
     "budget.money_per_day": "budget_money_per_day", "batch.megabytes": "batch_megabytes",
-    "train.device": "device", "train.threads": "threads",
+    "train.device": "device", "train.threads": "threads", "train.compile": "compile",
     "train.warm_start": "warm_start", "train.extend": "extend",
     "tables.quarantine_share": "quarantine_share", "evaluation.seeds": "seeds",
     "evaluation.controls": "controls", "refresh.enabled": "refresh",
@@ -321,10 +324,15 @@ def _check_model_settings(settings: Settings) -> None:
         )
     if settings.dtype not in _DTYPES:
         raise ConfigError(f"llm.dtype = {settings.dtype!r}; expected one of {', '.join(_DTYPES)}")
-    if settings.image_tokens < 1:
-        raise ConfigError(f"llm.image_tokens = {settings.image_tokens}; at least 1")
-    if settings.vllm_tensor_parallel < 1:
-        raise ConfigError(f"vllm.tensor_parallel = {settings.vllm_tensor_parallel}; at least 1")
+    for name, value, least in (
+        ("llm.image_tokens", settings.image_tokens, 1),
+        ("vllm.tensor_parallel", settings.vllm_tensor_parallel, 1),
+        ("refresh.seconds", settings.refresh_seconds, 1),
+        ("evaluation.seeds", settings.seeds, 1),
+        ("train.checkpoint_seconds", settings.checkpoint_seconds, 0),
+    ):
+        if value < least:
+            raise ConfigError(f"{name} = {value}; at least {least}")
     if not 0 <= settings.vllm_gpu_memory_utilization <= 1:
         raise ConfigError(
             f"vllm.gpu_memory_utilization = {settings.vllm_gpu_memory_utilization}; a share of the "
@@ -337,18 +345,8 @@ def load_settings(**flags: Any) -> Settings:
     explicit = flags.pop("config", None) or os.environ.get("LLMERS_CONFIG")
     home = flags.get("home") or os.environ.get("LLMERS_HOME") or PROJECT
     home = Path(home).expanduser().resolve()
-    path = (
-        Path(explicit)
-        if explicit
-        else next(
-            (
-                p
-                for p in (Path.cwd() / "llmers.toml", home / "llmers.toml", PROJECT / "llmers.toml")
-                if p.is_file()
-            ),
-            None,
-        )
-    )
+    places = (Path.cwd() / "llmers.toml", home / "llmers.toml", PROJECT / "llmers.toml")
+    path = Path(explicit) if explicit else next((p for p in places if p.is_file()), None)
     if explicit and not Path(explicit).is_file():
         raise ConfigError(f"{explicit}: no such file (from --config or LLMERS_CONFIG)")
     values: dict[str, Any] = {"home": home}
@@ -389,12 +387,8 @@ def load_settings(**flags: Any) -> Settings:
             "http://127.0.0.1:3001"
         )
     _check_model_settings(settings)
-    if settings.refresh_seconds < 1:
-        raise ConfigError(f"refresh.seconds = {settings.refresh_seconds}; at least 1")
     if not 0 <= settings.quarantine_share <= 1:
         raise ConfigError(
             f"tables.quarantine_share = {settings.quarantine_share}; a share between 0 and 1"
         )
-    if settings.seeds < 1:
-        raise ConfigError(f"evaluation.seeds = {settings.seeds}; at least 1 is needed")
     return settings

@@ -14,6 +14,7 @@ _COMMANDS = {
     "trace": "lineage", "diff": "lineage", "lineage": "lineage",
     "sql": "lineage", "store": "storage", "pin": "storage", "new": "scaffold",
     "doctor": "doctor", "results": "results", "prompts": "prompts", "batch": "batches",
+    "tune": "tuning",
 }  # fmt: skip
 
 

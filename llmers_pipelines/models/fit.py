@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..plan import Component
+from ..plan import Component, PlanError, later
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -20,3 +22,13 @@ class Fit(Component):
     weight_decay: float = 0.0
     schedule: str = "constant"  # or "cosine"
     metric: str = "ndcg@10"  # "auc" for ctr
+    clip: float = later(0.0)  # the gradient's norm is bounded by it; 0 = no bound
+    precision: str = later("float32")  # of the loss; "bfloat16" where a device is faster in it
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise PlanError(
+                f"fit.precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}"
+            )
+        if self.clip < 0:
+            raise PlanError(f"fit.clip is {self.clip}; a norm above 0, or 0 for no bound")

@@ -36,6 +36,13 @@ class Stream:
             self._cpu = torch.get_rng_state()
             self._gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
 
+    def state(self) -> list[Tensor]:
+        """Return where the stream stands: the CPU's generator, then one per CUDA device."""
+        return [self._cpu, *self._gpu]
+
+    def set_state(self, state: list[Tensor]) -> None:
+        self._cpu, self._gpu = state[0], state[1:]
+
     @contextmanager
     def __call__(self) -> Iterator[None]:
         with torch.random.fork_rng():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,6 @@ from ..encode.encoder import check_encoder
 from ..models.seams import Backbone, check_seams
 from ..plan import (
     Champion,
-    Component,
     Embed,
     Evaluate,
     Generate,
@@ -32,6 +31,7 @@ from ..plan import (
 )
 from ..recipe import REQUIRED, Recipe, discover
 from .backbones import backbones
+from .changed import changed, changed_parts, told
 from .teachers import controls_of, named_as_methods, named_teachers
 
 # Conventional baselines that a base must not fall behind, where they are loaded (the first always).
@@ -148,26 +148,6 @@ def fitting_backbones(recipe: Recipe) -> list[str]:
     return out
 
 
-def changed(settings: Any, given: Mapping[str, Any], owner: str) -> Any:
-    """Return ``settings`` with what a toml gives; tables change a component inside."""
-    values = {}
-    for name, value in given.items():
-        now = getattr(settings, name, None)
-        if name not in (known := [f.name for f in dataclasses.fields(settings)]):
-            what = type(settings).__name__
-            raise PlanError(f"{owner}: {what} has no setting {name!r}; it has {', '.join(known)}")
-        if isinstance(value, Mapping) and isinstance(now, Component):
-            value = changed(now, value, owner)
-        elif isinstance(value, list):
-            value = tuple(value)
-        elif isinstance(now, float) and isinstance(value, int):
-            value = float(value)
-        if now is not None and type(value) is not type(now):
-            raise PlanError(f"{owner}: {name} = {value!r} is not like the default {now!r}")
-        values[name] = value
-    return dataclasses.replace(settings, **values)
-
-
 def _backbone(method: Method, recipe: Recipe) -> Backbone:
     """Return the backbone that a method names, or the recipe's own with other settings."""
     where = f"llmers.toml [{method.recipe}]"
@@ -202,12 +182,13 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
     if method.backbone or method.backbone_settings:
         settings["backbone"] = _backbone(method, recipe)
     node = rewrite(recipe(**settings), _with_readable_name)
+    node = changed_parts(node, method.part_settings, f"llmers.toml [{method.recipe}]")
     check_seams(node.backbone, node.parts, recipe.slug)
     extra = [
         f"{k}{v}" if not isinstance(v, str) else v
         for k, v in settings.items()
         if k != "backbone" and v != recipe.settings[k]
-    ]
+    ] + told(method.part_settings)
     if recipe.is_baseline:
         label = _base_label(node)
     else:

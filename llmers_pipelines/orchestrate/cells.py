@@ -1,6 +1,7 @@
 """Cells: one training of one arm under one seed, stored by what it was made from.
 
-A cell is never trained twice: evaluations, comparisons and a resumed command read it back.
+A cell is never trained twice: evaluations, comparisons and a resumed command read it back. A
+training that was killed goes on from its checkpoint, which goes when the cell is stored.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.blind import without_test
 from ..data.tasks import CLICK_TASKS
 from ..data.training import TEST, VALID, TrainingData
 from ..plan import Node, Train, sha
@@ -32,11 +35,13 @@ from .carry import (
     versions_of,
 )
 from .context import StepContext
+from .progress import stepped
 from .progress import trained as told
 
 MAIN = "main"
 EXPERIMENT = "experiment"  # the main arm under settings that are not the asset's
-_REAL = (MAIN, EXPERIMENT)  # arms that see the inputs as they are
+TRIAL = "trial"  # the same in a search for settings: no row of the test split is ever there
+_REAL = (MAIN, EXPERIMENT, TRIAL)  # arms that see the inputs as they are
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,15 @@ class Cell:
         return pq.read_table(self.folder / f"{split}.parquet")
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on while a cell is trained; ``epoch`` hears each record and may raise to stop."""
+
+    epoch: Callable[[dict[str, Any]], None] = lambda record: None
+    tags: Mapping[str, str] = field(default_factory=dict)  # of its MLflow run
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
 def cell_key(train: Train, arm: str, seed: int, ctx: StepContext) -> str:
     """Return the identity of a cell: code, input data versions, arm and seed."""
     # By position, not by name: two assets with equal content give one cell.
@@ -60,7 +74,9 @@ def cell_key(train: Train, arm: str, seed: int, ctx: StepContext) -> str:
     return sha([*identity, train.wiring] if train.wiring else identity, 20)
 
 
-def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
+def run_cell(
+    train: Train, arm: str, seed: int, ctx: StepContext, watch: Watch | None = None
+) -> Cell:
     """Return the cell, trained now or read back."""
     if train.backbone.closed_form and arm in _REAL:
         seed = 0  # no randomness: one training answers for every seed
@@ -74,7 +90,7 @@ def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
     try:
-        record = _train(train, arm, seed, ctx, temporary)
+        record = _train(train, arm, seed, ctx, temporary, watch or Watch())
         (temporary / "cell.json").write_text(json.dumps({"key": key, **record}, indent=1))
         write_fingerprint(temporary)
         os.chmod(temporary, 0o755)
@@ -87,7 +103,17 @@ def run_cell(train: Train, arm: str, seed: int, ctx: StepContext) -> Cell:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    discard_checkpoint(train, arm, seed, ctx)
     return Cell(folder, json.loads((folder / "cell.json").read_text()), True)
+
+
+def discard_checkpoint(train: Train, arm: str, seed: int, ctx: StepContext) -> None:
+    """Forget how far the training of a cell came."""
+    shutil.rmtree(_checkpoint_folder(train, arm, seed, ctx), ignore_errors=True)
+
+
+def _checkpoint_folder(train: Train, arm: str, seed: int, ctx: StepContext) -> Path:
+    return ctx.settings.data / "checkpoints" / ctx.dataset / cell_key(train, arm, seed, ctx)
 
 
 def _extended(folder: Path) -> bool:
@@ -107,37 +133,52 @@ def inputs_of(train: Train, ctx: StepContext) -> dict[Node, Any]:
     return {n: ctx.load(n) for n in train.inputs if n != train.log}
 
 
-def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) -> dict[str, Any]:
+def _train(
+    train: Train, arm: str, seed: int, ctx: StepContext, folder: Path, watch: Watch
+) -> dict[str, Any]:
     from ..evaluate.predict import ctr_table, rank_table, rating_table
     from ..train.arms import control_inputs
     from ..train.trained import save_trained
 
     data: TrainingData = ctx.load(train.log)
+    if arm == TRIAL:
+        data = without_test(data)
     real = inputs_of(train, ctx)
     inputs = real if arm in _REAL else control_inputs(real, arm, seed=seed, log=data)
     started, cpu = time.perf_counter(), time.process_time()
     report = ctx.reporter()
     best: list[tuple[int, float]] = []
-    epochs: list[dict[str, Any]] = []
+    epochs: list[dict[str, Any]] = []  # those before a kill included
+    most = getattr(getattr(train.backbone, "fit", None), "epochs", 0)
+    name, ended = f"{train.slug} [{arm}, seed {seed}]", started
+
+    def taken() -> float:
+        return sum(float(e["seconds"]) for e in epochs)
+
+    def steps(number: int, done: int, of: int) -> None:
+        spent = taken() + time.perf_counter() - ended
+        report(lambda: stepped(name, number, done, of, most, spent))
 
     def progress(epoch: dict[str, Any]) -> None:
-        epochs.append(epoch)
+        nonlocal ended
+        ended = time.perf_counter()
+        watch.epoch(epoch)
         valid = epoch.get("valid")
         if valid is not None and (not best or valid > best[-1][1]):
             best[:] = [(int(epoch["epoch"]), float(valid))]
-        most = getattr(getattr(train.backbone, "fit", None), "epochs", 0)
-        name = f"{train.slug} [{arm}, seed {seed}]"
-        seconds = time.perf_counter() - started
-        report(lambda: told(name, epochs, best[-1] if best else None, most, seconds))
+        epochs.append(epoch)
+        report(lambda: told(name, epochs, best[-1] if best else None, most, taken()))
 
     frozen_before = {n.name: _hash(a) for n, a in inputs.items()}
-    trained, carried = _fit(train, arm, seed, ctx, (data, real, inputs), progress)
+    trained, carried, before = _fit(train, arm, seed, ctx, (data, real, inputs), (progress, steps))
     frozen_after = {n.name: _hash(a) for n, a in inputs.items()}
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    seconds = time.perf_counter() - started + before.get("seconds", 0.0)
+    cpu = time.process_time() - cpu + before.get("cpu_seconds", 0.0)
     save_trained(trained, folder)
     other = rating_table if data.task == "rating" else rank_table
     table = ctr_table if data.task in CLICK_TASKS else other
-    for name, split in (("valid", VALID), ("test", TEST)):
+    splits = (("valid", VALID), *((("test", TEST),) if arm != TRIAL else ()))
+    for name, split in splits:
         pq.write_table(table(trained, data, split), folder / f"{name}.parquet", compression="zstd")
     record = {
         "model": train.slug, "arm": arm, "seed": seed, "best_epoch": trained.best_epoch,
@@ -147,28 +188,36 @@ def _train(train: Train, arm: str, seed: int, ctx: StepContext, folder: Path) ->
         "made_from": {"of": identity(train, arm, seed), "inputs": versions_of(train, ctx)},
         **carried,
     }  # fmt: skip
-    record["mlflow_run"] = _log_run(train, trained, record, ctx)
+    record["mlflow_run"] = log_run(train, trained.epochs, record, ctx, watch)
     return record
 
 
 def _fit(
     train: Train, arm: str, seed: int, ctx: StepContext,
-    now: tuple[TrainingData, dict[Node, Any], dict[Node, Any]], progress: Any,
-) -> tuple[Any, dict[str, Any]]:  # fmt: skip
-    """Return the trained model and what its record tells of an earlier training.
+    now: tuple[TrainingData, dict[Node, Any], dict[Node, Any]], heard: tuple[Any, Any],
+) -> tuple[Any, dict[str, Any], dict[str, float]]:  # fmt: skip
+    """Return the trained model, what its record tells of an earlier training, and what was spent
+    on this one before it was killed.
 
-    ``now``: the log, the inputs, and the inputs as this arm sees them.
+    ``now``: the log, the inputs, and the inputs as this arm sees them; ``heard``: who hears of
+    epochs, and of steps.
     """
     from ..train.arms import control_inputs
+    from ..train.carry_net import carry, extended
     from ..train.loop import fit
 
     data, real, inputs = now
-    if train.backbone.closed_form:
-        return fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress), {}
-    from ..train.carry_net import carry, extended
+
+    def anew(start: Any = None, of: str = "anew") -> tuple[Any, dict[str, float]]:
+        kept = _checkpoint(train, arm, seed, ctx, of)
+        trained = fit(train, data, inputs, seed=seed, device=ctx.device, progress=heard[0],
+                      steps=heard[1], start=start, checkpoint=kept,
+                      compiled=ctx.settings.compile)  # fmt: skip
+        return trained, kept.earlier if kept else {}
 
     warm = ctx.limits.get("warm_start", ctx.settings.warm_start)
-    for before in earlier(train, arm, seed, ctx) if ctx.settings.extend or warm else ():
+    goes_on = (ctx.settings.extend or warm) and not train.backbone.closed_form and arm != TRIAL
+    for before in earlier(train, arm, seed, ctx) if goes_on else ():
         then = inputs_then(train, before, real, ctx) if ctx.settings.extend else None
         if then is not None and same_rows(before.data, data):
             if arm not in _REAL:
@@ -186,13 +235,25 @@ def _fit(
                 return trained, {
                     "extended_from": before.key, "new_items": [i for i in added if i in there],
                     "unknown_items": [i for i in unknown if i in there],
-                }
+                }, {}
         if warm:
             start = partial(carry, state=before.state(), old=before.data, new=data)
-            trained = fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress,
-                          start=start)  # fmt: skip
-            return trained, {"warm_start_from": before.key}
-    return fit(train, data, inputs, seed=seed, device=ctx.device, progress=progress), {}
+            trained, spent = anew(start, before.key)
+            return trained, {"warm_start_from": before.key}, spent
+    trained, spent = anew()
+    return trained, {}, spent
+
+
+def _checkpoint(train: Train, arm: str, seed: int, ctx: StepContext, of: str) -> Any:
+    """Return where a training is kept while it runs; ``of``: the one that it started from."""
+    from ..train.checkpoint_net import Checkpoint
+
+    every = ctx.settings.checkpoint_seconds
+    if every <= 0 or train.backbone.closed_form:
+        return None
+    name = f"{train.slug} [{arm}, seed {seed}]"
+    folder = _checkpoint_folder(train, arm, seed, ctx) / of
+    return Checkpoint(folder, every, lambda text: ctx.log(f"{name}: {text}"))
 
 
 def _hash(artifact: Any) -> str:
@@ -200,26 +261,31 @@ def _hash(artifact: Any) -> str:
     return hashed() if hashed else str(getattr(artifact, "num_rows", ""))
 
 
-def _log_run(train: Train, trained: Any, record: dict[str, Any], ctx: StepContext) -> str:
-    """Log the training to MLflow: settings, per-epoch metrics, input versions, tags."""
+def log_run(
+    train: Train, epochs: list[dict[str, Any]], record: Mapping[str, Any], ctx: StepContext,
+    watch: Watch,
+) -> str:  # fmt: skip
+    """Log a training to MLflow: settings, per-epoch metrics, input versions, tags."""
     from ..registry.mlflow_store import MlflowStore
 
     parts = {f"part{i}": part for i, part in enumerate(train.parts, start=1)}
+    own = {"backbone": train.backbone, **parts, "arm": record["arm"], "seed": record["seed"]}
     store = MlflowStore.from_settings(ctx.settings)
     with store.training_run(
         dataset=ctx.dataset,
         task=train.log.task,
         asset_key=train.name,
-        params={"backbone": train.backbone, **parts, "arm": record["arm"], "seed": record["seed"]},
+        params={**own, **watch.params},
         data_versions={n.name: ctx.manifest(n).data_version for n in train.inputs},
         dagster_run_id=ctx.run_id,
-        tags={"arm": record["arm"], "seed": str(record["seed"]), **_marks(record["arm"])},
-    ) as run:
-        run.log_epochs(trained.epochs)
+        tags={"arm": record["arm"], "seed": str(record["seed"]), **_marks(record["arm"]),
+              **watch.tags},
+    ) as run:  # fmt: skip
+        run.log_epochs(epochs)
         run.log_metrics({"best_valid": record["best_valid"], "seconds": record["seconds"]})
     return run.run_id
 
 
 def _marks(arm: str) -> dict[str, str]:
-    """Return the tags that tell an experiment from what is published."""
-    return {"experiment": "yes", "published": "no"} if arm == EXPERIMENT else {}
+    """Return the tags that tell what is tried from what is published."""
+    return {"experiment": "yes", "published": "no"} if arm in (EXPERIMENT, TRIAL) else {}

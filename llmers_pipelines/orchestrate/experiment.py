@@ -11,37 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..models.fit import Fit
+from ..models.spaces import FIT
 from ..plan import Component, PlanError, Train, canonical, snake
-from .build import changed
 from .cells import EXPERIMENT, Cell, run_cell
+from .changed import changed, changed_parts
 from .context import StepContext
 from .publish import stale_because
 
-
-@dataclass(frozen=True)
-class Limit:
-    """The range of one number that decides a training."""
-
-    kind: type
-    low: float
-    high: float
-    what: str
-
-    @property
-    def about(self) -> str:
-        return f"{self.what}, {self.low:,} to {self.high:,}."
-
-
-FIT = {
-    "epochs": Limit(int, 1, 100_000, "Most epochs"),
-    "min_epochs": Limit(int, 0, 100_000, "No stop before this epoch"),
-    "patience": Limit(int, 1, 100_000, "Evaluations without improvement before the stop"),
-    "eval_every": Limit(int, 1, 10_000, "Epochs between evaluations"),
-    "lr": Limit(float, 1e-8, 10.0, "Learning rate"),
-    "batch": Limit(int, 1, 1_000_000, "Users, pairs or rows of one step"),
-    "weight_decay": Limit(float, 0.0, 10.0, "Weight decay"),
-    "seed": Limit(int, 0, 2**31 - 1, "Seed; the published model has 0"),
-}
 WIDTHS = ("dim", "inner", "layers", "heads", "max_len")  # whole numbers above zero, in any part
 MOST = 100_000
 
@@ -66,11 +42,11 @@ def experiment_node(node: Train, wanted: Mapping[str, Any]) -> Train:
     try:
         if inner:
             backbone = changed(backbone, inner, "experiment.backbone")
-        parts = _parts(node, wanted.get("parts", {}))
+        made = dataclasses.replace(node, backbone=backbone)
+        made = changed_parts(made, wanted.get("parts", {}), "experiment.parts")
     except PlanError as error:
         raise ValueError(str(error)) from error
-    made = dataclasses.replace(node, backbone=backbone, **parts)
-    _check_ranges(made, wanted)
+    check_ranges(made, wanted.get("seed", 0))
     if made.code_version == node.code_version and not wanted.get("seed"):
         raise ValueError(
             "the settings of the experiment are those of the asset; leave experiment out to make "
@@ -83,26 +59,8 @@ def _given(wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in wanted.items() if v is not None and v != {}}
 
 
-def _parts(node: Train, wanted: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    names = {snake(type(p).__name__) for p in node.parts}
-    if unknown := sorted(set(wanted) - names):
-        raise PlanError(
-            f"experiment.parts: {node.name} has no part {unknown[0]!r}; it has "
-            f"{', '.join(sorted(names)) or 'none'}"
-        )
-    out = {}
-    for place in ("init", "fuse", "aux"):
-        parts = getattr(node, place)
-        out[place] = tuple(
-            changed(p, wanted[n], f"experiment.parts.{n}")
-            if (n := snake(type(p).__name__)) in wanted else p
-            for p in parts
-        )  # fmt: skip
-    return out
-
-
-def _check_ranges(node: Train, wanted: Mapping[str, Any]) -> None:
-    seed = wanted.get("seed", 0)
+def check_ranges(node: Train, seed: int = 0) -> None:
+    """Raise ValueError for a number of ``node`` that no training can have."""
     fit = getattr(node.backbone, "fit", None)
     found = {"seed": seed, **({k: getattr(fit, k) for k in FIT if k != "seed"} if fit else {})}
     for name, value in found.items():

@@ -82,6 +82,18 @@ def encoded(name: str, done: int, total: int, seconds: float) -> tuple[str, Figu
     }  # fmt: skip
 
 
+def stepped(
+    name: str, epoch: int, done: int, steps: int, most: int, seconds: float
+) -> tuple[str, Figures]:
+    """Tell of the steps of an epoch under way. ``seconds``: of the whole training so far."""
+    share = epoch - 1 + done / max(1, steps)
+    rest = seconds / max(1e-9, share) * max(0.0, most - share)
+    text = f"{name}: epoch {epoch} of at most {most}, step {done:,} of {steps:,}, {left(rest)}"
+    return f"{text} if it does not stop earlier", {
+        "epoch": epoch, "step": done, "steps": steps, "seconds_left_at_most": round(rest, 1),
+    }  # fmt: skip
+
+
 def trained(
     name: str, epochs: Sequence[Mapping[str, Any]], best: tuple[int, float] | None, most: int,
     seconds: float,

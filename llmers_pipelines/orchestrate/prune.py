@@ -28,7 +28,7 @@ from .reachable import Reachable, reachable
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that would go. ``kind``: version, cell, vectors, fit, leftover, answers."""
+    """One thing that would go: a version, cell, checkpoint, vectors, fit, leftover, answers."""
 
     kind: str
     name: str
@@ -67,6 +67,7 @@ def plan_pruning(
     _versions(found, plan)
     data = settings.data
     _folders(plan, "cell", data / "cells", found.cells(), limit)
+    _folders(plan, "checkpoint", data / "checkpoints", (), limit)
     _folders(plan, "fit", data / "fits", found.slugs("features/"), limit)
     _folders(plan, "fit", data / "encoders", found.slugs("llm_embeddings/"), limit)
     _vectors(data, plan, limit)

@@ -16,10 +16,11 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
+from ..models.spaces import FIT
 from ..plan import Component, Generate, Node, Teach, Train, snake
 from .build import Plan
 from .context import StepError
-from .experiment import FIT, MOST, WIDTHS, experiment_node
+from .experiment import MOST, WIDTHS, experiment_node
 from .ranged import ranged
 
 CONFIGURED = "configured"  # as llmers.toml says

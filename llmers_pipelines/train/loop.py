@@ -6,6 +6,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,8 @@ from ..models.ranking_net import rank_metric, rank_targets
 from ..models.seams import check_seams
 from ..models.served import fold
 from ..plan import Node, Train
-from .trained import Trained
+from .checkpoint_net import Checkpoint, Progress
+from .trained import Interrupted, Trained
 
 LOADERS = {
     "sequence": "sequence_loader", "cloze": "cloze_loader", "pair": "pair_loader",
@@ -59,12 +61,18 @@ def fit(
     device: str = "cpu",
     progress: Callable[[dict[str, Any]], None] | None = None,
     start: Callable[[Any], Any] | None = None,
+    steps: Callable[[int, int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    compiled: bool = False,
 ) -> Trained:
     """Train ``train.backbone`` with its enhancements on ``data`` and return the best weights.
 
     ``inputs`` maps every node below the backbone and its parts to its loaded artifact. ``progress``
     is called with each epoch's record: epoch, train_loss, valid (None where not evaluated),
-    seconds. ``start`` may change the weights before step 0. Raises PlanError for a missing seam,
+    seconds; ``steps`` with the epoch, the steps done in it and the steps of an epoch. ``start`` may
+    change the weights before step 0. With ``checkpoint`` a training that was killed goes on after
+    its last stored epoch and ends in the same weights (bit for bit on a CPU). ``compiled``:
+    torch.compile of the loss, where the device is CUDA. Raises PlanError for a missing seam,
     ValueError for unsuitable data, FloatingPointError when the loss is no longer a number.
     """
     backbone = train.backbone
@@ -84,9 +92,13 @@ def fit(
             start(model)
         model.to(where)
         loader = load_loader(backbone.loader)(data, backbone, seed)
-        epochs, best = run_epochs(model, loader, backbone.fit, train.name, progress)
+        loss = torch.compile(model.loss) if compiled and where.type == "cuda" else None
+        epochs, best = run_epochs(
+            model, loader, backbone.fit, train.name, progress,
+            steps=steps, checkpoint=checkpoint, loss=loss,
+        )  # fmt: skip
         served = fold(model)
-    seconds = time.perf_counter() - started
+    seconds = checkpoint.spent()["seconds"] if checkpoint else time.perf_counter() - started
     state = {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
     return Trained(train, data, served, seed, epochs, best["epoch"], best["valid"], seconds, state)
 
@@ -135,51 +147,76 @@ def run_epochs(
     how: Fit,
     name: str,
     progress: Callable[[dict[str, Any]], None] | None = None,
+    *,
+    steps: Callable[[int, int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    loss: Callable[[Any], Any] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train ``model`` in place; return (epoch records, best epoch and validation value).
 
     The best weights by the validation metric are restored at the end. Training stops after
-    ``how.patience`` evaluations without improvement, but not before ``how.min_epochs``.
+    ``how.patience`` evaluations without improvement, but not before ``how.min_epochs``. ``loss``
+    stands for ``model.loss``. With ``checkpoint`` the epochs that it holds are not trained again;
+    ``progress`` hears of them all the same.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=how.lr, weight_decay=how.weight_decay, fused=True)
-    total = how.epochs * max(1, loader.steps_per_epoch)
-    records: list[dict[str, Any]] = []
-    best: dict[str, Any] = {"epoch": 0, "valid": -math.inf}
-    weights: dict[str, torch.Tensor] = {}
-    step = waited = 0
-    for number in range(1, how.epochs + 1):
-        started = time.perf_counter()
-        _begin_epoch(model, number)
-        model.train()
-        loss, step = _one_epoch(model, loader, optimizer, how, number, step, total)
-        if not np.isfinite(loss):
-            raise FloatingPointError(
-                f"{name}: the training loss is {loss} in epoch {number}; lower fit.lr (now "
-                f"{how.lr}) or check the input vectors for values that are not finite"
-            )
-        record = {"epoch": number, "train_loss": loss, "valid": None}
-        if number % how.eval_every == 0 or number == how.epochs:
-            model.eval()
-            with torch.no_grad():
-                record["valid"] = float(loader.validate(model))
-            waited += 1
-            if record["valid"] > best["valid"]:
-                best, waited = {"epoch": number, "valid": record["valid"]}, 0
-                weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        record["seconds"] = time.perf_counter() - started
-        records.append(record)
-        if progress is not None:
-            progress(record)
-        if waited >= how.patience and number >= how.min_epochs:
-            break
-    if not weights:
+    at = (checkpoint.load(model, optimizer) if checkpoint else None) or Progress()
+    if progress is not None:
+        for record in at.records:
+            with suppress(Interrupted):  # it asks again after the next epoch, which is new
+                progress(record)
+    while at.epoch < how.epochs and not _enough(at, how):
+        record = _epoch(model, loader, optimizer, how, name, at, loss or model.loss, steps)
+        if checkpoint is not None:
+            checkpoint.keep(model, optimizer, at)
+        try:
+            if progress is not None:
+                progress(record)
+        except Interrupted:
+            if checkpoint is not None:
+                checkpoint.keep(model, optimizer, at, now=True)
+            raise
+    if not at.weights:
         raise ValueError(
-            f"{name}: validation gave no number in {len(records)} epochs (last: "
-            f"{records[-1]['valid']}); check that validation rows have targets the model can rank"
+            f"{name}: validation gave no number in {len(at.records)} epochs (last: "
+            f"{at.records[-1]['valid']}); check that validation rows have targets the model can "
+            "rank"
         )
-    model.load_state_dict(weights)
-    return records, best
+    model.load_state_dict(at.weights)
+    return at.records, at.best
+
+
+def _enough(at: Progress, how: Fit) -> bool:
+    return at.epoch > 0 and at.waited >= how.patience and at.epoch >= how.min_epochs
+
+
+def _epoch(
+    model: Any, loader: Loader, optimizer: Any, how: Fit, name: str, at: Progress, loss: Any,
+    steps: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Train and validate once; return the epoch's record and bring ``at`` up to date."""
+    number, started = at.epoch + 1, time.perf_counter()
+    _begin_epoch(model, number)
+    model.train()
+    mean, at.step = _steps(model, loader, optimizer, how, number, at.step, loss, steps)
+    if not np.isfinite(mean):
+        raise FloatingPointError(
+            f"{name}: the training loss is {mean} in epoch {number}; lower fit.lr (now "
+            f"{how.lr}) or check the input vectors for values that are not finite"
+        )
+    record = {"epoch": number, "train_loss": mean, "valid": None}
+    if number % how.eval_every == 0 or number == how.epochs:
+        model.eval()
+        with torch.no_grad():
+            record["valid"] = float(loader.validate(model))
+        at.waited += 1
+        if record["valid"] > at.best["valid"]:
+            at.best, at.waited = {"epoch": number, "valid": record["valid"]}, 0
+            at.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    record["seconds"] = time.perf_counter() - started
+    at.records.append(record)
+    return record
 
 
 def _begin_epoch(model: Any, number: int) -> None:
@@ -189,19 +226,30 @@ def _begin_epoch(model: Any, number: int) -> None:
                 hook.begin_epoch(model, number)
 
 
-def _one_epoch(
-    model: Any, loader: Loader, optimizer: Any, how: Fit, number: int, step: int, total: int
-) -> tuple[float, int]:
+def _steps(
+    model: Any, loader: Loader, optimizer: Any, how: Fit, number: int, step: int, loss_of: Any,
+    tell: Callable[[int, int, int], None] | None = None,
+) -> tuple[float, int]:  # fmt: skip
+    """Take the steps of epoch ``number``; return the mean loss and the count of all steps."""
     device = next(model.parameters()).device
+    total = how.epochs * max(1, loader.steps_per_epoch)
+    half = how.precision == "bfloat16"
+    numbers = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
+    clipped = [p for p in model.parameters() if p.requires_grad] if how.clip else []
     losses = []
     for batch in loader.epoch(number):
         set_rate(optimizer, how, step / total)
         optimizer.zero_grad(set_to_none=True)
-        loss = model.loss(batch.to(device))
+        with numbers:
+            loss = loss_of(batch.to(device))
         loss.backward()
+        if clipped:
+            torch.nn.utils.clip_grad_norm_(clipped, how.clip)
         optimizer.step()
         losses.append(loss.detach())
         step += 1
+        if tell is not None:
+            tell(number, len(losses), loader.steps_per_epoch)
     if not losses:
         raise ValueError("the loader gave no batch: the log has no rows to train on")
     return torch.stack(losses).mean().item(), step

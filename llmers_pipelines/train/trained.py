@@ -18,6 +18,10 @@ WEIGHTS, CONFIG, RECORD = "weights.safetensors", "model.json", "training.json"
 STATE = "state.safetensors"
 
 
+class Interrupted(Exception):
+    """Raised by whoever hears of an epoch: the training stops here and is to go on later."""
+
+
 @dataclass
 class Trained:
     """A trained recommender. ``model`` is folded: what is evaluated is what is served."""

@@ -176,9 +176,10 @@ def test_prune_shows_first_and_keeps_what_is_reachable(own: Shop) -> None:
     gone = next(n for n in sorted(changed) if n.startswith("evaluations/kar")
                 and own.manifest(n).data_version != old[n])  # fmt: skip
     kar = next(n for n in sorted(changed) if n.startswith("recommenders/kar__deepfm"))
-    strays = ("warehouse/shop/catalog/items/.tmp-dead", "cells/shop/.tmp-dead")
+    strays = ("warehouse/shop/catalog/items/.tmp-dead", "cells/shop/.tmp-dead",
+              "checkpoints/shop/never_ended")  # fmt: skip
     for stray in strays:
-        (own.home / "data/llmers" / stray).mkdir()
+        (own.home / "data/llmers" / stray).mkdir(parents=True)
     assert not own.ask("store", "prune")["items"], "everything is young"
     age(own.home / "data", 40)
     ask = ("store", "prune", "--keep", "1", "--older-than", "0")

@@ -48,7 +48,7 @@ OWNERS = {
     "transformers": ("encode/transformer_net.py", "llm/hf"),
     "vllm": ("llm/", "encode/"),
     "ray": ("executors/ray",),
-    "PIL": ("llm/pictures.py",),
+    "PIL": ("llm/pictures.py",), "optuna": ("orchestrate/tuning/study.py",),
     "starlette": ("web/",), "uvicorn": ("web/",),
 }
 # Where modules may import torch when they are loaded themselves.

@@ -111,3 +111,13 @@ def test_a_key_in_the_file_is_refused_without_showing_it(toml, monkeypatch) -> N
     settings = load_settings(config=toml('[llm]\nengine = "openai"\nmodel = "m"\n'))
     assert secret("OPENAI_API_KEY") == "sk-secret" and "sk-secret" not in repr(settings)
     assert settings.engine_identity == "openai:m@", "the endpoint is no part of it"
+
+
+def test_checkpoints_and_compile_are_settings_of_training(tmp_path: Path) -> None:
+    toml = tmp_path / "llmers.toml"
+    toml.write_text("[train]\ncheckpoint_seconds = 5\ncompile = true\n")
+    settings = load_settings(home=tmp_path, config=toml)
+    assert (settings.checkpoint_seconds, settings.compile) == (5.0, True)
+    toml.write_text("[train]\ncheckpoint_seconds = -1\n")
+    with pytest.raises(ConfigError, match=r"train.checkpoint_seconds = -1.0; at least 0"):
+        load_settings(home=tmp_path, config=toml)

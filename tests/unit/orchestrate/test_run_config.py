@@ -17,7 +17,7 @@ from llmers_pipelines.orchestrate.describe import describe, pool_of, tags_of, us
 from llmers_pipelines.orchestrate.factories import asset_for
 from llmers_pipelines.orchestrate.markdown import fitting, plain
 from llmers_pipelines.orchestrate.plots import histogram, inline
-from llmers_pipelines.orchestrate.progress import Reporter, asked, encoded, trained
+from llmers_pipelines.orchestrate.progress import Reporter, asked, encoded, stepped, trained
 from llmers_pipelines.orchestrate.run_config import applied, config_for, given, schema_of
 from llmers_pipelines.plan import Champion, Embed, Generate, Train, snake, walk
 
@@ -263,3 +263,13 @@ def test_a_histogram_draws_the_shares_and_fits_in_its_place() -> None:
     assert "75%25%20a%20bin" in inline(drawn, "scores") and " " not in inline(drawn, "scores")
     assert histogram([(np.empty(0), "", "steelblue")], "nothing") == ""
     assert histogram([(np.ones(5), "", "steelblue")], "one value")
+
+
+def test_steps_of_a_long_epoch_tell_the_time_left() -> None:
+    # 1.5 of 10 epochs took 30 s, so 8.5 take 170 s
+    text, figures = stepped("sasrec [main, seed 0]", 2, 50, 100, 10, 30.0)
+    assert text == (
+        "sasrec [main, seed 0]: epoch 2 of at most 10, step 50 of 100, about 3 min left if it does "
+        "not stop earlier"
+    )
+    assert figures == {"epoch": 2, "step": 50, "steps": 100, "seconds_left_at_most": 170.0}

@@ -111,6 +111,33 @@ def test_cosine_schedule_falls_from_lr_to_zero():
         set_rate(optimizer, Fit(schedule="step"), 0.0)
 
 
+@backbones
+def test_the_loop_is_plain_steps_of_adamw_bit_for_bit(backbone, data):
+    """What cells were trained by: stored results stand only while this holds."""
+    how = dataclasses.replace(FIT, weight_decay=0.01, patience=9)
+    backbone = dataclasses.replace(backbone, fit=how)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = backbone.build(data, 5)
+        loader = load_loader(backbone.loader)(data, backbone, 5)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=how.lr, weight_decay=0.01, fused=True)
+        kept, values = [], []
+        for number in range(1, how.epochs + 1):
+            model.train()
+            for batch in loader.epoch(number):
+                optimizer.zero_grad(set_to_none=True)
+                model.loss(batch).backward()
+                optimizer.step()
+            model.eval()
+            with torch.no_grad():
+                values.append(loader.validate(model))
+            kept.append({k: v.clone() for k, v in model.state_dict().items()})
+    trained = fit(Train(backbone, LOG), data, {}, seed=5)
+    assert [r["valid"] for r in trained.epochs] == values
+    best = kept[int(np.argmax(values))]
+    assert all(np.array_equal(v.numpy(), trained.state[k]) for k, v in best.items())
+
+
 def test_progress_hears_every_epoch(data):
     heard = []
     trained = fit(Train(SMALL, LOG), data, {}, seed=0, progress=heard.append)
