@@ -207,11 +207,11 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
 ) -> None:
     train, trained = cells._train, []
 
-    def counted(node: Train, arm: str, seed: int, ctx: Any, folder: Any) -> dict[str, Any]:
+    def counted(node: Train, arm: str, seed: int, *rest: Any) -> dict[str, Any]:
         if len(trained) == 2 and not resumed:
             raise KeyboardInterrupt
         trained.append((node.slug, arm, seed))
-        return train(node, arm, seed, ctx, folder)
+        return train(node, arm, seed, *rest)
 
     monkeypatch.setattr(cells, "_train", counted)
     resumed = False

@@ -228,7 +228,7 @@ def test_the_table_for_people_says_what_to_do(bare: Shop) -> None:
         (("sasrec", "--set", "dropout"), "write NAME=RANGE"),
         (("sasrec", "--set", "fit.lr=1..0"), "fit.lr: 1..0: the first bound"),
         (("sasrec", "--set", "fit.lr=1e-3..50"), "lr = 50.0: Learning rate, 1e-08 to 10.0."),
-        (("sasrec", "--set", "dim=0,8"), "dim = 0 of SASRec: at least 1"),
+        (("sasrec", "--set", "dim=0,8"), "dim = 0 of SASRec: 1 to 100,000"),
         (("sasrec", "--set", "fit.precision=float32,half"), "fit.precision is 'half'"),
         (("llm2x", "--set", "dim=8,16"), "which the method does not: a search trains alone"),
         (("sasrec", "--with-base"), "sasrec is a backbone alone"),
