@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--only", help="labels of sides, separated by ;")
     parser.add_argument("--keep", type=Path, help="folder for files of both sides")
     args = parser.parse_args()
-    home = place(args.keep, f"{args.case}-{args.dataset}")
+    home = place(args.keep and args.keep.resolve(), f"{args.case}-{args.dataset}")
     task, entries = CASES[args.case]
     split = open_split(args.dataset, task, home / "split")
     wanted = args.only.split(";") if args.only else [e.label for e in entries]

@@ -16,9 +16,12 @@ from measure import TEST, VALID, Job, least_cpu
 
 from llmers_pipelines import api
 from llmers_pipelines.data.training import TrainingData
-from llmers_pipelines.evaluate.predict import scored_blocks
+from llmers_pipelines.evaluate.predict import rank_table, scored_blocks
+from llmers_pipelines.evaluate.ranking import user_values
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.histories import history_before
+from llmers_pipelines.models.ranking_net import rank_metric, rank_targets
+from llmers_pipelines.models.served import Served, fold
 from llmers_pipelines.plan import Table, Train
 from llmers_pipelines.train.loop import fit, load_loader
 
@@ -84,12 +87,27 @@ def train(job: Job, backbone: Any, data: TrainingData) -> None:
         job.scores(split, out)
 
 
+def evaluate(job: Job, backbone: Any, data: TrainingData) -> None:
+    """Full-ranking evaluation on the test split with weights as drawn."""
+    model = backbone.build(data, 0).eval()
+    served = Served(fold(model))
+    with torch.no_grad():
+        job.result["cpu_validate"] = least_cpu(
+            lambda: rank_metric("ndcg@10", rank_targets(model, data, TEST)), job["repeats"]
+        )
+        job.result["cpu_rank_table"] = least_cpu(
+            lambda: user_values(rank_table(served, data, TEST), ["ndcg@10", "hr@10"]),
+            job["repeats"],
+        )
+
+
 def main() -> None:
     torch.set_num_threads(1)
     job = Job()
     data = TrainingData.load(job.split)
     backbone = backbone_of(job)
-    (time_epochs if job["mode"] == "time" else train)(job, backbone, data)
+    modes = {"time": time_epochs, "train": train, "evaluate": evaluate}
+    modes[job["mode"]](job, backbone, data)
     job.write("torch", "numpy")
 
 
