@@ -152,7 +152,6 @@ def main() -> None:
         job.result["cpu_evaluate"] = least_cpu(
             lambda: trainer.evaluate(test, load_best_model=False), job["repeats"]
         )
-        job.result["metric"] = trainer.evaluate(test, load_best_model=False)
     else:
         clicks = job["model"] in CTR
         shape = (int(log["n_users"]) + 1, int(log["n_items"]) + 1)

@@ -91,6 +91,7 @@ def main() -> None:
         seconds = next(c for c in model.fit_trainer.callbacks if isinstance(c, Clock)).seconds
         job.result["cpu_per_epoch"] = min(seconds[1:])
     else:
+
         def improved() -> None:
             for code in (VALID, TEST):
                 job.scores(code, scores(model, log, code))
