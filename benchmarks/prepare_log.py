@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--quick", action="store_true", help="300,000 rows")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--sides", default=";".join(SIDES), help="some of them, separated by ;")
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -188,7 +189,7 @@ def main() -> None:
         folder = Path(place)
         draw(folder, rows)
         first = None
-        for side in SIDES:
+        for side in args.sides.split(";"):
             runs = [measured(side, folder) for _ in range(args.repeats)]
             best = min(runs, key=lambda r: r["seconds"])
             first = first or best

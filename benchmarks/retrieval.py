@@ -123,8 +123,10 @@ def main() -> None:
         built = time.process_time() - start
         recall = measure_recall(index, queries, K)
         ms = per_query(lambda q, index=index: index.search(q, K), queries)
-        print(f"{kind} -> {index.kind}, effort {index.effort:<6} {ms:9.4f} CPU-ms a query  "
-              f"x{base / ms:.0f}  recall {recall:.4f}  built in {built:.0f} CPU-s", flush=True)  # fmt: skip
+        print(
+            f"{kind} -> {index.kind}, effort {index.effort:<6} {ms:9.4f} CPU-ms a query  "
+            f"x{base / ms:.0f}  recall {recall:.4f}  built in {built:.0f} CPU-s", flush=True,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

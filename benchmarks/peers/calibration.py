@@ -26,12 +26,15 @@ ALS = {"factors": 64, "regularization": 0.01, "iterations": 15, "random_state": 
 MODELS: dict[str, tuple[str, list[Entry]]] = {
     "Popularity": ("sequential", [mine("Popularity"), recbole("Pop", epochs=1)]),
     "ItemKNN": ("sequential", [
-        mine("ItemKNN"), recbole("ItemKNN", epochs=1),
+        mine("ItemKNN"), mine("ItemKNN", "ours, unweighted", decay="mean", shrink=0.0),
+        recbole("ItemKNN", epochs=1),
         Entry("implicit", "implicit", "Cosine", {"K": 100}),
     ]),
-    "EASE": ("sequential", [mine("EASE"), recbole("EASE", epochs=1)]),
+    "EASE": ("sequential", [
+        mine("EASE"), mine("EASE", "ours, unweighted", decay="mean"), recbole("EASE", epochs=1),
+    ]),
     "ALS": ("sequential", [
-        mine("ALS"),
+        mine("ALS"), mine("ALS", "ours, unweighted", decay="mean"),
         Entry("implicit", "implicit", "ALS", ALS),
         Entry("implicit, alpha 10", "implicit", "ALS", {**ALS, "alpha": 10.0}),
     ]),

@@ -192,7 +192,7 @@ def _order(user: np.ndarray, time: np.ndarray) -> np.ndarray:
 
 
 def stable_order(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (``argsort(key, kind="stable")``, the sorted keys) of int64 keys that are not negative.
+    """Return (``argsort(key, kind="stable")``, the sorted keys) of int64 keys >= 0.
 
     Where both fit into 63 bits, keys are sorted with their row number in the low bits, which is
     over 10 times faster than sorting row numbers by key.
