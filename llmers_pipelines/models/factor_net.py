@@ -81,8 +81,7 @@ class FactorNet(nn.Module):
         if self.graph is None:
             items = self.item_table.weight if self.output_table is None else self.output_table
             return self.user_table.weight, items
-        layers = self._propagated()
-        mean = sum(layers[1:], layers[0]) / len(layers)
+        mean = self.graph.mean(self.start(), self.depth)
         return mean.tensor_split([self.config["n_users"] + 1])
 
     def _parts(self) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ class LightGCN(Backbone):
         "user_table",
     })  # fmt: skip
     tasks: ClassVar[frozenset[str]] = frozenset({"collaborative", "sequential"})
+    revision: ClassVar[int] = 2  # sums along edges are rounded in another order
     loader: ClassVar[str] = "pair"
 
     dim: int = 64

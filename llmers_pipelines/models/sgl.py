@@ -25,6 +25,7 @@ class SGL(LightGCN):
     Deviation: ``loss`` is LightGCN's default here, a softmax; "bpr" is the paper's.
     """
 
+    revision: ClassVar[int] = 2  # sums along edges are rounded in another order
     loader: ClassVar[str] = "pair"
 
     augment: str = "edge"

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from llmers_pipelines.data.catalog import load_catalog
+from llmers_pipelines.data.log import _order, stable_order
 from llmers_pipelines.data.schema import DataError
 from llmers_pipelines.data.splits import build_training_data
 from llmers_pipelines.data.training import HISTORY, TEST, TRAIN, VALID, TrainingData
@@ -326,3 +327,19 @@ def test_plain_tables_are_enough(make):
     broken = tables | {"interactions": pa.table({"user_id": ["u"]})}
     with pytest.raises(DataError, match="column 'item_id' is missing"):
         build_training_data(broken, d, "sequential")
+
+
+@pytest.mark.parametrize("top", [1, 50, 2**40, 2**62])
+def test_rows_are_ordered_as_by_a_stable_sort(top):
+    key = np.random.default_rng(0).integers(0, top, 3000)
+    order, ordered = stable_order(key)
+    assert np.array_equal(order, np.argsort(key, kind="stable"))
+    assert np.array_equal(ordered, key[order])
+
+
+def test_order_takes_times_of_any_size():
+    user = np.array([2, 1, 2, 1, 1])
+    for scale in (1, 2**62):
+        time = np.array([1, -1, -1, 1, -1]) * scale
+        assert _order(user, time).tolist() == [1, 4, 3, 2, 0]
+    assert len(stable_order(np.zeros(0, np.int64))[0]) == 0

@@ -171,3 +171,16 @@ def test_a_hook_on_scores_is_part_of_the_loss(objective):
     torch.testing.assert_close(model.loss(batch), plain)
     model.hooks[0].by = 3.0
     assert not torch.allclose(model.loss(batch), plain)
+
+
+def test_the_mean_of_propagation_is_its_own_gradient():
+    graph = training_graph(planted_rings(n_users=12, n_items=8).data)
+    dense = graph.matrix.to_dense().double()
+    x = torch.randn(graph.size, 5, requires_grad=True)
+    weight = torch.randn(graph.size, 5)
+    mean = graph.mean(x, 3)
+    powers = [torch.linalg.matrix_power(dense, k) for k in range(4)]
+    expected = sum(p @ x.detach().double() for p in powers) / 4
+    assert torch.allclose(mean.double(), expected, atol=1e-6)
+    found = torch.autograd.grad((mean * weight).sum(), x)[0]
+    assert torch.allclose(found.double(), sum(p.T @ weight.double() for p in powers) / 4, atol=1e-6)

@@ -1,0 +1,146 @@
+"""Our metric beside that of the peers' own implementations, on one split and by one code.
+
+    python benchmarks/peers/calibration.py [MODEL ...] --keep FOLDER [--peer-budget 600]
+
+Every side trains with early stopping on validation; what is in FOLDER already is not trained again,
+so an interrupted run goes on. Prints a table in Markdown: NDCG@10 over all unseen items (AUC for
+click models) on test and on validation, the paired difference over users with its standard error,
+and whether ours is below by more than one standard error. At validation all sides know the training
+rows alone; at test, models that read histories read the validation row as well, the peers' factor
+models do not. ``*`` marks a peer that its CPU budget stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compare import RECTOOLS, Entry, recbole
+from compare import ours as mine
+from sides import Split, open_split, run
+
+ALS = {"factors": 64, "regularization": 0.01, "iterations": 15, "random_state": 0}
+MODELS: dict[str, tuple[str, list[Entry]]] = {
+    "Popularity": ("sequential", [mine("Popularity"), recbole("Pop", epochs=1)]),
+    "ItemKNN": ("sequential", [
+        mine("ItemKNN"), mine("ItemKNN", "ours, unweighted", decay="mean", shrink=0.0),
+        recbole("ItemKNN", epochs=1),
+        Entry("implicit", "implicit", "Cosine", {"K": 100}),
+    ]),
+    "EASE": ("sequential", [
+        mine("EASE"), mine("EASE", "ours, unweighted", decay="mean"), recbole("EASE", epochs=1),
+    ]),
+    "ALS": ("sequential", [
+        mine("ALS"), mine("ALS", "ours, unweighted", decay="mean"),
+        Entry("implicit", "implicit", "ALS", ALS),
+        Entry("implicit, alpha 10", "implicit", "ALS", {**ALS, "alpha": 10.0}),
+    ]),
+    "BPR-MF": ("sequential", [
+        mine("BPRMF"), mine("BPRMF", "ours, BPR loss", loss="bpr", fit={"patience": 20}),
+        recbole("BPR", patience=20),
+        Entry("implicit", "implicit", "BPR", {"factors": 64, "random_state": 0}),
+    ]),
+    "LightGCN": ("sequential", [mine("LightGCN"), recbole("LightGCN", epochs=200)]),
+    "SASRec": ("sequential", [
+        mine("SASRec"), Entry("RecTools", "rectools", "SASRec", RECTOOLS, epochs=200, patience=8,
+                              eval_every=3), recbole("SASRec"),
+    ]),
+    "GRU4Rec": ("sequential", [mine("GRU4Rec"), recbole("GRU4Rec", patience=5)]),
+    "BERT4Rec": ("sequential", [
+        mine("BERT4Rec"), Entry("RecTools", "rectools", "BERT4Rec", RECTOOLS, epochs=400,
+                                patience=8, eval_every=10),
+    ]),
+    "DeepFM": ("ctr", [mine("DeepFM"), recbole("DeepFM")]),
+    "DCNv2": ("ctr", [mine("DCNv2"), recbole("DCNV2")]),
+    "AutoInt": ("ctr", [mine("AutoInt"), recbole("AutoInt")]),
+}  # fmt: skip
+PEERS = ("recbole", "rectools", "implicit")
+
+
+def trained(entry: Entry, split: Split, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the result of a side, trained now or before."""
+    if (folder / "done").exists():
+        return json.loads((folder / "result.json").read_text())
+    job = {"mode": "train", "model": entry.model, "config": entry.config, "seed": args.seed,
+           "epochs": entry.epochs, "patience": entry.patience, "eval_every": entry.eval_every,
+           "repeats": 1}  # fmt: skip
+    if entry.side in PEERS:
+        job["cpu_budget"] = args.peer_budget
+    result = run(entry.side, job, split, folder)
+    (folder / "done").touch()
+    return result
+
+
+def error(values: np.ndarray) -> float:
+    return float(values.std() / len(values) ** 0.5)
+
+
+def auc_error(split: Split, ours: Path, theirs: Path, draws: int = 200) -> float:
+    """Return the standard error of the difference of two AUCs, users drawn anew."""
+    from llmers_pipelines.evaluate.ctr import auc
+
+    data = split.data
+    here = data.split == 2
+    label, user = data.label[here], data.user[here]  # type: ignore[index]
+    both = [np.load(f / "scores_test.npy") for f in (ours, theirs)]
+    groups = np.split(np.arange(len(user)), np.flatnonzero(np.diff(user)) + 1)
+    rng, gaps = np.random.default_rng(0), []
+    for _ in range(draws):
+        rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
+        a, b = (auc(label[rows], p[rows]) for p in both)
+        gaps.append((a or 0.0) - (b or 0.0))
+    return float(np.std(gaps))
+
+
+def lines(name: str, split: Split, home: Path, args: argparse.Namespace) -> list[str]:
+    task, entries = MODELS[name]
+    out, first = [], None
+    for entry in entries:
+        folder = home / f"{name}-{entry.label}".replace(" ", "").replace(",", "-")
+        if entry.side == "recbole" and entry.model in args.skip:
+            continue
+        result = trained(entry, split, folder, args)
+        first = first or folder
+        cut = "*" if result.get("stopped") == "budget" else ""
+        cells = [name, entry.label + cut, f"{result['cpu_total']:.1f}"]
+        if task == "ctr":
+            cells += [f"{split.auc(folder):.4f}", f"{split.auc(folder, 'valid'):.4f}"]
+            gap = split.auc(first) - split.auc(folder)
+            spread = auc_error(split, first, folder) if folder != first else 0.0
+        else:
+            test, valid = split.values(folder), split.values(folder, "valid")
+            cells += [f"{test.mean():.4f} ± {error(test):.4f}", f"{valid.mean():.4f}"]
+            gaps = split.values(first) - test
+            gap, spread = float(gaps.mean()), error(gaps)
+        if folder == first:
+            cells += ["", ""]
+        else:
+            cells += [f"{gap:+.4f} ± {spread:.4f}", "yes" if gap >= -spread else "**no**"]
+        out.append("| " + " | ".join(cells) + " |")
+        print(out[-1], flush=True)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=list(MODELS), metavar="MODEL")
+    parser.add_argument("--dataset", default="ml100k")
+    parser.add_argument("--keep", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peer-budget", type=float, default=600.0, help="CPU-s of a training")
+    parser.add_argument("--skip", nargs="*", default=["SASRec"], help="RecBole models left out")
+    args = parser.parse_args()
+    home = args.keep.resolve() / args.dataset
+    splits = {t: open_split(args.dataset, t, home / f"split-{t}")
+              for t in sorted({MODELS[m][0] for m in args.models})}  # fmt: skip
+    print("| model | side | CPU-s | test | validation | ours - theirs | not below |")
+    print("|---|---|---|---|---|---|---|")
+    for name in args.models:
+        lines(name, splits[MODELS[name][0]], home, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""This project's models on a given split, under the same jobs as the peers' runners.
+
+``model`` is a class name of ``llmers_pipelines.api``, ``config`` its settings (``fit`` as a table).
+"time": whole epochs, one warm-up before; "train": the shared loop, selection as it is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from measure import TEST, VALID, Job, least_cpu
+
+from llmers_pipelines import api
+from llmers_pipelines.data.training import TrainingData
+from llmers_pipelines.evaluate.predict import rank_table, scored_blocks
+from llmers_pipelines.evaluate.ranking import user_values
+from llmers_pipelines.models.fit import Fit
+from llmers_pipelines.models.histories import history_before
+from llmers_pipelines.models.ranking_net import rank_metric, rank_targets
+from llmers_pipelines.models.served import Served, fold
+from llmers_pipelines.plan import Table, Train
+from llmers_pipelines.train.loop import fit, load_loader
+
+
+def backbone_of(job: Job) -> Any:
+    options = dict(job.get("config", {}))
+    made = getattr(api, job["model"])()
+    if "fit" in options:
+        options["fit"] = dataclasses.replace(made.fit, **options["fit"])
+        assert isinstance(options["fit"], Fit)
+    return dataclasses.replace(made, **options)
+
+
+def time_epochs(job: Job, backbone: Any, data: TrainingData) -> None:
+    """The body of the shared loop without validation."""
+    model = backbone.build(data, 0)
+    loader = load_loader(backbone.loader)(data, backbone, 0)
+    how = backbone.fit
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=how.lr, weight_decay=how.weight_decay, fused=True
+    )
+    model.train()
+
+    def epoch() -> None:
+        for batch in loader.epoch(1):
+            optimizer.zero_grad(set_to_none=True)
+            model.loss(batch).backward()
+            optimizer.step()
+
+    epoch()
+    job.result["cpu_per_epoch"] = least_cpu(epoch, job["repeats"])
+    job.result["steps"] = loader.steps_per_epoch
+    job.result["parameters"] = sum(p.numel() for p in model.parameters())
+
+
+def train(job: Job, backbone: Any, data: TrainingData) -> None:
+    started = time.process_time()
+    history = job.result["history"]
+
+    def progress(record: dict[str, Any]) -> None:
+        if record["valid"] is not None:
+            history.append([record["epoch"], time.process_time() - started, record["valid"]])
+            print(f"epoch {record['epoch']}: {history[-1][1]:.1f} CPU-s, {record['valid']:.4f}",
+                  flush=True)  # fmt: skip
+
+    node = Train(backbone, Table("splits", task=data.task))
+    trained = fit(node, data, {}, seed=job.get("seed", 0), progress=progress)
+    job.result |= {
+        "cpu_total": time.process_time() - started, "best_epoch": trained.best_epoch,
+        "valid": trained.best_valid,
+        "cpu_to_best": next((h[1] for h in history if h[0] == trained.best_epoch), None),
+    }  # fmt: skip
+    for split in (VALID, TEST):
+        if data.label is not None:
+            rows = np.flatnonzero(data.split == split)
+            job.scores(split, np.asarray(trained.predict(rows), np.float64))
+            continue
+        seen = history_before(data, split)
+        out = np.full((data.n_users + 1, data.n_items + 1), -np.inf, np.float32)
+        users = np.unique(data.user[data.split == split])
+        for part, scores in scored_blocks(trained, data, seen, users):
+            out[part] = scores
+        job.scores(split, out)
+
+
+def evaluate(job: Job, backbone: Any, data: TrainingData) -> None:
+    """Full-ranking evaluation on the test split with weights as drawn."""
+    model = backbone.build(data, 0).eval()
+    served = Served(fold(model))
+    with torch.no_grad():
+        job.result["cpu_validate"] = least_cpu(
+            lambda: rank_metric("ndcg@10", rank_targets(model, data, TEST)), job["repeats"]
+        )
+        job.result["cpu_rank_table"] = least_cpu(
+            lambda: user_values(rank_table(served, data, TEST), ["ndcg@10", "hr@10"]),
+            job["repeats"],
+        )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    job = Job()
+    data = TrainingData.load(job.split)
+    backbone = backbone_of(job)
+    modes = {"time": time_epochs, "train": train, "evaluate": evaluate}
+    modes[job["mode"]](job, backbone, data)
+    job.write("torch", "numpy")
+
+
+if __name__ == "__main__":
+    main()
