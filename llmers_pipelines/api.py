@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from .data.text import AnswerText, HistoryText, ItemText
+from .data.text import AnswerText, AttributeText, HistoryText, ItemText
+from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
+from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
 from .enhance.augmented_pairs import AugmentedPairs
+from .enhance.collaborative_alignment import CollaborativeAlignment
 from .enhance.dual_view import DualView
 from .enhance.from_vectors import FromVectors
+from .enhance.frozen_items import FrozenItems
 from .enhance.hybrid_experts import HybridExperts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
@@ -123,10 +127,11 @@ def rankings(
 
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AugmentedPairs", "AutoInt", "BERT4Rec",
-    "BiasedMF", "Caser", "ColumnSelect", "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive",
-    "Distill", "DualView", "Embed", "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate",
-    "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
+    "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AttributeText", "AttributeViews",
+    "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "CollaborativeAlignment",
+    "ColumnSelect", "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive", "Distill", "DualView",
+    "Embed", "FiBiNET", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "HistoryText",
+    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "ItemVectors",
     "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "Lora", "MMoE",
     "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin",
     "Popularity", "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "Sft",
