@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import TRAIN, TrainingData
-from ..prompts.noise import END, NOISE, REPLACE, said_title, told
+from ..data.training import TrainingData
+from ..prompts.noise import END, NOISE, REPLACE, told
+from ..prompts.titled import titled_sequences, titles_by_position
 from .derivation import Derivation
 
 
@@ -107,21 +108,3 @@ class Corruptions(Derivation):
             "shown": [ids[i - 1] for n, i in enumerate(window) if n != place],
             "position": place, "noise_id": ids[noise - 1], "item_id": ids[window[place] - 1],
         }  # fmt: skip
-
-
-def titles_by_position(items: pa.Table, data: TrainingData) -> list[str]:
-    """Return each item's title as prompts quote it, by its position in the log; "" for none."""
-    out = [""] * (data.n_items + 1)
-    rows = items.to_pylist()
-    for position, row in zip(data.items.index([r["item_id"] for r in rows]), rows, strict=True):
-        out[position] = said_title(row)
-    out[0] = ""
-    return out
-
-
-def titled_sequences(data: TrainingData, titles: Sequence[str]) -> dict[int, np.ndarray]:
-    """Return each user's training items that have a title, oldest first."""
-    keep = (data.split == TRAIN) & np.array([bool(t) for t in titles])[data.item]
-    user, item = data.user[keep], data.item[keep]
-    start = np.searchsorted(user, np.arange(data.n_users + 2))
-    return {int(u): item[start[u] : start[u + 1]] for u in np.unique(user)}

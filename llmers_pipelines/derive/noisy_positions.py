@@ -54,9 +54,8 @@ class NoisyPositions(Derivation):
         if not len(value):
             return scores, {"threshold": 0.0, "scored": 0, "selected": 0}
         threshold = float(np.quantile(value, self.percentile))
-        window = [f"{u}@{w}" for u, w in zip(scores["user_id"].to_pylist(),
-                                             scores["window"].to_pylist(), strict=True)]  # fmt: skip
-        _, group = np.unique(window, return_inverse=True)
+        pairs = zip(scores["user_id"].to_pylist(), scores["window"].to_pylist(), strict=True)
+        _, group = np.unique([f"{u}@{w}" for u, w in pairs], return_inverse=True)
         position = scores["position"].to_numpy()
         order = np.lexsort((position, -value, group))
         place = np.arange(len(order)) - np.searchsorted(group[order], group[order])

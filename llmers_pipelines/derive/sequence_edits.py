@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..data.training import TrainingData
 from ..data.vectors import VectorTable
-from .corruptions import titles_by_position
+from ..prompts.titled import titles_by_position
 from .derivation import Derivation
 
 EXACT, NEAREST = "exact", "nearest"

@@ -97,7 +97,9 @@ class Replacement(PromptTask):
     usual: ClassVar[str] = "sequential"
     answer: ClassVar[type[BaseModel]] = Suggestion
     published: ClassVar[type[BaseModel] | None] = SuggestedRow
+    stop: ClassVar[tuple[str, ...]] = (END, "\n")
     max_tokens: int = 48
+    shown: int = 10  # titles of a window, as many as were scored together
 
     def unaskable(self, row: Row, context: Context = None) -> str:
         return "" if said_title(row["noise"]) else "the item has no title"

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..derive.corruptions import titled_sequences, titles_by_position
 from ..prompts.noise import NoiseList, begun
+from ..prompts.titled import Window, titles_by_position, windows_of
 from .teacher import Taught, Teacher
 
 if TYPE_CHECKING:
     from ..data.training import TrainingData
     from ..llm.choosing import Chosen
     from ..llm.protocol import ChoiceRequest
+
+
+NAME = "noise_scores"  # of the task in the response store
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class NoiseScores(Teacher):
         """Return one request per window and the windows; ``rows`` are the catalog's items."""
         from ..llm.protocol import ChoiceRequest
 
-        table = pa.table({"item_id": [r["item_id"] for r in rows],
-                          "title": pa.array([r.get("title") for r in rows], pa.string())})  # fmt: skip
+        known = {c: [r.get(c) for r in rows] for c in ("item_id", "title")}
+        table = pa.table({c: pa.array(v, pa.string()) for c, v in known.items()})
         titles = titles_by_position(table, data)
         windows = windows_of(data, titles, self.prompt.shown, self.least)
         asked = [
@@ -100,35 +103,3 @@ MEANINGS = {
     "item_id": "what stands there",
     "logp": "log-probability (nats) of the first token of its title as the noise",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Window:
-    """Consecutive titled training rows of a user: items and positions, oldest first."""
-
-    user: int
-    items: tuple[int, ...]
-    positions: tuple[int, ...]
-
-    def name(self, data: TrainingData) -> str:
-        return f"{data.users.ids[self.user - 1]}@{self.positions[0]}"
-
-
-def windows_of(
-    data: TrainingData, titles: Sequence[str], shown: int, least: int
-) -> list[Window]:
-    """Return the windows of all users; positions count training rows without a title as well."""
-    from ..data.training import TRAIN
-
-    out = []
-    rows = np.flatnonzero(data.split == TRAIN)
-    start = np.searchsorted(data.user[rows], np.arange(data.n_users + 2))
-    for user in titled_sequences(data, titles):
-        item = data.item[rows[start[user] : start[user + 1]]]
-        place = np.flatnonzero(np.array([bool(titles[i]) for i in item]))
-        for end in range(len(place), 0, -shown):
-            part = place[max(0, end - shown) : end]
-            if len(part) >= least:
-                out.append(Window(user, tuple(int(i) for i in item[part]),
-                                  tuple(int(p) for p in part)))  # fmt: skip
-    return out

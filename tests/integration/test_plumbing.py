@@ -17,7 +17,10 @@ dataset = "shop"
 controls = []
 encoder = "tiny"
 plumbing = true
-methods = [{{ recipe = "llmemb", settings = {{ pca = 8, epochs = 2 }}, backbone_settings = {SMALL} }}]
+[[experiment.methods]]
+recipe = "llmemb"
+settings = {{ pca = 8, epochs = 2 }}
+backbone_settings = {SMALL}
 """
 
 

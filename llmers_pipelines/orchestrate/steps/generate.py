@@ -229,6 +229,8 @@ def entity_rows(node: Generate, ctx: StepContext) -> list[dict[str, Any]]:
     if node.task.entity == "item":
         return table.to_pylist()
     log = _log(node, ctx)
+    if node.task.entity == "row":
+        return position_rows(node, table, log, ctx)
     if log is None:
         raise StepError(f"{node.name}: a task about users needs the splits in its context")
     items = next((ctx.load(n) for n in node.context if _is_items(n)), None)
@@ -250,6 +252,28 @@ def candidate_lists(
     for user, item_id, position in zip(users, ids, log.items.index(ids), strict=True):
         lists.setdefault(user, []).append({**told[position], "item_id": item_id})
     return lists
+
+
+def position_rows(
+    node: Generate, table: pa.Table, log: TrainingData | None, ctx: StepContext
+) -> list[dict[str, Any]]:
+    """Return the selected training positions with their item (``noise``) and their window."""
+    items = next((ctx.load(n) for n in node.context if _is_items(n)), None)
+    if log is None or items is None:
+        raise StepError(f"{node.name}: a task about positions needs splits and items in context")
+    from ...prompts.titled import titles_by_position, windows_of
+
+    told, ids = _told(log, items, ctx.field_kinds), log.items.ids
+    titles = titles_by_position(items, log)
+    found = {(w.user, w.positions[0]): w for w in windows_of(log, titles, node.task.shown, 1)}
+    out = []
+    users = log.users.index(table["user_id"].to_pylist())
+    for row, user in zip(table.to_pylist(), users, strict=True):
+        window = found[int(user), row["window"]]
+        noise = window.items[window.positions.index(row["position"])]
+        names = [{**told[i], "item_id": ids[i - 1]} for i in window.items]
+        out.append({**row, "noise": told[noise], "history": names})
+    return out
 
 
 def _told(
