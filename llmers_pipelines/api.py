@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .data.text import AnswerText, AttributeText, HistoryText, ItemText
+from .derive.answer_pairs import AnswerPairs
 from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
@@ -12,6 +13,7 @@ from .derive.neighbours import NearestNeighbours
 from .derive.noisy_positions import NoisyPositions
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
+from .derive.sampled_users import SampledUsers
 from .derive.sequence_edits import SequenceEdits
 from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.collaborative_alignment import CollaborativeAlignment
@@ -23,6 +25,7 @@ from .enhance.hybrid_experts import HybridExperts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
+from .enhance.rationale_fusion import RationaleFusion
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
 from .models.als import ALS
@@ -77,6 +80,7 @@ from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
 from .prompts.noise import NoiseList, Replacement
 from .prompts.pictured_item_summary import PicturedItemSummary
+from .prompts.rationale import UserRationale
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
@@ -133,7 +137,7 @@ def rankings(
 
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AttributeText", "AttributeViews",
+    "PLE", "SGL", "SRGNN", "STAR", "AnswerPairs", "AnswerText", "AttributeText", "AttributeViews",
     "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "CollaborativeAlignment",
     "ColumnSelect", "ComiRec", "Contrast", "Corruptions", "DCNv2", "DeepFM", "Derive", "Distill",
     "DualView", "EditedHistory", "Embed", "FiBiNET", "Fit", "FromVectors", "FrozenItems", "GRU4Rec",
@@ -141,9 +145,10 @@ __all__ = [
     "ItemText", "ItemVectors", "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked",
     "Lora", "MMoE", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "NoiseList",
     "NoiseScores", "NoisyPositions", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
-    "RankingDistillation", "RecordedRanking", "Replacement", "SASRec", "SequenceEdits", "Sft",
-    "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train",
-    "TrainedRanking", "Tune", "TwoTower", "UserPreference", "XDeepFM",
+    "RankingDistillation", "RationaleFusion", "RecordedRanking", "Replacement", "SASRec",
+    "SampledUsers", "SequenceEdits", "Sft", "SideFeatures", "Table", "Teach", "TextKNN",
+    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "Tune", "TwoTower", "UserPreference",
+    "UserRationale", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "splits", "users",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from shop import SMALL, Shop, made
 from llmers_pipelines.llm import hf
 from llmers_pipelines.orchestrate.estimate import estimate
 from llmers_pipelines.plan import Generate, Teach, Tune
+from llmers_pipelines.prompts.noise import END, NOISE, REPLACE
 from llmers_pipelines.tune.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.proof("llm4dsr", "equations")
@@ -35,7 +36,8 @@ backbone_settings = {small}
 def shop(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     made_shop = Shop.open(tmp_path / "home")
     titles = [row["title"] for row in made_shop.read("items")]
-    lm = make_tiny_model(tmp_path_factory.mktemp("lm") / "tiny", titles, steps=60)
+    said = [f"{NOISE}{a}{REPLACE}{b}{END}" for a, b in zip(titles, titles[3:], strict=False)]
+    lm = make_tiny_model(tmp_path_factory.mktemp("lm") / "tiny", said, steps=100)
     (made_shop.home / "llmers.toml").write_text(CHOICE.format(lm=lm, small=SMALL))
     return made_shop
 
