@@ -102,7 +102,7 @@ class Replacement(PromptTask):
     shown: int = 10  # titles of a window, as many as were scored together
 
     def unaskable(self, row: Row, context: Context = None) -> str:
-        return "" if said_title(row["noise"]) else "the item has no title"
+        return "" if said_title(row.get("noise") or {}) else "the item has no title"
 
     def render(self, row: Row, context: Context = None) -> list[Message]:
         titles = [t for e in entries(row) if (t := said_title(e))]
