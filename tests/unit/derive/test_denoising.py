@@ -196,6 +196,15 @@ def test_a_part_cannot_touch_held_out_rows(data: TrainingData) -> None:
     with pytest.raises(ValueError, match="training rows alone"):
         training_log((Leaky(EDITS),), data, {}, 0)
 
+    class Shorter(EditedHistory):
+        def edited(self, data: Any, inputs: Any, seed: int) -> Any:
+            keep = np.arange(len(data.user)) != np.flatnonzero(data.split == TRAIN)[0]
+            rows = {n: getattr(data, n)[keep] for n in ("user", "item", "time", "split")}
+            return dataclasses.replace(data, **rows)
+
+    left = training_log((Shorter(EDITS),), data, {}, 0)
+    assert len(left.user) == len(data.user) - 1, "a method may drop training rows"
+
 
 def test_control_edits_are_as_many_and_mean_nothing(data: TrainingData, edits: pa.Table) -> None:
     dealt = random_edits(data, edits, np.random.default_rng(0), suggested=True)
