@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.training import TRAIN
+
 if TYPE_CHECKING:
     from ..data.training import TrainingData
     from ..plan import Node
@@ -71,6 +73,26 @@ def attach_parts(
         if hook is not None:
             hook.stream = Stream(seed, number, 1)
             model.hooks.append(hook)
+
+
+def training_log(
+    parts: Iterable[Enhancement], data: TrainingData, inputs: Mapping[Node, Any], seed: int
+) -> TrainingData:
+    """Return the log that a model is trained on: what each part, in order, makes of it.
+
+    Training rows may be changed, left out or added; held-out rows stay those of ``data``, and so do
+    histories before them. Raises ValueError where a part changed more.
+    """
+    edited = data
+    for part in parts:
+        edited = part.edited(edited, inputs, seed)
+    if edited is data:
+        return data
+    now, before = edited.split != TRAIN, data.split != TRAIN
+    held = ("user", "item", "time", "split")
+    if not all(np.array_equal(getattr(edited, n)[now], getattr(data, n)[before]) for n in held):
+        raise ValueError("a part may change training rows alone, no held-out one")
+    return edited
 
 
 def extra_losses(model: Any, batch: Any, states: Any) -> Tensor | float:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..llm.figures import NOTHING, UNKNOWN, Figure, strata, stratified_total
-from ..plan import Node, Teach
+from ..plan import Node, Teach, Tune
 from .context import StepContext, StepError
 from .forecast import SAMPLE, around, money_of, time_of
 from .publish import stale_because
+from .tuned import adapted, cannot_tune
 
 _OPEN = {"calls": UNKNOWN, "repairs": NOTHING, "tokens_in": UNKNOWN, "tokens_out": NOTHING,
          "money": UNKNOWN, "seconds": UNKNOWN, "gpu_hours": UNKNOWN}  # fmt: skip
@@ -27,10 +28,16 @@ def cannot_rank(node: Node, ctx: StepContext) -> str:
     from ..llm.factory import engine_info
     from ..llm.protocol import EngineError
 
+    if isinstance(node, Tune):
+        return cannot_tune(node, ctx.settings)
     if not (isinstance(node, Teach) and node.how.asks_model):
         return ""
+    if node.adapter is not None and (why := cannot_tune(node.adapter, ctx.settings)):
+        return why
     try:
-        info = engine_info(ctx.settings)
+        info = engine_info(adapted(node, ctx).settings)
+    except StepError:
+        return ""  # its model is tuned before it is asked, and every tuned model ranks
     except EngineError as error:
         return str(error)
     if can_choose(info):
@@ -66,6 +73,7 @@ def ranked(node: Teach, ctx: StepContext) -> dict[str, Any]:
         return {"llm_calls": None, "stored": None, **_OPEN, "notes": [f"cannot run: {why}"],
                 "cannot": why}  # fmt: skip
     try:
+        ctx = adapted(node, ctx)
         requests, notes = planned_requests(node, ctx)
     except StepError as error:
         why = f"unknown until its inputs are there: {error}"

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ..data.vectors import VectorTable
-from ..plan import Derive, Embed, Generate, Node, Teach, Train
+from ..plan import Derive, Embed, Generate, Node, Teach, Train, Tune
 
 FOLDER = "plots"
 _WIDTH, _HEIGHT, _TOP, _FOOT = 300, 75, 16, 104  # pixels
@@ -55,6 +55,9 @@ def inline(svg: str, title: str) -> str:
 def _pictures(node: Node, folder: Path) -> dict[str, str]:
     if isinstance(node, Train):
         return {"epochs": curve(folder), "scores": _predictions(folder)}
+    if isinstance(node, Tune):
+        losses = json.loads((folder / "losses.json").read_text())["losses"]
+        return {"epochs": by_epoch([{**e, "train_loss": e["loss"]} for e in losses])}
     if isinstance(node, Embed) or (isinstance(node, Derive) and node.how.output == "vectors"):
         return {"scores": _cosines(folder)}
     if isinstance(node, Generate):
