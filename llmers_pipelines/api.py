@@ -5,6 +5,7 @@ from __future__ import annotations
 from .data.text import AnswerText, HistoryText, ItemText
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
+from .derive.item_facts import ItemFacts
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
@@ -15,6 +16,7 @@ from .enhance.hybrid_experts import HybridExperts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
+from .enhance.semantic_graph import SemanticGraph
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
 from .models.als import ALS
@@ -52,6 +54,7 @@ from .models.textknn import TextKNN
 from .models.two_tower import TwoTower
 from .models.xdeepfm import XDeepFM
 from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
+from .prompts.item_comprehension import ItemComprehension
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
@@ -111,12 +114,13 @@ __all__ = [
     "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AugmentedPairs", "AutoInt", "BERT4Rec",
     "BiasedMF", "Caser", "ColumnSelect", "ComiRec", "DCNv2", "DeepFM", "Derive", "Distill",
     "DualView", "Embed", "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
-    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend",
-    "LanguageModelRanking", "LightGCN", "LikedDisliked", "MMoE", "MeanOfHistory",
-    "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
-    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table",
-    "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TwoTower",
-    "UserPreference", "XDeepFM",
+    "HybridExperts", "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge",
+    "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked",
+    "MMoE", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation",
+    "PicturedItemSummary", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
+    "RecordedRanking", "SASRec", "SemanticGraph", "SideFeatures", "Table", "Teach", "TextKNN",
+    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TwoTower", "UserPreference",
+    "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "splits", "users",
 ]  # fmt: skip

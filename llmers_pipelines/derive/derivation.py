@@ -25,7 +25,9 @@ class Derivation(Component):
     """
 
     output: ClassVar[Literal["vectors", "table"]] = "vectors"
-    rows: ClassVar[str] = "neighbours"  # of a table: neighbours or candidates; decides its checks
+    # Of a table: neighbours, candidates, entities (one row per id, which a prompt's rows may be
+    # joined with) or edges (of users and items). It decides the checks.
+    rows: ClassVar[str] = "neighbours"
 
     @property
     def needs_log(self) -> bool:

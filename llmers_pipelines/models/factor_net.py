@@ -63,6 +63,7 @@ class FactorNet(nn.Module):
         self.graph: Graph | None = None
         self._vectors: tuple[Tensor, Tensor] | None = None  # within one step, or while kept
         self._added: tuple[Tensor, Tensor] | None = None  # while kept
+        self._layers: list[Tensor] | None = None  # within one step
         self.register_buffer("log_q", None, persistent=False)  # (N + 1,), only for "in_batch"
         self._targets: Tensor | None = None  # item outputs as `score` uses them, while kept
 
@@ -71,8 +72,15 @@ class FactorNet(nn.Module):
         return self.graph.layers(self.start(), self.depth)
 
     def start(self) -> Tensor:
-        """Return the tables of users and items below each other, (U + N + 2, D)."""
+        """Return what is propagated: vectors of users, then of items, (U + N + 2, D)."""
+        return through(self, "graph_input")
+
+    def _graph_input(self) -> Tensor:
         return torch.cat([self.user_table.weight, self.item_table.weight])
+
+    def layers(self) -> list[Tensor]:
+        """Return the vectors (U + N + 2, D) after 0 .. depth steps; made once per training step."""
+        return self._propagated() if self._layers is None else self._layers
 
     def _final(self) -> tuple[Tensor, Tensor]:
         """Return e_u (U + 1, D) and e_i (N + 1, D)."""
@@ -81,7 +89,7 @@ class FactorNet(nn.Module):
         if self.graph is None:
             items = self.item_table.weight if self.output_table is None else self.output_table
             return self.user_table.weight, items
-        layers = self._propagated()
+        layers = self.layers()
         mean = sum(layers[1:], layers[0]) / len(layers)
         return mean.tensor_split([self.config["n_users"] + 1])
 
@@ -139,13 +147,14 @@ class FactorNet(nn.Module):
 
     def loss(self, batch: Any) -> Tensor:
         """The objective on the batch, ``l2 / 2 |E^0|^2`` per pair, plus extra losses."""
+        self._layers = None if self.graph is None else self._propagated()
         self._vectors = self._final()
         try:
             states = self.user_state(batch)  # (B, D)
             main = through(self, "pair_loss", batch, states)
             return main + self._penalty(batch) + extra_losses(self, batch, states)
         finally:
-            self._vectors = None
+            self._vectors = self._layers = None
 
     def _pair_loss(self, batch: Any, states: Tensor) -> Tensor:
         compare = self._by_score if overrides(self, "score") else self._by_product

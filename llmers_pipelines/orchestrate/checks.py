@@ -65,6 +65,11 @@ _CANDIDATES = (
     CheckKind("row_identity", True, "Each pair of known ids once; no training row is offered."),
     CheckKind("no_leakage", True, "The model that offers was trained on no row held out now."),
 )
+_ENTITIES = (CheckKind("row_identity", True, "One row per id; no row without one."),)
+_EDGES = (
+    CheckKind("row_identity", True, "Known users and items; each labelled edge once."),
+    CheckKind("no_leakage", True, "Every edge is a training row."),
+)
 _TRAIN = (
     CheckKind("weights_finite", True, "All weights and validation scores are finite."),
     CheckKind(
@@ -132,7 +137,8 @@ def _by_verb(node: Node) -> tuple[CheckKind, ...]:
     if isinstance(node, Table):
         return _SPLITS if node.table == "splits" else _TABLE
     if isinstance(node, Derive):
-        tables = {"neighbours": _NEIGHBOURS, "candidates": _CANDIDATES}
+        tables = {"neighbours": _NEIGHBOURS, "candidates": _CANDIDATES,
+                  "entities": _ENTITIES, "edges": _EDGES}  # fmt: skip
         return _DERIVE if node.how.output == "vectors" else tables[node.how.rows]
     if isinstance(node, Generate) and node.prefix == "user_profiles":
         return (*_GENERATE, _PROFILES)

@@ -65,6 +65,18 @@ class PromptTask(Component):
         settings = sha(canonical(self, inputs=False), 8)
         return f"{snake(type(self).__name__)}-r{self.revision}-{settings}"
 
+    def pairs(self, row: Row) -> list[tuple[str, str]]:
+        """Return the (user, item) ids that the prompt of ``row`` tells of.
+
+        A check compares them with the split. The default: the user's history, for tasks about
+        users.
+        """
+        if self.entity != "user":
+            return []
+        history = row.get("history")
+        told = () if history is None else history
+        return [(row["user_id"], e["item_id"]) for e in told if "item_id" in e]
+
     def unaskable(self, row: Row, context: Context = None) -> str:
         """Return why nothing can be asked about this row, or ""."""
         return ""
