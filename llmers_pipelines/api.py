@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from .data.text import AnswerText, HistoryText, ItemText
+from .derive.aspect_edges import ItemAspectEdges, ReviewAspectEdges
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
 from .derive.item_facts import ItemFacts
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
+from .derive.reviews import AspectVocabulary, ReviewQuestions, ReviewSamples, TrainingReviews
+from .enhance.aspect_views import AspectViews
 from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.dual_view import DualView
 from .enhance.from_vectors import FromVectors
@@ -54,6 +57,7 @@ from .models.textknn import TextKNN
 from .models.two_tower import TwoTower
 from .models.xdeepfm import XDeepFM
 from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
+from .prompts.aspects import AspectWords, ItemAspects, ReviewAspects
 from .prompts.item_comprehension import ItemComprehension
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
@@ -71,6 +75,7 @@ interactions = Table("interactions", of=(items,))
 # A knowledge graph beside the log and the entity of each item, where the data set has them.
 knowledge = Table("kg", of=(items,))
 knowledge_links = Table("kg_link", of=(items,))
+reviews = Table("reviews", of=(items,))  # user_id, item_id, text
 
 
 def splits(task: str) -> Table:
@@ -111,16 +116,17 @@ def rankings(
 
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AugmentedPairs", "AutoInt", "BERT4Rec",
-    "BiasedMF", "Caser", "ColumnSelect", "ComiRec", "DCNv2", "DeepFM", "Derive", "Distill",
-    "DualView", "Embed", "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
-    "HybridExperts", "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge",
-    "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked",
-    "MMoE", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation",
-    "PicturedItemSummary", "Pin", "Popularity", "RandomProjection", "RankingDistillation",
-    "RecordedRanking", "SASRec", "SemanticGraph", "SideFeatures", "Table", "Teach", "TextKNN",
-    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TwoTower", "UserPreference",
-    "XDeepFM",
+    "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AspectViews", "AspectVocabulary",
+    "AspectWords", "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ColumnSelect",
+    "ComiRec", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed", "FiBiNET", "Fit",
+    "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts", "ItemAspectEdges",
+    "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemSummary",
+    "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "MMoE",
+    "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin",
+    "Popularity", "RandomProjection", "RankingDistillation", "RecordedRanking",
+    "ReviewAspectEdges", "ReviewAspects", "ReviewQuestions", "ReviewSamples", "SASRec",
+    "SemanticGraph", "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
+    "Train", "TrainedRanking", "TrainingReviews", "TwoTower", "UserPreference", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
-    "splits", "users",
+    "reviews", "splits", "users",
 ]  # fmt: skip

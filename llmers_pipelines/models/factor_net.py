@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .graph_net import Graph
+from .graph_net import Graph, added_by_history
 from .hooks_net import extra_losses, overrides
 from .losses_net import (
     bce,
@@ -100,9 +100,7 @@ class FactorNet(nn.Module):
         if self.graph is None:  # no propagation, or it is already in the tables
             return self.user_table.weight, self.item_table.weight
         layers, users = self._propagated(), self.config["n_users"] + 1
-        degree = self.graph.degree[users:, None]
-        below = sum(x[users:] for x in layers[:-1]) / len(layers)
-        added = torch.where(degree > 0, below / degree.clamp(min=1).sqrt(), 0.0)
+        added = added_by_history([x[users:] for x in layers], self.graph.degree[users:])
         return layers[0][:users] / len(layers), added
 
     def user_state(self, batch: Any) -> Tensor:

@@ -194,6 +194,8 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
     ids = data.items if entity == "item" else data.users
     if isinstance(node, Generate):
         return _stand_in_pairs(data, rng)
+    if isinstance(node, Derive) and node.how.rows == "edges":
+        return _stand_in_edges(data, rng)
     if isinstance(node, Derive) and node.how.output == "table":
         k = min(3, len(ids) - 1)
         rows = [(a, r + 1, ids.ids[(i + r + 1) % len(ids)], 1.0 - 0.1 * r)
@@ -214,6 +216,16 @@ def _stand_in_facts(data: TrainingData, rng: np.random.Generator) -> pa.Table:
     tails += [f"person{t}" for t in rng.integers(9, size=len(items))]
     relations = ["has_genre"] * len(items) + ["has_actor"] * len(items)
     return pa.table({"head_id": items * 2, "relation": relations, "tail_id": tails})
+
+
+def _stand_in_edges(data: TrainingData, rng: np.random.Generator) -> pa.Table:
+    """Return three labels, each on half of the training pairs."""
+    rows = data.split == TRAIN
+    pairs = sorted({(data.users.ids[u - 1], data.items.ids[i - 1])
+                    for u, i in zip(data.user[rows], data.item[rows], strict=True)})  # fmt: skip
+    edges = [(*p, a) for a in ("plot", "price", "size") for p in pairs if rng.random() < 0.5]
+    user, item, aspect = zip(*edges, strict=True)
+    return pa.table({"user_id": user, "item_id": item, "aspect": aspect})
 
 
 def _rankings(data: TrainingData, k: int, rng: np.random.Generator) -> pa.Table:

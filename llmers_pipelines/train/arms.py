@@ -34,8 +34,9 @@ def control_inputs(
     items, not the positions, so that every position stays taught. ``random_pairs``,
     ``popular_pairs``: vectors stay, and each user has as many augmented pairs as before, of items
     of ``log`` without a training row of that user: both uniform, or the liked one in proportion to
-    its training count and the disliked one uniform. Everything else (a log) is passed through.
-    Equal seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
+    its training count and the disliked one uniform. Labelled edges stay edges of
+    the log: ``permuted`` deals the labels of each pair to another pair, ``gaussian`` draws as many
+    pairs per label at random. Everything else (a log) is passed through. Equal seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
     counterpart, for ``shuffled`` without rankings, and where pairs are drawn without a log.
     """
     if arm not in ARMS:
@@ -151,7 +152,69 @@ def _unchanged(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any
     return artifact
 
 
+def _is_edges(artifact: Any) -> bool:
+    """Say whether the artifact is a table of labelled edges of the log."""
+    return isinstance(artifact, pa.Table) and {"user_id", "item_id", "aspect"} <= set(
+        artifact.column_names
+    )
+
+
+def _dealt_edges(table: pa.Table, rng: np.random.Generator, *, whole: bool) -> pa.Table:
+    """Return the same edges with other labels: each label keeps its number of edges.
+
+    With ``whole`` the labels of a pair go together to another pair; without it each label draws its
+    own pairs anew.
+    """
+    pairs = list(zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
+    distinct = sorted(set(pairs))
+    labels = table["aspect"].to_pylist()
+    out: list[tuple[str, str, str]] = []
+    if whole:
+        to = dict(zip(distinct, (distinct[n] for n in rng.permutation(len(distinct))), strict=True))
+        out = [(*to[pair], label) for pair, label in zip(pairs, labels, strict=True)]
+    else:
+        for label in sorted(set(labels)):
+            chosen = rng.choice(len(distinct), labels.count(label), replace=False)
+            out += [(*distinct[n], label) for n in chosen]
+    columns = zip(*sorted(out), strict=True)
+    names = ("user_id", "item_id", "aspect")
+    return pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
+
+
+def _is_edges(artifact: Any) -> bool:
+    """Say whether the artifact is a table of labelled edges of the log."""
+    return isinstance(artifact, pa.Table) and {"user_id", "item_id", "aspect"} <= set(
+        artifact.column_names
+    )
+
+
+def _dealt_edges(table: pa.Table, rng: np.random.Generator, *, whole: bool) -> pa.Table:
+    """Return the same edges with other labels: each label keeps its number of edges.
+
+    With ``whole`` the labels of a pair go together to another pair; without it each label draws its
+    own pairs anew.
+    """
+    pairs = list(zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
+    distinct = sorted(set(pairs))
+    labels = table["aspect"].to_pylist()
+    out: list[tuple[str, str, str]] = []
+    if whole:
+        to = dict(zip(distinct, (distinct[n] for n in rng.permutation(len(distinct))), strict=True))
+        out = [(*to[pair], label) for pair, label in zip(pairs, labels, strict=True)]
+    else:
+        for label in sorted(set(labels)):
+            chosen = rng.choice(len(distinct), labels.count(label), replace=False)
+            out += [(*distinct[n], label) for n in chosen]
+    columns = zip(*sorted(out), strict=True)
+    names = ("user_id", "item_id", "aspect")
+    return pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
+
+
 def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
+    if _is_edges(artifact):
+        return _dealt_edges(artifact, rng, whole=True)
+    if _is_edges(artifact):
+        return _dealt_edges(artifact, rng, whole=True)
     if isinstance(artifact, VectorTable):
         ids = tuple(to[artifact.entity][i] for i in artifact.ids)
         return VectorTable(artifact.entity, ids, artifact.vectors, artifact.mask)
@@ -165,6 +228,10 @@ def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
 
 
 def _gaussian(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Generator) -> Any:
+    if _is_edges(artifact):
+        return _dealt_edges(artifact, rng, whole=False)
+    if _is_edges(artifact):
+        return _dealt_edges(artifact, rng, whole=False)
     if isinstance(artifact, VectorTable):
         vectors = gaussian_like(np.asarray(artifact.vectors, np.float64), artifact.mask, rng)
         return VectorTable(artifact.entity, artifact.ids, vectors, artifact.mask)

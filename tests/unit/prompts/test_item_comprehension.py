@@ -8,7 +8,8 @@ pytestmark = pytest.mark.proof("colakg", "equations")
 
 TASK = ItemComprehension()
 ROW = {"item_id": "i1", "title": "The Tide Clock (1999)", "genres": "Drama|Sea",
-       "facts": ["directed by: Ann Lee"], "related": ["sea films, as do: Gull Letters"]}  # fmt: skip
+       "facts": ["directed by: Ann Lee"],
+       "related": ["sea films, as do: Gull Letters"]}  # fmt: skip
 
 
 def test_item_and_graph_stand_in_fences_of_their_own():
