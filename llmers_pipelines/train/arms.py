@@ -36,8 +36,9 @@ def control_inputs(
     of ``log`` without a training row of that user: both uniform, or the liked one in proportion to
     its training count and the disliked one uniform. Labelled edges stay edges of
     the log: ``permuted`` deals the labels of each pair to another pair, ``gaussian`` draws as many
-    pairs per label at random. Everything else (a log) is passed through. Equal seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
-    counterpart, for ``shuffled`` without rankings, and where pairs are drawn without a log.
+    pairs per label at random. Everything else (a log) is passed through. Equal seed,
+    equal result. Raises ValueError for another arm, for a table that has no gaussian counterpart,
+    for ``shuffled`` without rankings, and where pairs are drawn without a log.
     """
     if arm not in ARMS:
         raise ValueError(f"unknown control arm {arm!r}: use one of {ARMS}")
