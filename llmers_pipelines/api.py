@@ -56,7 +56,19 @@ from .models.star import STAR
 from .models.textknn import TextKNN
 from .models.two_tower import TwoTower
 from .models.xdeepfm import XDeepFM
-from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
+from .plan import (
+    Derive,
+    Distill,
+    Embed,
+    Generate,
+    Pin,
+    PlanError,
+    Table,
+    Teach,
+    Train,
+    Tune,
+    snake,
+)
 from .prompts.aspects import AspectWords, ItemAspects, ReviewAspects
 from .prompts.item_comprehension import ItemComprehension
 from .prompts.item_knowledge import ItemKnowledge
@@ -68,6 +80,9 @@ from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
 from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
+from .tune.contrast import Contrast
+from .tune.sft import Sft
+from .tune.tuner import Lora
 
 items = Table("items")
 users = Table("users", of=(Table("interactions", of=(items,)),))
@@ -118,15 +133,16 @@ __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
     "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AspectViews", "AspectVocabulary",
     "AspectWords", "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ColumnSelect",
-    "ComiRec", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed", "FiBiNET", "Fit",
-    "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts", "ItemAspectEdges",
-    "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemSummary",
-    "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "MMoE",
-    "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin",
-    "Popularity", "RandomProjection", "RankingDistillation", "RecordedRanking",
-    "ReviewAspectEdges", "ReviewAspects", "ReviewQuestions", "ReviewSamples", "SASRec",
-    "SemanticGraph", "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
-    "Train", "TrainedRanking", "TrainingReviews", "TwoTower", "UserPreference", "XDeepFM",
+    "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed",
+    "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts",
+    "ItemAspectEdges", "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN",
+    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN",
+    "LikedDisliked", "Lora", "MMoE", "MeanOfHistory", "NearestNeighbours",
+    "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
+    "RankingDistillation", "RecordedRanking", "ReviewAspectEdges", "ReviewAspects",
+    "ReviewQuestions", "ReviewSamples", "SASRec", "SemanticGraph", "Sft", "SideFeatures",
+    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking",
+    "TrainingReviews", "Tune", "TwoTower", "UserPreference", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "reviews", "splits", "users",
 ]  # fmt: skip

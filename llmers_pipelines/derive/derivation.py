@@ -25,9 +25,10 @@ class Derivation(Component):
     """
 
     output: ClassVar[Literal["vectors", "table"]] = "vectors"
-    # Of a table: neighbours, candidates, entities (one row per id, which a prompt's rows may be
-    # joined with) or edges (of users and items). It decides the checks.
+    # Of a table: neighbours, candidates, entities (one row per id, by its first column, which a
+    # prompt's rows may be joined with), edges (of users and items), ... It decides the checks.
     rows: ClassVar[str] = "neighbours"
+    reads_words: ClassVar[bool] = False  # `apply` gets ``context``: declared columns, the domain
 
     @property
     def needs_log(self) -> bool:

@@ -13,7 +13,23 @@ from ...plan import Derive, Node, Pin, Train
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
+from .derive_checks import CHECKS
 from .embed import stored_checks
+
+
+def sources(node: Derive, ctx: StepContext) -> dict[str, str]:
+    """Return the declared columns and the domain where the component words anything."""
+    if not node.how.reads_words:
+        return {}
+    words = prompt_words(ctx)
+    return {"columns": str(sorted(ctx.field_kinds.items())), "domain": str(words["domain"])}
+
+
+def prompt_words(ctx: StepContext) -> dict[str, Any]:
+    """Return what prompts say alike for all rows."""
+    from .generate import prompt_context
+
+    return {k: v for k, v in prompt_context(ctx).items() if k != "images"}
 
 
 def run(node: Derive, ctx: StepContext) -> Outcome:
@@ -22,7 +38,8 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
     log = next((a for a in loaded if isinstance(a, TrainingData)), None)
     # One folder per node: two reducers never share a fit, a re-run of one always does.
     state = ctx.settings.data / "fits" / ctx.dataset / node.slug
-    artifact, info = node.how.apply(loaded, log=log, state_folder=state)
+    more = {"context": prompt_words(ctx)} if node.how.reads_words else {}
+    artifact, info = node.how.apply(loaded, log=log, state_folder=state, **more)
     counts = {k: v for k, v in info.items() if isinstance(v, (int, float, str, bool))}
     made_from = columns_read(node.sources, ctx)
     if isinstance(artifact, VectorTable):
@@ -45,12 +62,22 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
         hash_table(artifact),
         rows=artifact.num_rows,
         counts=counts,
-        checks=_table_checks(node.how.rows, artifact, log, info),
+        checks=_table_checks(node, artifact, log, info),
         columns=tuple((f.name, str(f.type), "") for f in artifact.schema),
         lineage={name: made_from for name in artifact.column_names},
         info={"preview": preview(artifact)},
         keep=artifact,
     )
+
+
+def _table_checks(
+    node: Derive, table: pa.Table, log: TrainingData | None, info: dict[str, Any]
+) -> tuple[CheckOutcome, ...]:
+    if node.how.rows == "candidates":
+        return _candidate_checks(table, log, info)
+    if node.how.rows == "neighbours":
+        return _neighbour_checks(table)
+    return CHECKS[node.how.rows](table, log)
 
 
 def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
@@ -151,44 +178,10 @@ def _vector_checks(
     return (CheckOutcome("reducer_hygiene", passed, True, details),)
 
 
-def _table_checks(
-    kind: str, table: pa.Table, log: TrainingData | None, info: dict[str, Any]
-) -> tuple[CheckOutcome, ...]:
-    if kind == "candidates":
-        return _candidate_checks(table, log, info)
-    if kind == "edges":
-        return _edge_checks(table, log)
-    if kind == "entities":
-        ids = table[table.column_names[0]].to_pylist()
-        twice = len(ids) - len(set(ids))
-        details = {"rows": len(ids), "ids twice": twice, "without id": ids.count(None)}
-        return (CheckOutcome("row_identity", not twice and None not in ids, True, details),)
-    return _neighbour_checks(table)
-
-
 def _neighbour_checks(table: pa.Table) -> tuple[CheckOutcome, ...]:
     own = next(c for c in ("user_id", "item_id") if c in table.column_names)
     selves = int(np.sum(np.asarray(table[own]) == np.asarray(table["other_id"])))
     return (CheckOutcome("row_identity", selves == 0, True, {"own neighbours": selves}),)
-
-
-def _edge_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
-    """Each (user, item, label) once, of known ids, and every pair a training row."""
-    from ...data.leakage import prompt_violations
-
-    assert log is not None, "edges are made from a log"
-    users, items = table["user_id"].to_pylist(), table["item_id"].to_pylist()
-    labels = [table[c].to_pylist() for c in table.column_names if c not in ("user_id", "item_id")]
-    twice = len(users) - len(set(zip(users, items, *labels, strict=True)))
-    known = bool((log.users.index(users) > 0).all() and (log.items.index(items) > 0).all())
-    wrong = prompt_violations(log, users, items)
-    why = {"why": "; ".join(map(str, wrong[:3]))} if wrong else {}
-    return (
-        CheckOutcome("row_identity", known and not twice, True,
-                     {"edges": len(users), "twice": twice, "known ids": known}),
-        CheckOutcome("no_leakage", not wrong, True,
-                     {"edges": len(users), "no training row": len(wrong), **why}),
-    )  # fmt: skip
 
 
 def _candidate_checks(

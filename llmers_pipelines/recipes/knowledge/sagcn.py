@@ -44,12 +44,12 @@ def sagcn(
     if source == "items":
         said = Generate(ItemAspects(), over=items)
         vocabulary = Derive(words, said)
-        edges = Derive(ItemAspectEdges(words=words), log, vocabulary, said)
+        edges = Derive(ItemAspectEdges(words=words), vocabulary, said, log)
     else:
         own = Derive(TrainingReviews(), reviews, log)
         named = Generate(AspectWords(), over=Derive(ReviewSamples(), own), context=(log,))
-        asked = Derive(ReviewQuestions(), own, Derive(words, named))
+        asked = Derive(ReviewQuestions(), Derive(words, named), own)
         said = Generate(ReviewAspects(), over=asked, context=(log,))
-        edges = Derive(ReviewAspectEdges(), log, asked, said)
+        edges = Derive(ReviewAspectEdges(), said, asked, log)
     views = AspectViews(edges=edges, layers=layers, how=how, implicit=implicit)
     return Train(backbone, log, fuse=(views,))
