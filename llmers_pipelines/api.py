@@ -6,6 +6,7 @@ from .data.text import AnswerText, HistoryText, ItemText
 from .derive.aspect_edges import ItemAspectEdges, ReviewAspectEdges
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
+from .derive.graph_rounds import MatchedTexts, Neighbourhood, RawTexts
 from .derive.item_facts import ItemFacts
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
@@ -16,6 +17,7 @@ from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.dual_view import DualView
 from .enhance.from_vectors import FromVectors
 from .enhance.hybrid_experts import HybridExperts
+from .enhance.layer_texts import LayerTexts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
@@ -75,6 +77,7 @@ from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
 from .prompts.pictured_item_summary import PicturedItemSummary
+from .prompts.rewrite import RewriteItem, RewriteUser
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
@@ -136,13 +139,14 @@ __all__ = [
     "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed",
     "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts",
     "ItemAspectEdges", "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN",
-    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking", "LightGCN",
-    "LikedDisliked", "Lora", "MMoE", "MeanOfHistory", "NearestNeighbours",
-    "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
-    "RankingDistillation", "RecordedRanking", "ReviewAspectEdges", "ReviewAspects",
-    "ReviewQuestions", "ReviewSamples", "SASRec", "SemanticGraph", "Sft", "SideFeatures",
-    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking",
-    "TrainingReviews", "Tune", "TwoTower", "UserPreference", "XDeepFM",
+    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking",
+    "LayerTexts", "LightGCN", "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory",
+    "NearestNeighbours", "NeighbourDistillation", "Neighbourhood", "PicturedItemSummary", "Pin",
+    "Popularity", "RandomProjection", "RankingDistillation", "RawTexts", "RecordedRanking",
+    "ReviewAspectEdges", "ReviewAspects", "ReviewQuestions", "ReviewSamples", "RewriteItem",
+    "RewriteUser", "SASRec", "SemanticGraph", "Sft", "SideFeatures", "Table", "Teach",
+    "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TrainingReviews",
+    "Tune", "TwoTower", "UserPreference", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "reviews", "splits", "users",
 ]  # fmt: skip
