@@ -11,6 +11,8 @@ from .derive.item_facts import ItemFacts
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
+from .derive.reasoning import KeptChains, NewSteps, ReasoningRows, UserChains, VerifiedSteps
+from .derive.reasoning_graphs import GraphTexts, ReasoningGraphs
 from .derive.reviews import AspectVocabulary, ReviewQuestions, ReviewSamples, TrainingReviews
 from .enhance.aspect_views import AspectViews
 from .enhance.augmented_pairs import AugmentedPairs
@@ -21,6 +23,7 @@ from .enhance.layer_texts import LayerTexts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
+from .enhance.reasoning_fusion import ReasoningFusion
 from .enhance.semantic_graph import SemanticGraph
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
@@ -77,6 +80,7 @@ from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
 from .prompts.pictured_item_summary import PicturedItemSummary
+from .prompts.reasoning import ChainReasoning, ExtendChains, FillStep, ScoreChains
 from .prompts.rewrite import RewriteItem, RewriteUser
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
@@ -135,18 +139,20 @@ def rankings(
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
     "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AspectViews", "AspectVocabulary",
-    "AspectWords", "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ColumnSelect",
-    "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed",
-    "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText", "HybridExperts",
-    "ItemAspectEdges", "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN",
-    "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend", "LanguageModelRanking",
-    "LayerTexts", "LightGCN", "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory",
-    "NearestNeighbours", "NeighbourDistillation", "Neighbourhood", "PicturedItemSummary", "Pin",
-    "Popularity", "RandomProjection", "RankingDistillation", "RawTexts", "RecordedRanking",
-    "ReviewAspectEdges", "ReviewAspects", "ReviewQuestions", "ReviewSamples", "RewriteItem",
-    "RewriteUser", "SASRec", "SemanticGraph", "Sft", "SideFeatures", "Table", "Teach",
-    "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TrainingReviews",
-    "Tune", "TwoTower", "UserPreference", "XDeepFM",
+    "AspectWords", "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser",
+    "ChainReasoning", "ColumnSelect", "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive",
+    "Distill", "DualView", "Embed", "ExtendChains", "FiBiNET", "FillStep", "Fit", "FromVectors",
+    "GRU4Rec", "Generate", "GraphTexts", "HistoryText", "HybridExperts", "ItemAspectEdges",
+    "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemSummary",
+    "ItemText", "KNNBlend", "KeptChains", "LanguageModelRanking", "LayerTexts", "LightGCN",
+    "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "NearestNeighbours",
+    "NeighbourDistillation", "Neighbourhood", "NewSteps", "PicturedItemSummary", "Pin",
+    "Popularity", "RandomProjection", "RankingDistillation", "RawTexts", "ReasoningFusion",
+    "ReasoningGraphs", "ReasoningRows", "RecordedRanking", "ReviewAspectEdges", "ReviewAspects",
+    "ReviewQuestions", "ReviewSamples", "RewriteItem", "RewriteUser", "SASRec", "ScoreChains",
+    "SemanticGraph", "Sft", "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset",
+    "TopCandidates", "Train", "TrainedRanking", "TrainingReviews", "Tune", "TwoTower",
+    "UserChains", "UserPreference", "VerifiedSteps", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "reviews", "splits", "users",
 ]  # fmt: skip

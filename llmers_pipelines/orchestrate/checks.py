@@ -74,6 +74,10 @@ _EDGES = (
     CheckKind("row_identity", True, "Known users and items; each labelled edge once."),
     CheckKind("no_leakage", True, "Every edge is a training row."),
 )
+_GRAPHS = (
+    CheckKind("row_identity", True, "One graph of a kind per user and round; edges between nodes."),
+    CheckKind("no_leakage", True, "The items of a user's chains are training rows before the cut."),
+)
 _TRAIN = (
     CheckKind("weights_finite", True, "All weights and validation scores are finite."),
     CheckKind(
@@ -151,7 +155,8 @@ def _by_verb(node: Node) -> tuple[CheckKind, ...]:
         return _SPLITS if node.table == "splits" else _TABLE
     if isinstance(node, Derive):
         tables = {"neighbours": _NEIGHBOURS, "candidates": _CANDIDATES, "examples": _EXAMPLES,
-                  "entities": _ENTITIES, "positions": _POSITIONS, "edges": _EDGES}  # fmt: skip
+                  "entities": _ENTITIES, "positions": _POSITIONS, "edges": _EDGES,
+                  "graphs": _GRAPHS}  # fmt: skip
         return _DERIVE if node.how.output == "vectors" else tables[node.how.rows]
     if isinstance(node, Generate) and node.prefix == "user_profiles":
         return (*_GENERATE, _PROFILES)

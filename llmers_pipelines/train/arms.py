@@ -36,9 +36,10 @@ def control_inputs(
     of ``log`` without a training row of that user: both uniform, or the liked one in proportion to
     its training count and the disliked one uniform. Labelled edges stay edges of
     the log: ``permuted`` deals the labels of each pair to another pair, ``gaussian`` draws as many
-    pairs per label at random. Everything else (a log) is passed through. Equal seed,
-    equal result. Raises ValueError for another arm, for a table that has no gaussian counterpart,
-    for ``shuffled`` without rankings, and where pairs are drawn without a log.
+    pairs per label at random. Graphs of users are dealt to other users (``permuted``), or keep
+    their shape and draw their nodes (``gaussian``). Everything else (a log) is passed through.
+    Equal seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
+    counterpart, for ``shuffled`` without rankings, and where pairs are drawn without a log.
     """
     if arm not in ARMS:
         raise ValueError(f"unknown control arm {arm!r}: use one of {ARMS}")
@@ -46,7 +47,9 @@ def control_inputs(
         raise ValueError("the control 'shuffled' is for methods with rankings; there are none here")
     changes = {"permuted": _permuted, "gaussian": _gaussian, "shuffled": _shuffled}
     change = changes.get(arm, _unchanged)
-    owners = {entity: _ids_in(inputs.values(), entity) for entity in ENTITIES}
+    others = sorted({a.entity for a in inputs.values() if isinstance(a, VectorTable)})
+    entities = dict.fromkeys((*ENTITIES, *others))
+    owners = {entity: _ids_in(inputs.values(), entity) for entity in entities}
     shuffled = {
         entity: dict(zip(ids, _derangement(ids, seed, number), strict=True))
         for number, (entity, ids) in enumerate(owners.items())
@@ -160,6 +163,39 @@ def _is_edges(artifact: Any) -> bool:
     )
 
 
+def _is_graphs(artifact: Any) -> bool:
+    """Say whether the artifact is a table of graphs of users."""
+    return isinstance(artifact, pa.Table) and {"user_id", "cut", "nodes", "sources"} <= set(
+        artifact.column_names
+    )
+
+
+def _dealt_graphs(table: pa.Table, to: Mapping[str, str]) -> pa.Table:
+    """Return the graphs of each user as another's; cuts stay with the graphs' old owner's round.
+
+    A graph counts from its new owner's cut on, where the new owner has one of that round.
+    """
+    rows = table.to_pylist()
+    cuts = {(r["user_id"], r["round"]): r["cut"] for r in rows}
+    moved = [
+        {**r, "user_id": to[r["user_id"]], "cut": cuts.get((to[r["user_id"]], r["round"]),
+                                                          r["cut"])}
+        for r in rows
+    ]  # fmt: skip
+    return pa.Table.from_pylist(moved, table.schema)
+
+
+def _random_graphs(table: pa.Table, rng: np.random.Generator) -> pa.Table:
+    """Return graphs of the same shape whose nodes are drawn from the nodes of all graphs."""
+    every = sorted({n for nodes in table["nodes"].to_pylist() for n in nodes})
+    drawn = [
+        [every[n] for n in rng.choice(len(every), len(nodes), replace=len(nodes) > len(every))]
+        for nodes in table["nodes"].to_pylist()
+    ]
+    column = pa.array(drawn, table.schema.field("nodes").type)
+    return table.set_column(table.column_names.index("nodes"), "nodes", column)
+
+
 def _dealt_edges(table: pa.Table, rng: np.random.Generator, *, whole: bool) -> pa.Table:
     """Return the same edges with other labels: each label keeps its number of edges.
 
@@ -221,6 +257,8 @@ def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
         return VectorTable(artifact.entity, ids, artifact.vectors, artifact.mask)
     if _entity_of(artifact) is None:
         return artifact
+    if _is_graphs(artifact):
+        return _dealt_graphs(artifact, to["user"])
     for column in _id_columns(artifact):
         moved = to[_column_entity(artifact, column)]
         values = pa.array([moved[i] for i in artifact[column].to_pylist()], pa.string())
@@ -239,6 +277,8 @@ def _gaussian(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Ge
     entity = _entity_of(artifact)
     if entity is None:
         return artifact
+    if _is_graphs(artifact):
+        return _random_graphs(artifact, rng)
     if _is_rankings(artifact):
         drawn = _random_items(artifact, owners["item"], rng)
         index = artifact.column_names.index("item_id")

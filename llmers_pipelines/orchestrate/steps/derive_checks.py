@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...data.leakage import prompt_violations
-from ...data.training import TRAIN, TrainingData
+from ...data.training import HISTORY, TRAIN, TrainingData
 from ...store.manifests import CheckOutcome
 from ..tuned import shown_pairs
 
@@ -88,5 +88,32 @@ def edge_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome
     )  # fmt: skip
 
 
+def graph_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
+    """Users' graphs: one per round and kind, and the original ones made of rows before the cut."""
+    from ...derive.reasoning_graphs import ORIGINAL
+
+    assert log is not None, "graphs are made from a log"
+    rows = table.to_pylist()
+    twice = len(rows) - len({(r["user_id"], r["round"], r["kind"]) for r in rows})
+    loose = sum(max([*r["sources"], *r["targets"], -1]) >= len(r["nodes"]) for r in rows)
+    keep = np.isin(log.split, (TRAIN, HISTORY))
+    user, item = log.user[keep], log.item[keep]
+    start = np.searchsorted(user, np.arange(log.n_users + 2))
+    late, told = 0, 0
+    for row, u in zip(rows, log.users.index([r["user_id"] for r in rows]), strict=True):
+        if row["kind"] != ORIGINAL:
+            continue
+        met = set(item[start[u] : start[u] + row["cut"]].tolist()) if u else set()
+        own = [n.removeprefix("item:") for n in row["nodes"] if n.startswith("item:")]
+        told += len(own)
+        late += sum(int(i) not in met for i in log.items.index(own))
+    return (
+        CheckOutcome("row_identity", not twice and not loose, True,
+                     {"graphs": len(rows), "twice": twice, "edges without a node": loose}),
+        CheckOutcome("no_leakage", not late, True,
+                     {"items": told, "no training row before the cut": late}),
+    )  # fmt: skip
+
+
 CHECKS = {"examples": example_checks, "entities": entity_checks, "positions": position_checks,
-          "edges": edge_checks}  # fmt: skip
+          "edges": edge_checks, "graphs": graph_checks}  # fmt: skip

@@ -41,7 +41,7 @@ def gacllm(
 ):  # fmt: skip
     log, over = splits(protocol), {"user": users, "item": items}
     fields = {"user": tuple(user_fields), "item": ()}
-    raw = tuple(Derive(RawTexts(side=s, fields=fields[s]), over[s], log) for s in over)
+    raw = tuple(Derive(RawTexts(side=s, fields=fields[s]), log, over[s]) for s in over)
     adapter = Tune(Sft(), Derive(MatchedTexts(), *raw, log)) if tuned else None
     told: dict = {}  # the answers of the round before, by side
     vectors = {"user": [], "item": [Embed(ItemText(), over=items)]}

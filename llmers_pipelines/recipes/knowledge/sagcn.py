@@ -46,7 +46,7 @@ def sagcn(
         vocabulary = Derive(words, said)
         edges = Derive(ItemAspectEdges(words=words), vocabulary, said, log)
     else:
-        own = Derive(TrainingReviews(), reviews, log)
+        own = Derive(TrainingReviews(), log, reviews)
         named = Generate(AspectWords(), over=Derive(ReviewSamples(), own), context=(log,))
         asked = Derive(ReviewQuestions(), Derive(words, named), own)
         said = Generate(ReviewAspects(), over=asked, context=(log,))
