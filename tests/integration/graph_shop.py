@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from shop import BOOKS, SHOP, Shop, kind, title
 
 from llmers_pipelines.llm import factory
 from llmers_pipelines.llm.fake import FakeEngine
+from llmers_pipelines.llm.protocol import GenRequest
 
 TABLES = """
 [kg]
@@ -65,6 +67,21 @@ backbone_settings = {SEQUENCE}
 ASPECTS = ("price", "plot", "print")
 
 
+class Reader(FakeEngine):
+    """A scripted model that gives reasons of its own and rewrites in words of its own."""
+
+    def _text(self, request: GenRequest, attempt: int) -> str:
+        text = super()._text(request, attempt)
+        if "Rewrite the description" in str(request.messages[0]["content"]):
+            return f"{request.row_id} is calm, long and full of harbours."
+        if request.schema and "steps" in request.schema["properties"]:
+            found = json.loads(text)
+            for step in found["steps"]:
+                step["reason"] = f"{request.row_id} went from {step['after']} to {step['item']}"
+            return json.dumps(found)
+        return text
+
+
 def opened(home: Path, *methods: str, llm: str = 'engine = "template"') -> Shop:
     """Write the shop with its tables beside the log and a choice of ``methods``."""
     shop = Shop.open(home)
@@ -105,7 +122,7 @@ def generated(shop: Shop) -> list[str]:
 
 def main(home: str, kill_after: str, *words: str) -> None:
     """Work ``words`` with a scripted model that kills the process after so many answers."""
-    engine = FakeEngine(kill_after=int(kill_after))
+    engine = Reader(kill_after=int(kill_after))
     factory.make_engine = lambda *a, **k: engine
     factory.engine_info = lambda *a, **k: engine.info
     shop = Shop(Path(home))

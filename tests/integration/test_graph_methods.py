@@ -11,13 +11,12 @@ from typing import Any
 
 import graph_shop
 import pytest
-from graph_shop import METHODS, answers_of, generated, opened
+from graph_shop import METHODS, Reader, answers_of, generated, opened
 from shop import BOOKS, USERS, Shop, same_environment, wrong_lineage
 from tiny_lm import make_tiny_lm
 
 from llmers_pipelines.data.training import TRAIN
 from llmers_pipelines.llm import factory
-from llmers_pipelines.llm.fake import FakeEngine
 from llmers_pipelines.orchestrate.publish import materialize
 from llmers_pipelines.plan import Generate
 
@@ -31,8 +30,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shop, dict[str, Any]]
         return shop, shop.ask("run", "all")
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> FakeEngine:
-    engine = FakeEngine(**settings)
+def scripted(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Reader:
+    engine = Reader(**settings)
     monkeypatch.setattr(factory, "make_engine", lambda *a, **k: engine)
     monkeypatch.setattr(factory, "engine_info", lambda *a, **k: engine.info)
     return engine
@@ -109,7 +108,7 @@ def test_reasoning_asks_each_pair_once_and_a_second_run_nothing(
         shop.work(*names)
         calls = {n: shop.manifest(n).counts for n in names}
         fills = [n for n in names if "fill_step" in n]
-        base = [n.name for n in shop.plan().nodes if "verified_steps" in n.name
+        base = [n.name for n in shop.plan().nodes if n.name.startswith("features/verified_steps")
                 and "template" not in n.name]  # fmt: skip
         ctx, plan = shop.context(), shop.plan()
         pairs = [ctx.load(plan.node(n))["step_id"].to_pylist() for n in fills]
