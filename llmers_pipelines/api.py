@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from .data.text import AnswerText, HistoryText, ItemText
+from .data.text import AnswerText, AttributeText, HistoryText, ItemText
 from .derive.aspect_edges import ItemAspectEdges, ReviewAspectEdges
+from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
 from .derive.graph_rounds import MatchedTexts, Neighbourhood, RawTexts
 from .derive.item_facts import ItemFacts
+from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
@@ -16,8 +18,10 @@ from .derive.reasoning_graphs import GraphTexts, ReasoningGraphs
 from .derive.reviews import AspectVocabulary, ReviewQuestions, ReviewSamples, TrainingReviews
 from .enhance.aspect_views import AspectViews
 from .enhance.augmented_pairs import AugmentedPairs
+from .enhance.collaborative_alignment import CollaborativeAlignment
 from .enhance.dual_view import DualView
 from .enhance.from_vectors import FromVectors
+from .enhance.frozen_items import FrozenItems
 from .enhance.hybrid_experts import HybridExperts
 from .enhance.layer_texts import LayerTexts
 from .enhance.mean_of_history import MeanOfHistory
@@ -139,12 +143,13 @@ def rankings(
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
     "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AspectViews", "AspectVocabulary",
-    "AspectWords", "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser",
-    "ChainReasoning", "ColumnSelect", "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive",
-    "Distill", "DualView", "Embed", "ExtendChains", "FiBiNET", "FillStep", "Fit", "FromVectors",
-    "GRU4Rec", "Generate", "GraphTexts", "HistoryText", "HybridExperts", "ItemAspectEdges",
-    "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemSummary",
-    "ItemText", "KNNBlend", "KeptChains", "LanguageModelRanking", "LayerTexts", "LightGCN",
+    "AspectWords", "AttributeText", "AttributeViews", "AugmentedPairs", "AutoInt", "BERT4Rec",
+    "BiasedMF", "Caser", "ChainReasoning", "CollaborativeAlignment", "ColumnSelect", "ComiRec",
+    "Contrast", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "Embed", "ExtendChains",
+    "FiBiNET", "FillStep", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate",
+    "GraphTexts", "HistoryText", "HybridExperts", "ItemAspectEdges", "ItemAspects",
+    "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
+    "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking", "LayerTexts", "LightGCN",
     "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "NearestNeighbours",
     "NeighbourDistillation", "Neighbourhood", "NewSteps", "PicturedItemSummary", "Pin",
     "Popularity", "RandomProjection", "RankingDistillation", "RawTexts", "ReasoningFusion",

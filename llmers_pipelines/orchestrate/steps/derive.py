@@ -104,7 +104,7 @@ def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
             f"`llmers pin move {source.name} --dataset {ctx.dataset}`"
         )
     served = load_served(*load_export(ctx.manifests.path(manifest)))
-    return PastModel(ctx.load_version(log, past), served.scores)
+    return PastModel(ctx.load_version(log, past), served.scores, served.item_vectors)
 
 
 def preview(table: pa.Table, n: int = 5) -> str:
@@ -153,13 +153,13 @@ def _vector_checks(
 ) -> tuple[CheckOutcome, ...]:
     from ...encode.invariants import reducer_hygiene, sign_convention
 
-    source = next(a for a in loaded if isinstance(a, VectorTable))
-    covers = source.entity != table.entity or (
+    source = next((a for a in loaded if isinstance(a, VectorTable)), None)
+    covers = source is None or source.entity != table.entity or (
         source.ids == table.ids and bool(np.array_equal(source.mask, table.mask))
     )
     finite = bool(np.isfinite(np.asarray(table.vectors)).all())
     details: dict[str, Any] = {
-        "fit_rows": info.get("fit_rows"), "rows_with_text": int(source.mask.sum()),
+        "fit_rows": info.get("fit_rows"), "rows_with_text": int((source or table).mask.sum()),
         "fit": "kept" if info.get("reused") else "new", "finite": finite, "covers_source": covers,
     }  # fmt: skip
     passed = covers and finite
