@@ -78,7 +78,8 @@ class AspectWords(PromptTask):
         return list(zip(row["of_users"], row["of_items"], strict=True))
 
     def unaskable(self, row: Row, context: Context = None) -> str:
-        return "" if any(map(as_data, row["reviews"])) else "the sample has no words"
+        told = any(map(as_data, row.get("reviews") or ()))
+        return "" if told else "the sample has no words"
 
     def render(self, row: Row, context: Context = None) -> list[Message]:
         domain = domain_of(context)

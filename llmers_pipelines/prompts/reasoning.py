@@ -106,7 +106,8 @@ class ChainReasoning(_Chains):
     system: ClassVar[str] = _REASON
 
     def unaskable(self, row: Row, context: Context = None) -> str:
-        return "" if row["asked"] and len(row["items"]) > 1 else "there is nothing to explain"
+        asked = row.get("asked") and len(row["items"]) > 1
+        return "" if asked else "there is nothing to explain"
 
     def render(self, row: Row, context: Context = None) -> list[Message]:
         domain = domain_of(context)
@@ -170,7 +171,7 @@ class FillStep(PromptTask):
     round: int = 1
 
     def unaskable(self, row: Row, context: Context = None) -> str:
-        told = as_data(row["after_title"]) and as_data(row["reason"])
+        told = as_data(row.get("after_title")) and as_data(row.get("reason"))
         return "" if told else "the step has no title or no reason"
 
     def render(self, row: Row, context: Context = None) -> list[Message]:
@@ -207,7 +208,7 @@ class ScoreChains(_Chains):
     system: ClassVar[str] = _SCORE
 
     def unaskable(self, row: Row, context: Context = None) -> str:
-        return "" if row["chains"] else "there is no chain to score"
+        return "" if row.get("chains") else "there is no chain to score"
 
     def render(self, row: Row, context: Context = None) -> list[Message]:
         domain = domain_of(context)
@@ -246,6 +247,9 @@ class ExtendChains(_Chains):
     answer: ClassVar[type[BaseModel]] = ExtendChainsAnswer
     system: ClassVar[str] = _EXTEND
     most: int = 5
+
+    def unaskable(self, row: Row, context: Context = None) -> str:
+        return "" if row.get("chains") else "there is no chain to extend"
 
     def render(self, row: Row, context: Context = None) -> list[Message]:
         domain = domain_of(context)
