@@ -190,7 +190,11 @@ class ReviewAspects(PromptTask):
         return {"mentions": found}
 
     def text(self, value: Mapping[str, Any]) -> str:
-        parts = zip(value["aspects"], value["parts"], strict=True)
+        """Return the parts of an answer, as it came or as it is published."""
+        if "mentions" in value:
+            parts = [(m["aspect"], m["text"]) for m in value["mentions"]]
+        else:
+            parts = list(zip(value["aspects"], value["parts"], strict=True))
         return as_data("; ".join(f"{a}: {p}" for a, p in parts))
 
 

@@ -157,7 +157,11 @@ class ChainReasoning(_Chains):
                           for n in self._numbers(row)]}  # fmt: skip
 
     def text(self, value: Mapping[str, Any]) -> str:
-        steps = zip(value["after"], value["items"], value["reasons"], strict=True)
+        """Return the steps of an answer, as it came or as it is published."""
+        if "steps" in value:
+            steps = [(s["after"], s["item"], s["reason"]) for s in value["steps"]]
+        else:
+            steps = list(zip(value["after"], value["items"], value["reasons"], strict=True))
         return as_data("; ".join(f"{a or 'start'} -> {i} ({r})" for a, i, r in steps))
 
 
