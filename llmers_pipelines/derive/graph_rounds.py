@@ -21,11 +21,11 @@ _OTHER = {"user": "item", "item": "user"}
 
 @dataclass(frozen=True)
 class RawTexts(Derivation):
-    """The text of each user or item before the first round: item_id or user_id, text, raw.
+    """The text of each user or item before the first round: item_id or user_id, text, round.
 
     Sources: the table of the side and the splits, whose ids decide the rows. An item's text is its
     declared words; a user's the columns that ``fields`` names, and none by default: ages and zip
-    codes invite a model to remember public data sets. ``raw`` marks the table as such.
+    codes invite a model to remember public data sets. ``round`` is 0.
     """
 
     output: ClassVar[Literal["vectors", "table"]] = "table"
@@ -58,7 +58,7 @@ class RawTexts(Derivation):
         texts = [told.get(i, "") for i in ids]
         made = pa.table({
             column: pa.array(ids, pa.string()), "text": pa.array(texts, pa.string()),
-            "raw": pa.array([True] * len(ids)),
+            "round": pa.array([0] * len(ids), pa.int64()),
         })  # fmt: skip
         return made, {"rows": len(ids), "without_text": texts.count("")}
 
@@ -190,7 +190,7 @@ def texts_before(sources: Sequence[Any], side: str, number: int) -> dict[str, st
     """
     column = f"{side}_id"
     tables = [s for s in sources if isinstance(s, pa.Table) and s.column_names[0] == column]
-    raw = next((t for t in tables if "raw" in t.column_names), None)
+    raw = next((t for t in tables if "round" in t.column_names), None)
     answers = next((t for t in tables if "status" in t.column_names), None)
     if raw is None or (number > 1 and answers is None):
         raise ValueError(f"round {number} needs the raw texts of both sides, and from round 2 on "

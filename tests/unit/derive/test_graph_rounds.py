@@ -46,7 +46,7 @@ def rewritten(table, side):
     rows = table.to_pylist()
     texts = [f"({r['own']} <- {' + '.join(sorted(r['neighbours']))})" for r in rows]
     return pa.table({f"{side}_id": [r[f"{side}_id"] for r in rows], "text": texts,
-                     "status": ["ok"] * len(rows)})  # fmt: skip
+                     "status": ["ok"] * len(rows), "raw": texts})  # fmt: skip
 
 
 def played(log, rounds, **changed):
@@ -92,8 +92,11 @@ def test_both_sides_of_a_round_read_the_round_before(log):
 
 def test_a_missing_answer_leaves_the_raw_text(log):
     raw = raws(log)
-    answers = pa.table({"item_id": ["a", "b", "c", "d"], "text": ["new a", None, "bad c", "d"],
-                        "status": ["ok", "no_answer", "quarantined", "repaired"]})  # fmt: skip
+    answers = pa.table({
+        "item_id": ["a", "b", "c", "d"], "text": ["new a", None, None, "d"],
+        "status": ["ok", "no_answer", "quarantined", "repaired"],
+        "raw": ["new a", None, "bad c", "d"],  # as every table of answers has it
+    })  # fmt: skip
     texts = texts_before([answers, *raw], "item", 2)
     assert texts == {"a": "new a", "b": "A crime film.", "c": "A space film.", "d": "d"}
     with pytest.raises(ValueError, match="those of users are missing"):
