@@ -12,6 +12,7 @@ import pyarrow as pa
 from ..data.training import TRAIN, TrainingData
 from ..data.vectors import VectorTable
 from ..plan import Node
+from .arms_of_graphs import dealt_edges, dealt_graphs, is_edges, is_graphs, random_graphs
 
 PAIR_ARMS = ("random_pairs", "popular_pairs")
 ARMS = ("permuted", "gaussian", "shuffled", *PAIR_ARMS)
@@ -156,109 +157,16 @@ def _unchanged(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any
     return artifact
 
 
-def _is_edges(artifact: Any) -> bool:
-    """Say whether the artifact is a table of labelled edges of the log."""
-    return isinstance(artifact, pa.Table) and {"user_id", "item_id", "aspect"} <= set(
-        artifact.column_names
-    )
-
-
-def _is_graphs(artifact: Any) -> bool:
-    """Say whether the artifact is a table of graphs of users."""
-    return isinstance(artifact, pa.Table) and {"user_id", "cut", "nodes", "sources"} <= set(
-        artifact.column_names
-    )
-
-
-def _dealt_graphs(table: pa.Table, to: Mapping[str, str]) -> pa.Table:
-    """Return the graphs of each user as another's; cuts stay with the graphs' old owner's round.
-
-    A graph counts from its new owner's cut on, where the new owner has one of that round.
-    """
-    rows = table.to_pylist()
-    cuts = {(r["user_id"], r["round"]): r["cut"] for r in rows}
-    moved = [
-        {**r, "user_id": to[r["user_id"]], "cut": cuts.get((to[r["user_id"]], r["round"]),
-                                                          r["cut"])}
-        for r in rows
-    ]  # fmt: skip
-    return pa.Table.from_pylist(moved, table.schema)
-
-
-def _random_graphs(table: pa.Table, rng: np.random.Generator) -> pa.Table:
-    """Return graphs of the same shape whose nodes are drawn from the nodes of all graphs."""
-    every = sorted({n for nodes in table["nodes"].to_pylist() for n in nodes})
-    drawn = [
-        [every[n] for n in rng.choice(len(every), len(nodes), replace=len(nodes) > len(every))]
-        for nodes in table["nodes"].to_pylist()
-    ]
-    column = pa.array(drawn, table.schema.field("nodes").type)
-    return table.set_column(table.column_names.index("nodes"), "nodes", column)
-
-
-def _dealt_edges(table: pa.Table, rng: np.random.Generator, *, whole: bool) -> pa.Table:
-    """Return the same edges with other labels: each label keeps its number of edges.
-
-    With ``whole`` the labels of a pair go together to another pair; without it each label draws its
-    own pairs anew.
-    """
-    pairs = list(zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
-    distinct = sorted(set(pairs))
-    labels = table["aspect"].to_pylist()
-    out: list[tuple[str, str, str]] = []
-    if whole:
-        to = dict(zip(distinct, (distinct[n] for n in rng.permutation(len(distinct))), strict=True))
-        out = [(*to[pair], label) for pair, label in zip(pairs, labels, strict=True)]
-    else:
-        for label in sorted(set(labels)):
-            chosen = rng.choice(len(distinct), labels.count(label), replace=False)
-            out += [(*distinct[n], label) for n in chosen]
-    columns = zip(*sorted(out), strict=True)
-    names = ("user_id", "item_id", "aspect")
-    return pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
-
-
-def _is_edges(artifact: Any) -> bool:
-    """Say whether the artifact is a table of labelled edges of the log."""
-    return isinstance(artifact, pa.Table) and {"user_id", "item_id", "aspect"} <= set(
-        artifact.column_names
-    )
-
-
-def _dealt_edges(table: pa.Table, rng: np.random.Generator, *, whole: bool) -> pa.Table:
-    """Return the same edges with other labels: each label keeps its number of edges.
-
-    With ``whole`` the labels of a pair go together to another pair; without it each label draws its
-    own pairs anew.
-    """
-    pairs = list(zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
-    distinct = sorted(set(pairs))
-    labels = table["aspect"].to_pylist()
-    out: list[tuple[str, str, str]] = []
-    if whole:
-        to = dict(zip(distinct, (distinct[n] for n in rng.permutation(len(distinct))), strict=True))
-        out = [(*to[pair], label) for pair, label in zip(pairs, labels, strict=True)]
-    else:
-        for label in sorted(set(labels)):
-            chosen = rng.choice(len(distinct), labels.count(label), replace=False)
-            out += [(*distinct[n], label) for n in chosen]
-    columns = zip(*sorted(out), strict=True)
-    names = ("user_id", "item_id", "aspect")
-    return pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
-
-
 def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
-    if _is_edges(artifact):
-        return _dealt_edges(artifact, rng, whole=True)
-    if _is_edges(artifact):
-        return _dealt_edges(artifact, rng, whole=True)
+    if is_edges(artifact):
+        return dealt_edges(artifact, rng, whole=True)
     if isinstance(artifact, VectorTable):
         ids = tuple(to[artifact.entity][i] for i in artifact.ids)
         return VectorTable(artifact.entity, ids, artifact.vectors, artifact.mask)
     if _entity_of(artifact) is None:
         return artifact
-    if _is_graphs(artifact):
-        return _dealt_graphs(artifact, to["user"])
+    if is_graphs(artifact):
+        return dealt_graphs(artifact, to["user"])
     for column in _id_columns(artifact):
         moved = to[_column_entity(artifact, column)]
         values = pa.array([moved[i] for i in artifact[column].to_pylist()], pa.string())
@@ -267,18 +175,16 @@ def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
 
 
 def _gaussian(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Generator) -> Any:
-    if _is_edges(artifact):
-        return _dealt_edges(artifact, rng, whole=False)
-    if _is_edges(artifact):
-        return _dealt_edges(artifact, rng, whole=False)
+    if is_edges(artifact):
+        return dealt_edges(artifact, rng, whole=False)
     if isinstance(artifact, VectorTable):
         vectors = gaussian_like(np.asarray(artifact.vectors, np.float64), artifact.mask, rng)
         return VectorTable(artifact.entity, artifact.ids, vectors, artifact.mask)
     entity = _entity_of(artifact)
     if entity is None:
         return artifact
-    if _is_graphs(artifact):
-        return _random_graphs(artifact, rng)
+    if is_graphs(artifact):
+        return random_graphs(artifact, rng)
     if _is_rankings(artifact):
         drawn = _random_items(artifact, owners["item"], rng)
         index = artifact.column_names.index("item_id")
