@@ -123,6 +123,10 @@ def test_reasoning_asks_each_pair_once_and_a_second_run_nothing(
         spared = [c["users_not_asked"] for c in rows if "users_not_asked" in c]
         assert sum(spared) > 0, "some users are explained by what others gave"
 
+        traced = shop.ask("trace", fills[0], pairs[0][0])["steps"][-1]["content"]
+        asked_with = traced["prompt"]["messages"][-1]["content"]
+        assert traced["status"] == "ok" and "[hidden]" in asked_with
+
         for name in names:
             again = materialize(plan.node(name), ctx, force=True).manifest.counts
             assert (again["llm_calls"], again["cache_hits"]) == (
@@ -210,7 +214,8 @@ def test_an_adapter_tuned_on_matched_texts_rewrites(tmp_path: Path, talker: Path
     with same_environment():
         shop = opened(tmp_path, "gacllm", llm=f'engine = "hf"\nmodel = "{talker}"\nmax_tokens = 24')
         text = (shop.home / "llmers.toml").read_text()
-        text = text.replace("neighbours = 3", "neighbours = 3, tuned = true, rounds = 1")
+        more = "neighbours = 3, tuned = true, examples = 40, rounds = 1"
+        text = text.replace("neighbours = 3", more)
         (shop.home / "llmers.toml").write_text(text)
         names = generated(shop)
         assert all("sft" in n for n in names) and len(names) == 2

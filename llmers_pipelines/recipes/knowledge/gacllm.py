@@ -37,12 +37,13 @@ from llmers_pipelines.api import (
 @recipe(name="GaCLLM", task="sequential", family="knowledge", paper="arXiv:2402.08859")
 def gacllm(
     backbone=LightGCN(), rounds=2, neighbours=8, how="concat", alignment=0.1, tuned=False,
-    user_fields=(), protocol="sequential",
+    examples=10_000, user_fields=(), protocol="sequential",
 ):  # fmt: skip
     log, over = splits(protocol), {"user": users, "item": items}
     fields = {"user": tuple(user_fields), "item": ()}
     raw = tuple(Derive(RawTexts(side=s, fields=fields[s]), log, over[s]) for s in over)
-    adapter = Tune(Sft(), Derive(MatchedTexts(), *raw, log)) if tuned else None
+    matched = Derive(MatchedTexts(examples=examples), *raw, log)
+    adapter = Tune(Sft(), matched) if tuned else None
     told: dict = {}  # the answers of the round before, by side
     vectors = {"user": [], "item": [Embed(ItemText(), over=items)]}
     for number in range(1, rounds + 1):
