@@ -112,6 +112,19 @@ def test_raw_texts_alone_are_a_method_without_rounds(data):
         assert model.user_state(batch)[:, 8:].abs().sum() == 0
 
 
+def test_a_recipe_without_rounds_asks_nothing():
+    from llmers_pipelines.config import Method
+    from llmers_pipelines.orchestrate.build import instantiate
+    from llmers_pipelines.plan import Generate, walk
+    from llmers_pipelines.recipe import discover
+
+    for rounds, asked in ((0, 0), (1, 2), (3, 6)):
+        method = Method("gacllm", settings={"rounds": rounds})
+        _, node = instantiate(method, discover())
+        assert sum(isinstance(n, Generate) for n in walk([node])) == asked
+        assert len(node.parts[0].items) == rounds + 1
+
+
 def test_wrong_settings_and_widths_are_refused(data):
     for settings in ({"items": ()}, {"users": (U1, U1, U1)}, {"how": "mlp"}, {"tau": 0.0}):
         with pytest.raises(PlanError, match="LayerTexts"):
