@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from ..data.text import ACCEPTED, ItemText
-from ..data.training import HISTORY, TRAIN, TrainingData
-from .derivation import Derivation
+from ..data.training import TrainingData
+from .derivation import Derivation, told_rows
 
 Side = Literal["user", "item"]
 _OTHER = {"user": "item", "item": "user"}
@@ -204,7 +204,7 @@ def texts_before(sources: Sequence[Any], side: str, number: int) -> dict[str, st
 
 def drawn_neighbours(data: TrainingData, side: str, n: int, seed: int) -> dict[str, list[str]]:
     """Return at most ``n`` neighbours of each node by its training rows, in drawn order."""
-    rows = (data.split == TRAIN) | (data.split == HISTORY)
+    rows = told_rows(data)
     pairs = sorted(set(zip(data.user[rows].tolist(), data.item[rows].tolist(), strict=True)))
     found: dict[str, list[str]] = {}
     for u, i in pairs:

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..data.text import ACCEPTED
-from ..data.training import HISTORY, TRAIN, TrainingData
+from ..data.training import TrainingData
 from ..prompts.checks import content_words, normal
 from ..prompts.fields import bare_title
-from .derivation import Derivation
+from .derivation import Derivation, told_rows
 
 BASE = ("step_id", "after", "item", "reason", "round")
 
@@ -50,7 +50,7 @@ class _Round(Derivation):
 
         Items are told once, at their first row. The first round's block holds what is shown.
         """
-        keep = (data.split == TRAIN) | (data.split == HISTORY)
+        keep = told_rows(data)
         user, item = data.user[keep], data.item[keep]
         start = np.searchsorted(user, np.arange(data.n_users + 2))
         out = {}
@@ -336,7 +336,7 @@ def titles_in(sources: Sequence[Any]) -> dict[str, str]:
 
 def first_times(data: TrainingData) -> dict[tuple[str, str], int]:
     """Return when each user met each item first, of the training rows."""
-    keep = (data.split == TRAIN) | (data.split == HISTORY)
+    keep = told_rows(data)
     out: dict[tuple[str, str], int] = {}
     rows = zip(data.user[keep].tolist(), data.item[keep].tolist(), data.time[keep].tolist(),
                strict=True)  # fmt: skip

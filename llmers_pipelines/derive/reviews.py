@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import HISTORY, TRAIN, TrainingData
+from ..data.training import TrainingData
 from ..prompts.checks import content_words, normal
-from .derivation import Derivation
+from .derivation import Derivation, told_rows
 
 REVIEW = ("user_id", "item_id", "text")
 # Words that judge or fill: no aspect of anything.
@@ -59,7 +59,7 @@ class TrainingReviews(Derivation):
         item = data.items.index([str(i) for _, i, _ in rows])
         width = data.n_items + 1
         told = data.user * width + data.item
-        trained = np.isin(user * width + item, told[np.isin(data.split, (TRAIN, HISTORY))])
+        trained = np.isin(user * width + item, told[told_rows(data)])
         known = (user > 0) & (item > 0)
         seen: Counter[tuple[str, str]] = Counter()
         kept: list[tuple[str, str, str, str]] = []

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from llmers_pipelines.data.training import TEST, TRAIN, VALID, IdMap, TrainingData
+from llmers_pipelines.data.training import HISTORY, TEST, TRAIN, VALID, IdMap, TrainingData
 from llmers_pipelines.derive.reasoning import (
     KeptChains,
     NewSteps,
@@ -62,6 +64,14 @@ def test_a_round_sees_the_rows_before_its_cut_alone(log):
     assert rows["u2"]["items"] == ["b", "c"] and rows["u2"]["asked"] == ["c"]
     shown = {i for r in rows.values() for i in r["items"]}
     assert not shown & {"e", "f"}  # held-out rows reach nothing
+
+
+def test_where_a_cut_is_declared_rows_before_it_alone_are_told(log):
+    split = log.split.copy()
+    split[:2] = HISTORY  # u1: a and b
+    cut = dataclasses.replace(log, split=split)
+    table, _ = ReasoningRows(round=2, **AT).apply([base(), TITLES, cut])
+    assert [(r["user_id"], r["items"]) for r in table.to_pylist()] == [("u1", ["a", "b"])]
 
 
 def test_the_base_is_read_before_the_model(log):
