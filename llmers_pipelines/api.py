@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from .data.text import AnswerText, AttributeText, HistoryText, ItemText
 from .derive.answer_pairs import AnswerPairs
+from .derive.aspect_edges import ItemAspectEdges, ReviewAspectEdges
 from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
 from .derive.corruptions import Corruptions
+from .derive.graph_rounds import MatchedTexts, Neighbourhood, RawTexts
+from .derive.item_facts import ItemFacts
 from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.noisy_positions import NoisyPositions
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
+from .derive.reasoning import KeptChains, NewSteps, ReasoningRows, UserChains, VerifiedSteps
+from .derive.reasoning_graphs import GraphTexts, ReasoningGraphs
+from .derive.reviews import AspectVocabulary, ReviewQuestions, ReviewSamples, TrainingReviews
 from .derive.sampled_users import SampledUsers
 from .derive.sequence_edits import SequenceEdits
+from .enhance.aspect_views import AspectViews
 from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.collaborative_alignment import CollaborativeAlignment
 from .enhance.dual_view import DualView
@@ -22,10 +29,13 @@ from .enhance.edited_history import EditedHistory
 from .enhance.from_vectors import FromVectors
 from .enhance.frozen_items import FrozenItems
 from .enhance.hybrid_experts import HybridExperts
+from .enhance.layer_texts import LayerTexts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
 from .enhance.rationale_fusion import RationaleFusion
+from .enhance.reasoning_fusion import ReasoningFusion
+from .enhance.semantic_graph import SemanticGraph
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
 from .models.als import ALS
@@ -75,12 +85,16 @@ from .plan import (
     Tune,
     snake,
 )
+from .prompts.aspects import AspectWords, ItemAspects, ReviewAspects
+from .prompts.item_comprehension import ItemComprehension
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
 from .prompts.noise import NoiseList, Replacement
 from .prompts.pictured_item_summary import PicturedItemSummary
 from .prompts.rationale import UserRationale
+from .prompts.reasoning import ChainReasoning, ExtendChains, FillStep, ScoreChains
+from .prompts.rewrite import RewriteItem, RewriteUser
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
@@ -97,6 +111,7 @@ interactions = Table("interactions", of=(items,))
 # A knowledge graph beside the log and the entity of each item, where the data set has them.
 knowledge = Table("kg", of=(items,))
 knowledge_links = Table("kg_link", of=(items,))
+reviews = Table("reviews", of=(items,))  # user_id, item_id, text
 
 
 def splits(task: str) -> Table:
@@ -137,18 +152,23 @@ def rankings(
 
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AnswerPairs", "AnswerText", "AttributeText", "AttributeViews",
-    "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "CollaborativeAlignment",
-    "ColumnSelect", "ComiRec", "Contrast", "Corruptions", "DCNv2", "DeepFM", "Derive", "Distill",
-    "DualView", "EditedHistory", "Embed", "FiBiNET", "Fit", "FromVectors", "FrozenItems", "GRU4Rec",
-    "Generate", "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary",
-    "ItemText", "ItemVectors", "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked",
-    "Lora", "MMoE", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "NoiseList",
-    "NoiseScores", "NoisyPositions", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
-    "RankingDistillation", "RationaleFusion", "RecordedRanking", "Replacement", "SASRec",
-    "SampledUsers", "SequenceEdits", "Sft", "SideFeatures", "Table", "Teach", "TextKNN",
-    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "Tune", "TwoTower", "UserPreference",
-    "UserRationale", "XDeepFM",
+    "PLE", "SGL", "SRGNN", "STAR", "AnswerPairs", "AnswerText", "AspectViews", "AspectVocabulary",
+    "AspectWords", "AttributeText", "AttributeViews", "AugmentedPairs", "AutoInt", "BERT4Rec",
+    "BiasedMF", "Caser", "ChainReasoning", "CollaborativeAlignment", "ColumnSelect", "ComiRec",
+    "Contrast", "Corruptions", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "EditedHistory",
+    "Embed", "ExtendChains", "FiBiNET", "FillStep", "Fit", "FromVectors", "FrozenItems", "GRU4Rec",
+    "Generate", "GraphTexts", "HistoryText", "HybridExperts", "ItemAspectEdges", "ItemAspects",
+    "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
+    "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking", "LayerTexts", "LightGCN",
+    "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "NearestNeighbours",
+    "NeighbourDistillation", "Neighbourhood", "NewSteps", "NoiseList", "NoiseScores",
+    "NoisyPositions", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
+    "RankingDistillation", "RationaleFusion", "RawTexts", "ReasoningFusion", "ReasoningGraphs",
+    "ReasoningRows", "RecordedRanking", "Replacement", "ReviewAspectEdges", "ReviewAspects",
+    "ReviewQuestions", "ReviewSamples", "RewriteItem", "RewriteUser", "SASRec", "SampledUsers",
+    "ScoreChains", "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures", "Table", "Teach",
+    "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TrainingReviews", "Tune",
+    "TwoTower", "UserChains", "UserPreference", "UserRationale", "VerifiedSteps", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
-    "splits", "users",
+    "reviews", "splits", "users",
 ]  # fmt: skip

@@ -87,8 +87,8 @@ class Embed(Node):
 
     @property
     def slug(self) -> str:
-        generated = isinstance(self.over, Generate)
-        slug = self.over.slug if generated else component_slug(self.text) + variant(self.context)
+        made = isinstance(self.over, (Generate, Derive))
+        slug = self.over.slug if made else component_slug(self.text) + variant(self.context)
         slug += f"__{self.adapter.slug}" if self.adapter else ""
         return f"{slug}__{safe(self.encoder)}" if self.encoder else slug
 

@@ -267,13 +267,16 @@ class AnswerText(Component):
 def entity_ids(table: pa.Table) -> tuple[str, tuple[str, ...]]:
     """Return ("item", "user" or "row", ids as strings) of a table with one row per entity.
 
+    A table of neither is one of the entity that its first column names: ``text_id`` of texts.
     Raises ``DataError`` where there is no id column, a null id, or an id with two rows.
     """
     for entity in ("row", "item", "user"):  # rows of answers name a user and an item as well
         if f"{entity}_id" in table.column_names:
             break
     else:
-        raise DataError(f"expected a column item_id or user_id; found {table.column_names}")
+        entity = next(iter(table.column_names), "").removesuffix("_id")
+        if f"{entity}_id" not in table.column_names[:1]:
+            raise DataError(f"expected a column item_id or user_id; found {table.column_names}")
     ids = tuple(table[f"{entity}_id"].cast(pa.string()).to_pylist())
     seen: set[str] = set()
     for row, value in enumerate(ids):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..data.training import TrainingData
+from ..data.training import HISTORY, TRAIN, TrainingData
 from ..data.vectors import VectorTable
 from ..plan import Component
 
@@ -25,7 +25,9 @@ class Derivation(Component):
     """
 
     output: ClassVar[Literal["vectors", "table"]] = "vectors"
-    rows: ClassVar[str] = "neighbours"  # of a table: its kind of rows, which decides its checks
+    # Of a table: neighbours, candidates, entities (one row per id, by its first column, which a
+    # prompt's rows may be joined with), edges (of users and items), ... It decides the checks.
+    rows: ClassVar[str] = "neighbours"
     reads_words: ClassVar[bool] = False  # `apply` gets ``context``: declared columns, the domain
 
     @property
@@ -70,6 +72,15 @@ class Derivation(Component):
                 f"{type(self).__name__}(dim={dim}) cannot come from vectors of width {table.dim}; "
                 f"choose dim (or the backbone's width) up to {table.dim}"
             )
+
+
+def told_rows(data: TrainingData) -> np.ndarray:
+    """Return bool[R]: rows that prompts may tell of, the training rows.
+
+    Where a cut is declared, the HISTORY rows before it alone: none of them becomes a label.
+    """
+    history = data.split == HISTORY
+    return history if history.any() else data.split == TRAIN
 
 
 def project(table: VectorTable, matrix: np.ndarray, offset: np.ndarray) -> VectorTable:

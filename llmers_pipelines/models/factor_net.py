@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .graph_net import Graph
+from .graph_net import Graph, added_by_history
 from .hooks_net import extra_losses, overrides
 from .losses_net import (
     bce,
@@ -63,6 +63,8 @@ class FactorNet(nn.Module):
         self.graph: Graph | None = None
         self._vectors: tuple[Tensor, Tensor] | None = None  # within one step, or while kept
         self._added: tuple[Tensor, Tensor] | None = None  # while kept
+        self._in_step = False
+        self._layers: list[Tensor] | None = None  # within one step, once a part asked for them
         self.register_buffer("log_q", None, persistent=False)  # (N + 1,), only for "in_batch"
         self._targets: Tensor | None = None  # item outputs as `score` uses them, while kept
 
@@ -71,8 +73,20 @@ class FactorNet(nn.Module):
         return self.graph.layers(self.start(), self.depth)
 
     def start(self) -> Tensor:
-        """Return the tables of users and items below each other, (U + N + 2, D)."""
+        """Return what is propagated: vectors of users, then of items, (U + N + 2, D)."""
+        return through(self, "graph_input")
+
+    def _graph_input(self) -> Tensor:
         return torch.cat([self.user_table.weight, self.item_table.weight])
+
+    def layers(self) -> list[Tensor]:
+        """Return the vectors (U + N + 2, D) after 0 .. depth steps; made once per training step."""
+        if self._layers is not None:
+            return self._layers
+        made = self._propagated()
+        if self._in_step:
+            self._layers = made
+        return made
 
     def _final(self) -> tuple[Tensor, Tensor]:
         """Return e_u (U + 1, D) and e_i (N + 1, D)."""
@@ -91,9 +105,7 @@ class FactorNet(nn.Module):
         if self.graph is None:  # no propagation, or it is already in the tables
             return self.user_table.weight, self.item_table.weight
         layers, users = self._propagated(), self.config["n_users"] + 1
-        degree = self.graph.degree[users:, None]
-        below = sum(x[users:] for x in layers[:-1]) / len(layers)
-        added = torch.where(degree > 0, below / degree.clamp(min=1).sqrt(), 0.0)
+        added = added_by_history([x[users:] for x in layers], self.graph.degree[users:])
         return layers[0][:users] / len(layers), added
 
     def user_state(self, batch: Any) -> Tensor:
@@ -138,13 +150,13 @@ class FactorNet(nn.Module):
 
     def loss(self, batch: Any) -> Tensor:
         """The objective on the batch, ``l2 / 2 |E^0|^2`` per pair, plus extra losses."""
-        self._vectors = self._final()
+        self._in_step, self._vectors = True, self._final()
         try:
             states = self.user_state(batch)  # (B, D)
             main = through(self, "pair_loss", batch, states)
             return main + self._penalty(batch) + extra_losses(self, batch, states)
         finally:
-            self._vectors = None
+            self._in_step, self._vectors, self._layers = False, None, None
 
     def _pair_loss(self, batch: Any, states: Tensor) -> Tensor:
         compare = self._by_score if overrides(self, "score") else self._by_product

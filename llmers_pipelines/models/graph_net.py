@@ -105,6 +105,17 @@ class Graph(nn.Module):
         return self.start.diff()
 
 
+def added_by_history(layers: list[Tensor], degree: Tensor) -> Tensor:
+    """Return (N + 1, D): what an item adds to a user whose history holds it.
+
+    ``d_i^-1/2 sum_{k < K} e_i^k / (K + 1)`` of items' vectors (N + 1, D) after 0 .. K steps; the
+    sum over a history H, over sqrt |H|, is the propagation rule without the user's own vector.
+    """
+    degree = degree[:, None]
+    below = sum(layers[:-1]) / len(layers)
+    return torch.where(degree > 0, below / degree.clamp(min=1).sqrt(), 0.0)
+
+
 def training_graph(data: TrainingData) -> Graph:
     """Return the graph of the training rows, each (user, item) once."""
     rows = rows_of(data, (TRAIN,))

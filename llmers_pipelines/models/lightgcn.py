@@ -24,7 +24,7 @@ class LightGCN(Backbone):
 
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_output", "user_state", "score", "extra_loss", "pair_loss", "item_table",
-        "user_table",
+        "user_table", "graph_input",
     })  # fmt: skip
     tasks: ClassVar[frozenset[str]] = frozenset({"collaborative", "sequential"})
     revision: ClassVar[int] = 2  # sums along edges are rounded in another order

@@ -26,6 +26,7 @@ SEAMS = {
     "pair_loss": "the loss of a batch of observed pairs (pair models)",
     "item_table": "initial item weights",
     "user_table": "initial user weights",
+    "graph_input": "vectors of users and items before they are propagated (graph models)",
 }
 
 
@@ -77,7 +78,8 @@ class Hook(Protocol):
     ``item_input(model, nxt, ids)``, ``item_output(model, nxt, ids)``,
     ``hidden_states(model, nxt, batch)``, ``user_state(model, nxt, batch)``,
     ``score(model, nxt, state, ids)``, ``feature_columns(model, nxt, batch)``,
-    ``pair_loss(model, nxt, batch, states)``: ``nxt`` is what the model would do without the hook.
+    ``pair_loss(model, nxt, batch, states)``, ``graph_input(model, nxt)``: ``nxt`` is what the model
+    would do without the hook.
     ``extra_loss(model, batch, states)`` returns a scalar. ``fold(model)`` freezes what depends on
     an entity alone into plain tables for serving.
     """

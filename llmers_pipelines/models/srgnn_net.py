@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,8 +28,29 @@ def session_graph(items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     edges = step.new_zeros(len(items), length * length)
     edges.scatter_add_(1, node[:, :-1] * length + node[:, 1:], step)
     edges = edges.view(-1, length, length)
+    return node, *by_degree(edges)
+
+
+def by_degree(edges: Tensor) -> tuple[Tensor, Tensor]:
+    """Return out, in (S, L, L) of counts of steps (S, L, L): rows over their sums, zero if none.
+
+    ``out[s, i, j]`` is the share of the steps from i that lead to j, ``in[s, i, j]`` that of the
+    steps to i that come from j.
+    """
     back = edges.transpose(1, 2)
-    return node, edges / edges.sum(2, True).clamp(min=1), back / back.sum(2, True).clamp(min=1)
+    return edges / edges.sum(2, True).clamp(min=1), back / back.sum(2, True).clamp(min=1)
+
+
+def gated_step(net: Any, h: Tensor, out: Tensor, into: Tensor) -> Tensor:
+    """Return the nodes h (S, L, D) after one gated update along both directions of the edges."""
+    message = torch.cat([into @ net.message_in(h), out @ net.message_out(h)], -1)
+    return net.cell(message.flatten(0, 1), h.flatten(0, 1)).view_as(h)
+
+
+def read_out(net: Any, newest: Tensor, nodes: Tensor) -> Tensor:
+    """Return (S, D): W [v_newest ; attention-pooled nodes], nodes (S, L, D) zero where padded."""
+    weight = net.query(torch.sigmoid(net.last(newest)[:, None] + net.each(nodes)))
+    return net.out(torch.cat([newest, (weight * nodes).sum(1)], -1))
 
 
 class SRGNNNet(SequenceNet):
@@ -77,10 +100,6 @@ class SRGNNNet(SequenceNet):
         index = node[..., None].expand_as(x)
         h = x.gather(1, index)  # an item that is clicked twice is one node
         for _ in range(self.steps):
-            message = torch.cat([into @ self.message_in(h), out @ self.message_out(h)], -1)
-            h = self.cell(message.flatten(0, 1), h.flatten(0, 1)).view_as(h)
+            h = gated_step(self, h, out, into)
         clicked = h.gather(1, index) * real[..., None]  # by click, in the order of clicks
-        newest = clicked[:, -1]
-        weight = self.query(torch.sigmoid(self.last(newest)[:, None] + self.each(clicked)))
-        mixed = (weight * clicked).sum(1)
-        return self.out(torch.cat([newest, mixed], -1))
+        return read_out(self, clicked[:, -1], clicked)

@@ -61,7 +61,7 @@ _DERIVE = (
               "explicit version (invariants 5, 6)."),
 )  # fmt: skip
 _NEIGHBOURS = (CheckKind("row_identity", True, "Keyed by id; nobody is their own neighbour."),)
-_ENTITIES = (CheckKind("row_identity", True, "Known ids, each once."),)
+_ENTITIES = (CheckKind("row_identity", True, "Known ids, each once; no row without one."),)
 _POSITIONS = (
     CheckKind("row_identity", True, "Each training position at most once, with the item that "
               "stands there."),
@@ -69,6 +69,14 @@ _POSITIONS = (
 _CANDIDATES = (
     CheckKind("row_identity", True, "Each pair of known ids once; no training row is offered."),
     CheckKind("no_leakage", True, "The model that offers was trained on no row held out now."),
+)
+_EDGES = (
+    CheckKind("row_identity", True, "Known users and items; each labelled edge once."),
+    CheckKind("no_leakage", True, "Every edge is a training row."),
+)
+_GRAPHS = (
+    CheckKind("row_identity", True, "One graph of a kind per user and round; edges between nodes."),
+    CheckKind("no_leakage", True, "The items of a user's chains are training rows before the cut."),
 )
 _TRAIN = (
     CheckKind("weights_finite", True, "All weights and validation scores are finite."),
@@ -147,7 +155,8 @@ def _by_verb(node: Node) -> tuple[CheckKind, ...]:
         return _SPLITS if node.table == "splits" else _TABLE
     if isinstance(node, Derive):
         tables = {"neighbours": _NEIGHBOURS, "candidates": _CANDIDATES, "examples": _EXAMPLES,
-                  "entities": _ENTITIES, "positions": _POSITIONS}  # fmt: skip
+                  "entities": _ENTITIES, "positions": _POSITIONS, "edges": _EDGES,
+                  "graphs": _GRAPHS}  # fmt: skip
         return _DERIVE if node.how.output == "vectors" else tables[node.how.rows]
     if isinstance(node, Generate) and node.prefix == "user_profiles":
         return (*_GENERATE, _PROFILES)

@@ -57,6 +57,9 @@ def choose(plan: Plan, task: str, ctx: StepContext) -> Generate:
     kinds = all_tasks()
     if task not in kinds:
         raise PlanError(f"no prompt task {task!r}; known: {', '.join(kinds)}")
+    if (entity := kinds[task].entity) not in ("item", "user"):
+        raise PlanError(f"{task!r} is asked about each {entity}, which a method makes; choose one "
+                        "that asks it in llmers.toml")  # fmt: skip
     return own_node(kinds[task](), ctx)
 
 

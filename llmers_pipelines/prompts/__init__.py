@@ -21,6 +21,7 @@ def all_tasks() -> dict[str, type[PromptTask]]:
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         for value in vars(importlib.import_module(module.name)).values():
             task = inspect.isclass(value) and issubclass(value, PromptTask)
-            if task and value.__module__ == module.name and value is not PromptTask:
+            public = value is not PromptTask and not getattr(value, "__name__", "_").startswith("_")
+            if task and value.__module__ == module.name and public:
                 found[snake(value.__name__)] = value
     return dict(sorted(found.items()))

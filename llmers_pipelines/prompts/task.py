@@ -70,6 +70,18 @@ class PromptTask(Component):
         """Return the most tokens of an answer; ``wanted`` is what is configured for all tasks."""
         return wanted or self.max_tokens
 
+    def pairs(self, row: Row) -> list[tuple[str, str]]:
+        """Return the (user, item) ids that the prompt of ``row`` tells of.
+
+        A check compares them with the split. The default: the user's history, for tasks about
+        users or their training positions.
+        """
+        if self.entity not in ("user", "row"):
+            return []
+        history = row.get("history")
+        told = () if history is None else history
+        return [(row["user_id"], e["item_id"]) for e in told if "item_id" in e]
+
     def unaskable(self, row: Row, context: Context = None) -> str:
         """Return why nothing can be asked about this row, or ""."""
         return ""

@@ -26,6 +26,7 @@ from ..recipe import discover
 from .planted import planted_rings
 
 WIDTH = 24  # of the stand-in text vectors
+TEXTS = 8  # stand-in texts of nodes that are no item
 
 _SERVE = """
 import sys, json
@@ -196,6 +197,12 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
         return _stand_in_pairs(data, rng)
     if isinstance(node, Derive) and node.how.output == "table" and node.how.rows == "positions":
         return _stand_in_edits(data, rng)
+    if isinstance(node, Derive) and node.how.rows in ("edges", "graphs"):
+        return {"edges": _stand_in_edges, "graphs": _stand_in_graphs}[node.how.rows](data, rng)
+    if isinstance(node, Embed) and isinstance(node.over, Derive):
+        vectors = rng.normal(size=(TEXTS, width)).astype(np.float32)
+        ids = tuple(f"t{n}" for n in range(TEXTS))
+        return VectorTable("text", ids, vectors, np.arange(TEXTS) % 4 > 0)
     if isinstance(node, Derive) and node.how.output == "table":
         k = min(3, len(ids) - 1)
         rows = [(a, r + 1, ids.ids[(i + r + 1) % len(ids)], 1.0 - 0.1 * r)
@@ -223,6 +230,36 @@ def _stand_in_facts(data: TrainingData, rng: np.random.Generator) -> pa.Table:
     tails += [f"person{t}" for t in rng.integers(9, size=len(items))]
     relations = ["has_genre"] * len(items) + ["has_actor"] * len(items)
     return pa.table({"head_id": items * 2, "relation": relations, "tail_id": tails})
+
+
+def _stand_in_edges(data: TrainingData, rng: np.random.Generator) -> pa.Table:
+    """Return three labels, each on half of the training pairs."""
+    rows = data.split == TRAIN
+    pairs = sorted({(data.users.ids[u - 1], data.items.ids[i - 1])
+                    for u, i in zip(data.user[rows], data.item[rows], strict=True)})  # fmt: skip
+    edges = [(*p, a) for a in ("plot", "price", "size") for p in pairs if rng.random() < 0.5]
+    user, item, aspect = zip(*edges, strict=True)
+    return pa.table({"user_id": user, "item_id": item, "aspect": aspect})
+
+
+def _stand_in_graphs(data: TrainingData, rng: np.random.Generator) -> pa.Table:
+    """Return two rounds of graphs of most users: two known items joined by a text, and guesses."""
+    rows = []
+    for user in range(1, data.n_users + 1):
+        own = data.item[data.user_start[user] : data.user_start[user + 1]][:4]
+        for number in (1, 2) if user % 5 and len(own) > 3 else ():
+            known = list(dict.fromkeys(f"item:{data.items.ids[i - 1]}" for i in own[: 2 * number]))
+            about = {"user_id": data.users.ids[user - 1], "round": number, "cut": 2 * number}
+            middle = f"text:t{rng.integers(TEXTS)}"
+            new = f"item:{data.items.ids[rng.integers(data.n_items)]}"
+            nodes = [middle, *known]
+            rows += [
+                {**about, "kind": "original", "nodes": nodes, "sources": [1, 0],
+                 "targets": [0, len(nodes) - 1]},
+                {**about, "kind": "divergent", "nodes": [new, known[-1]], "sources": [1],
+                 "targets": [0]},
+            ]  # fmt: skip
+    return pa.Table.from_pylist(rows)
 
 
 def _rankings(data: TrainingData, k: int, rng: np.random.Generator) -> pa.Table:

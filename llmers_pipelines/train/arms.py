@@ -13,6 +13,7 @@ from ..data.edits import is_edits, random_edits
 from ..data.training import TRAIN, TrainingData
 from ..data.vectors import VectorTable
 from ..plan import Node
+from .arms_of_graphs import dealt_edges, dealt_graphs, is_edges, is_graphs, random_graphs
 
 PAIR_ARMS = ("random_pairs", "popular_pairs")
 ARMS = ("permuted", "gaussian", "shuffled", *PAIR_ARMS)
@@ -37,7 +38,10 @@ def control_inputs(
     of ``log`` without a training row of that user: both uniform, or the liked one in proportion to
     its training count and the disliked one uniform. Edits of sequences are as many per user at
     random positions under ``permuted`` (the real suggestions, dealt anew) and ``gaussian`` (random
-    items). Everything else (a log) is passed through.
+    items). Labelled edges stay edges of the log: ``permuted`` deals the labels of each pair to
+    another pair, ``gaussian`` draws as many pairs per label at random. Graphs of users are dealt to
+    other users (``permuted``), or keep their shape and draw their nodes (``gaussian``). Everything
+    else (a log) is passed through.
     Equal seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
     counterpart, for ``shuffled`` without rankings, and where pairs are drawn without a log.
     """
@@ -47,7 +51,9 @@ def control_inputs(
         raise ValueError("the control 'shuffled' is for methods with rankings; there are none here")
     changes = {"permuted": _permuted, "gaussian": _gaussian, "shuffled": _shuffled}
     change = changes.get(arm, _unchanged)
-    owners = {entity: _ids_in(inputs.values(), entity) for entity in ENTITIES}
+    others = sorted({a.entity for a in inputs.values() if isinstance(a, VectorTable)})
+    entities = dict.fromkeys((*ENTITIES, *others))
+    owners = {entity: _ids_in(inputs.values(), entity) for entity in entities}
     shuffled = {
         entity: dict(zip(ids, _derangement(ids, seed, number), strict=True))
         for number, (entity, ids) in enumerate(owners.items())
@@ -159,11 +165,15 @@ def _unchanged(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any
 
 
 def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
+    if is_edges(artifact):
+        return dealt_edges(artifact, rng, whole=True)
     if isinstance(artifact, VectorTable):
         ids = tuple(to[artifact.entity][i] for i in artifact.ids)
         return VectorTable(artifact.entity, ids, artifact.vectors, artifact.mask)
     if _entity_of(artifact) is None:
         return artifact
+    if is_graphs(artifact):
+        return dealt_graphs(artifact, to["user"])
     for column in _id_columns(artifact):
         moved = to[_column_entity(artifact, column)]
         values = pa.array([moved[i] for i in artifact[column].to_pylist()], pa.string())
@@ -172,12 +182,16 @@ def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
 
 
 def _gaussian(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Generator) -> Any:
+    if is_edges(artifact):
+        return dealt_edges(artifact, rng, whole=False)
     if isinstance(artifact, VectorTable):
         vectors = gaussian_like(np.asarray(artifact.vectors, np.float64), artifact.mask, rng)
         return VectorTable(artifact.entity, artifact.ids, vectors, artifact.mask)
     entity = _entity_of(artifact)
     if entity is None:
         return artifact
+    if is_graphs(artifact):
+        return random_graphs(artifact, rng)
     if _is_rankings(artifact):
         drawn = _random_items(artifact, owners["item"], rng)
         index = artifact.column_names.index("item_id")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...data.leakage import prompt_violations
-from ...data.training import TRAIN, TrainingData
+from ...data.training import HISTORY, TRAIN, TrainingData
 from ...store.manifests import CheckOutcome
 from ..tuned import shown_pairs
 
@@ -36,16 +36,18 @@ def example_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutc
 
 
 def entity_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
-    """Ids of the log, each once."""
-    column = next(c for c in ("user_id", "item_id") if c in table.column_names)
+    """Ids in the first column, each once; users and items are those of the log."""
+    column = table.column_names[0]
     names = table[column].to_pylist()
     unknown = 0
-    if log is not None:
+    if log is not None and column in ("user_id", "item_id"):
         known = log.users if column == "user_id" else log.items
         unknown = int((known.index(names) == 0).sum())
     twice = len(names) - len(set(names))
-    details = {"rows": len(names), "twice": twice, "unknown": unknown}
-    return (CheckOutcome("row_identity", not twice and not unknown, True, details),)
+    details = {"rows": len(names), "twice": twice, "unknown": unknown,
+               "without id": names.count(None)}  # fmt: skip
+    passed = not twice and not unknown and None not in names
+    return (CheckOutcome("row_identity", passed, True, details),)
 
 
 def position_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
@@ -70,4 +72,49 @@ def position_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOut
     return (CheckOutcome("row_identity", not wrong and not twice, True, details),)
 
 
-CHECKS = {"examples": example_checks, "entities": entity_checks, "positions": position_checks}
+def edge_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
+    """Each (user, item, label) once, of known ids, and every pair a training row."""
+    assert log is not None, "edges are made from a log"
+    users, items = table["user_id"].to_pylist(), table["item_id"].to_pylist()
+    labels = [table[c].to_pylist() for c in table.column_names if c not in ("user_id", "item_id")]
+    twice = len(users) - len(set(zip(users, items, *labels, strict=True)))
+    known = bool((log.users.index(users) > 0).all() and (log.items.index(items) > 0).all())
+    wrong = prompt_violations(log, users, items)
+    why = {"why": "; ".join(map(str, wrong[:3]))} if wrong else {}
+    return (
+        CheckOutcome("row_identity", known and not twice, True,
+                     {"edges": len(users), "twice": twice, "known ids": known}),
+        CheckOutcome("no_leakage", not wrong, True,
+                     {"edges": len(users), "no training row": len(wrong), **why}),
+    )  # fmt: skip
+
+
+def graph_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
+    """Users' graphs: one per round and kind, and the original ones made of rows before the cut."""
+    from ...derive.reasoning_graphs import ORIGINAL
+
+    assert log is not None, "graphs are made from a log"
+    rows = table.to_pylist()
+    twice = len(rows) - len({(r["user_id"], r["round"], r["kind"]) for r in rows})
+    loose = sum(max([*r["sources"], *r["targets"], -1]) >= len(r["nodes"]) for r in rows)
+    keep = np.isin(log.split, (TRAIN, HISTORY))
+    user, item = log.user[keep], log.item[keep]
+    start = np.searchsorted(user, np.arange(log.n_users + 2))
+    late, told = 0, 0
+    for row, u in zip(rows, log.users.index([r["user_id"] for r in rows]), strict=True):
+        if row["kind"] != ORIGINAL:
+            continue
+        met = set(item[start[u] : start[u] + row["cut"]].tolist()) if u else set()
+        own = [n.removeprefix("item:") for n in row["nodes"] if n.startswith("item:")]
+        told += len(own)
+        late += sum(int(i) not in met for i in log.items.index(own))
+    return (
+        CheckOutcome("row_identity", not twice and not loose, True,
+                     {"graphs": len(rows), "twice": twice, "edges without a node": loose}),
+        CheckOutcome("no_leakage", not late, True,
+                     {"items": told, "no training row before the cut": late}),
+    )  # fmt: skip
+
+
+CHECKS = {"examples": example_checks, "entities": entity_checks, "positions": position_checks,
+          "edges": edge_checks, "graphs": graph_checks}  # fmt: skip

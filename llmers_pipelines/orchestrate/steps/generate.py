@@ -226,20 +226,41 @@ def prompt_context(ctx: StepContext) -> dict[str, Any]:
 def entity_rows(node: Generate, ctx: StepContext) -> list[dict[str, Any]]:
     """Return one row per entity; a user's history holds training (or history) rows alone."""
     table = ctx.load(node.over)
-    if node.task.entity == "item":
-        return table.to_pylist()
+    if node.task.entity != "user":
+        return with_tables_beside(node, table.to_pylist(), ctx)
     log = _log(node, ctx)
     if node.task.entity == "row":
         return position_rows(node, table, log, ctx)
     if log is None:
         raise StepError(f"{node.name}: a task about users needs the splits in its context")
     items = next((ctx.load(n) for n in node.context if _is_items(n)), None)
-    rows = user_rows(table, log, items, ctx.field_kinds)
-    offered = next((ctx.load(n) for n in node.context if isinstance(n, Derive)), None)
+    rows = with_tables_beside(node, user_rows(table, log, items, ctx.field_kinds), ctx)
+    derived = (n for n in node.context if isinstance(n, Derive) and n.how.rows == "candidates")
+    offered = next((ctx.load(n) for n in derived), None)
     if offered is None:
         return rows
     lists = candidate_lists(offered, told_items(log, items, ctx.field_kinds), log)
     return [{**row, "candidates": lists.get(str(row["user_id"]), [])} for row in rows]
+
+
+def with_tables_beside(
+    node: Generate, rows: list[dict[str, Any]], ctx: StepContext
+) -> list[dict[str, Any]]:
+    """Return ``rows`` joined with the tables of entities in the context, by their first column.
+
+    A row that such a table lacks has none of its columns; a row's own columns stand.
+    """
+    for source in node.context:
+        if not isinstance(source, Derive) or source.how.rows != "entities":
+            continue
+        table = ctx.load(source)
+        key = table.column_names[0]
+        beside = {row[key]: row for row in table.to_pylist()}
+        if rows and key not in rows[0]:
+            raise StepError(f"{node.name}: {source.name} is keyed by {key!r}, which the rows of "
+                            f"{node.over.name if node.over else '?'} lack")  # fmt: skip
+        rows = [{**beside.get(row[key], {}), **row} for row in rows]
+    return rows
 
 
 def candidate_lists(

@@ -33,8 +33,8 @@ def answer_checks(
     violations: list[Any] = []
     shown = 0
     more: tuple[CheckOutcome, ...] = ()
-    if log is not None and node.task.entity in ("user", "row"):
-        pairs = [(r["user_id"], e["item_id"]) for r in rows for e in r["history"] if "item_id" in e]
+    if log is not None:
+        pairs = [pair for row in rows for pair in node.task.pairs(row)]
         shown = len(pairs)
         violations = prompt_violations(
             log, [u for u, _ in pairs], [i for _, i in pairs],

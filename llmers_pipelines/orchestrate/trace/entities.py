@@ -25,8 +25,11 @@ def entities_of(artifact: Any) -> tuple[str, ...]:
     if isinstance(artifact, VectorTable):
         return (artifact.entity,)
     if isinstance(artifact, pa.Table):
-        return tuple(c.removesuffix("_id") for c in artifact.column_names
-                     if c in ("item_id", "user_id", "row_id"))  # fmt: skip
+        names = artifact.column_names
+        found = tuple(c.removesuffix("_id") for c in names if c in ("item_id", "user_id", "row_id"))
+        # A review, a step, a sample: rows of a table that another step made, with answers to them.
+        made = names[0].removesuffix("_id") if "prompt_revision" in names else ""
+        return found or ((made,) if f"{made}_id" == names[0] else ())
     return ()
 
 
