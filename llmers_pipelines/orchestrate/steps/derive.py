@@ -21,7 +21,7 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
     loaded = [_opened(s, node, ctx) for s in node.sources]
     log = next((a for a in loaded if isinstance(a, TrainingData)), None)
     # One folder per node: two reducers never share a fit, a re-run of one always does.
-    state = ctx.settings.data / "fits" / ctx.dataset / node.slug
+    state = ctx.root / "fits" / ctx.dataset / node.slug
     artifact, info = node.how.apply(loaded, log=log, state_folder=state)
     counts = {k: v for k, v in info.items() if isinstance(v, (int, float, str, bool))}
     made_from = columns_read(node.sources, ctx)
