@@ -17,7 +17,7 @@ from typing import Any
 from ..config import Settings
 from ..naming import safe
 from ..plan import Embed, Generate, Node, Pin, PlanError, Teach, rewrite, sha, walk
-from ..store.manifests import ManifestStore
+from ..store.manifests import Manifest, ManifestStore
 from ..store.overlay import Overlay
 from .build import bind
 from .context import StepContext, StepError, why_held
@@ -31,7 +31,7 @@ from .other_models import (
     other_settings,
     reads,
 )
-from .publish import Published, materialize, stale_because
+from .publish import materialize, stale_because
 
 COUNTED = ("llm_calls", "cache_hits", "tokens_in", "tokens_out", "money", "encoded")
 
@@ -87,7 +87,7 @@ def chain_of(node: Node, wanted: Mapping[str, Any], settings: Settings) -> Chain
         if wanted.get(name) and not any(has(n) for n in below):
             raise ValueError(f"{name}: nothing that {node.name} is made of {what}")
     other = other_settings(settings, wanted)
-    stands = {n: n for n in below if isinstance(n, Pin)}
+    stands: dict[Node, Node] = {n: n for n in below if isinstance(n, Pin)}
     try:
         made = bind(rewrite(node, _unbound, stands), other)
     except PlanError as error:
@@ -123,30 +123,75 @@ def apart(chain: Chain, ctx: StepContext) -> StepContext:
     )  # fmt: skip
 
 
-def make(nodes: Sequence[Node], ctx: StepContext) -> tuple[Published, ...]:
+@dataclass(frozen=True)
+class Made:
+    """A version in the place apart. ``now``: this call made it; ``counts``: its bill, with that of
+    attempts that a budget stopped before."""
+
+    manifest: Manifest
+    now: bool
+    counts: Mapping[str, float]
+
+
+def make(nodes: Sequence[Node], ctx: StepContext) -> tuple[Made, ...]:
     """Make ``nodes`` where ``ctx`` (of ``apart``) keeps them; those that are there stand."""
-    done: list[Published] = []
     for node in dict.fromkeys(n for made in nodes for n in made.inputs if n not in nodes):
         if why := stale_because(node, ctx):
             ctx.log(f"{node.name} is not fresh ({why}); its stored version is used")
-    for node in nodes:
+    return tuple(_one(node, ctx) for node in nodes)
+
+
+def _one(node: Node, ctx: StepContext) -> Made:
+    try:
         step = materialize(node, ctx)
-        manifest = step.manifest
-        counts = [f", {k} {manifest.counts[k]:,}" for k in COUNTED if k in manifest.counts]
-        how = "made: " if step.status == "materialized" else "there already, made once with "
-        ctx.log(f"{node.name}: EXPERIMENT, {how}{manifest.rows:,} rows{''.join(counts)}; not "
-                "published")  # fmt: skip
-        if manifest.held_by:
-            raise StepError(
-                f"{node.name} of the experiment failed its blocking check "
-                f"{manifest.held_by[0]!r}: {why_held(manifest)}; nothing was published"
-            )
-        done.append(step)
-    return tuple(done)
+    except StepError as error:
+        _book(node, ctx, _counted(error.report), done=False)
+        raise
+    manifest, now = step.manifest, step.status == "materialized"
+    spent = _counted(manifest.counts) if now else {}
+    counts = _book(node, ctx, spent, done=not manifest.held_by)
+    told = "".join(f", {k} {v:,g}" for k, v in counts.items())
+    how = "made: " if now else "there already, made once with "
+    ctx.log(f"{node.name}: EXPERIMENT, {how}{manifest.rows:,} rows{told}; not published")
+    if manifest.held_by:
+        raise StepError(
+            f"{node.name} of the experiment failed its blocking check {manifest.held_by[0]!r}: "
+            f"{why_held(manifest)}; nothing was published"
+        )
+    return Made(manifest, now, counts)
 
 
-def bill(made: Iterable[Published]) -> dict[str, float]:
-    """Return calls, tokens, money and encoded texts of the runs that made these versions."""
-    counts = [step.manifest.counts for step in made]
-    found = {name: [c[name] for c in counts if name in c] for name in COUNTED}
-    return {name: float(sum(values)) for name, values in found.items() if values}
+def bill(made: Iterable[Made]) -> dict[str, float]:
+    """Return calls, tokens, money and encoded texts of all together."""
+    return _sum(m.counts for m in made)
+
+
+def _counted(counts: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(counts[name]) for name in COUNTED if name in counts}
+
+
+def _sum(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    rows = list(counts)
+    names = [name for name in COUNTED if any(name in row for row in rows)]
+    return {name: sum(row.get(name, 0.0) for row in rows) for name in names}
+
+
+def _book(
+    node: Node, ctx: StepContext, counts: dict[str, float], *, done: bool
+) -> dict[str, float]:
+    """Add an attempt to the bill of ``node``, and return the bill of the version that stands."""
+    path = ctx.root / "bills" / ctx.dataset / f"{'__'.join(node.key)}.json"
+    known = json.loads(path.read_text()) if path.is_file() else {"stopped": {}, "done": {}}
+    if not counts:
+        return known["done"]
+    both = _sum((known["stopped"], counts))
+    if done:
+        if "cache_hits" in both:  # what earlier attempts bought was paid for here
+            bought = known["stopped"].get("llm_calls", 0.0)
+            both["cache_hits"] = max(0.0, counts["cache_hits"] - bought)
+        known = {"stopped": {}, "done": both}
+    else:
+        known["stopped"] = both
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known))
+    return known["done"]

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from ..plan import Node, Train
-from .chain import bill
+from .chain import Made, bill
 from .context import StepContext
 from .experiment import Tried, run_experiment, run_table
 from .markdown import fitting
@@ -124,18 +124,19 @@ def _announce(
     context.instance.add_run_tags(context.run_id, {EXPERIMENT_TAG: f"{node.name}: no version"})
 
 
-def _made(made: tuple[Published, ...]) -> dict[str, Any]:
+def _made(made: tuple[Made, ...]) -> dict[str, Any]:
     """Return what other models made: a table of assets, and what all of them cost together."""
     if not made:
         return {}
     rows = ["| made apart, not published | rows | LLM calls | tokens | money | texts encoded | |",
             "|---|---|---|---|---|---|---|"]  # fmt: skip
     for step in made:
-        counts = step.manifest.counts
-        tokens = counts.get("tokens_in", 0) + counts.get("tokens_out", 0)
-        told = [step.manifest.name, f"{step.manifest.rows:,}", counts.get("llm_calls", ""),
-                tokens or "", counts.get("money") or "", counts.get("encoded", ""),
-                "before" if step.status == "reused" else "in this run"]  # fmt: skip
+        counts = {**step.counts}
+        counts["tokens"] = counts.get("tokens_in", 0) + counts.get("tokens_out", 0)
+        told = [step.manifest.name, f"{step.manifest.rows:,}",
+                *(f"{counts[n]:,g}" if n in counts else ""
+                  for n in ("llm_calls", "tokens", "money", "encoded")),
+                "in this run" if step.now else "before"]  # fmt: skip
         rows.append(f"| {' | '.join(map(str, told))} |")
     flags = sorted({flag for step in made for flag in step.manifest.flags})
     return {

@@ -16,11 +16,11 @@ from ..models.fit import Fit
 from ..models.spaces import FIT
 from ..plan import Component, Node, PlanError, Train, canonical, snake
 from .cells import EXPERIMENT, Cell, Watch, run_cell
-from .chain import apart, bill, chain_of, make, wants_models
+from .chain import Made, apart, bill, chain_of, make, wants_models
 from .changed import changed, changed_parts
 from .context import StepContext
 from .other_models import check_usable
-from .publish import Published, stale_because
+from .publish import stale_because
 
 WIDTHS = ("dim", "inner", "layers", "heads", "max_len")  # whole numbers above zero, in any part
 MOST = 100_000
@@ -95,14 +95,14 @@ class Tried:
     differs: dict[str, tuple[Any, Any]]
     published: float | None  # best validation metric of the asset's own version
     metric: str
-    made: tuple[Published, ...] = ()  # below the training, by other models
+    made: tuple[Made, ...] = ()  # below the training, by other models
 
 
 @dataclass(frozen=True)
 class TriedTable:
     """Answers, vectors or rankings by other models: not published, and what differed."""
 
-    made: tuple[Published, ...]  # the last one is the asset's
+    made: tuple[Made, ...]  # the last one is the asset's
     folder: str
     differs: dict[str, tuple[Any, Any]]
 
@@ -121,10 +121,11 @@ def check_experiment(node: Node, wanted: Mapping[str, Any], settings: Settings) 
 def run_experiment(node: Train, wanted: Mapping[str, Any], ctx: StepContext) -> Tried:
     """Train ``node`` with other settings; equal ones on equal inputs are read back."""
     have = ctx.manifests.current(ctx.dataset, node.name)
-    below, watch, differs = (), Watch(), {}
+    differs: dict[str, tuple[Any, Any]] = {}
+    below, watch = (), Watch()
     if wants_models(wanted):
         chain = chain_of(node, wanted, ctx.settings)
-        node, ctx, differs = chain.node, apart(chain, ctx), dict(chain.differs)
+        node, ctx, differs = chain.node, apart(chain, ctx), {**chain.differs}
         below = make(chain.changed, ctx)
         watch = Watch(params=chain.models, metrics=bill(below))
     for source in node.inputs:
