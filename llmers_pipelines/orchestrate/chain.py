@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Settings
-from ..naming import safe
-from ..plan import Embed, Generate, Node, Pin, PlanError, Teach, rewrite, sha, walk
+from ..plan import Embed, Generate, Node, Pin, PlanError, Teach, rewrite, safe, sha, walk
 from ..store.manifests import Manifest, ManifestStore
 from ..store.overlay import Overlay
 from .build import bind

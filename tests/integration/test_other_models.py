@@ -258,3 +258,14 @@ def test_an_old_experiment_is_pruned_and_its_answers_stay(own: Shop) -> None:
     prune(settings, plan)
     assert places(own) == [] and published(own) == before
     assert ResponseStore(settings.data / "responses").stats()["rows"] == answers > 0
+
+
+def test_a_local_model_answers_an_experiment(own: Shop, tmp_path: Path) -> None:
+    """Its answers are noise and refused row by row; that is a result, and told as one."""
+    model = make_tiny_lm(tmp_path / "lm")
+    before = published(own)
+    wanted = {"llm": {"engine": "hf", "model": str(model), "max_tokens": 8}}
+    result = run(own, {"experiment": wanted}, SUMMARY)
+    assert published(own) == before
+    print(result.success, messages(result)[:1500], [o.metadata for o in observations(result)])
+    assert 0
