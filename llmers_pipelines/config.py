@@ -234,7 +234,7 @@ _TABLES = {
     "gpu": lambda path, body: read_gpu(str(path), body),
     "tune": lambda path, body: read_tune(str(path), body),
 }
-_ENGINES = ("auto", "template", "recorded", "hf", "vllm", "openai")
+ENGINES = ("auto", "template", "recorded", "hf", "vllm", "openai")
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True,
           "0": False, "false": False, "no": False, "off": False}  # fmt: skip
@@ -326,7 +326,16 @@ def _from_environment() -> dict[str, Any]:
     return values
 
 
-def _check_model_settings(settings: Settings) -> None:
+def check_llm(settings: Settings) -> None:
+    """Raise ``ConfigError`` where engine, model and their settings do not fit each other."""
+    if settings.engine not in ENGINES:
+        raise ConfigError(f"llm.engine = {settings.engine!r}; expected one of {', '.join(ENGINES)}")
+    local = "a local folder in Hugging Face form or a hub id"
+    needs = {"hf": local, "vllm": local, "openai": "the name by which the endpoint knows the model"}
+    if settings.engine in needs and not settings.model:
+        raise ConfigError(
+            f'llm.engine = "{settings.engine}" needs llm.model: {needs[settings.engine]}'
+        )
     if settings.quantization and settings.engine == "hf":
         raise ConfigError(
             f"vllm.quantization = {settings.quantization!r}: the hf engine runs weights as they "
@@ -334,6 +343,9 @@ def _check_model_settings(settings: Settings) -> None:
         )
     if settings.dtype not in _DTYPES:
         raise ConfigError(f"llm.dtype = {settings.dtype!r}; expected one of {', '.join(_DTYPES)}")
+
+
+def _check_numbers(settings: Settings) -> None:
     for name, value, least in (
         ("llm.image_tokens", settings.image_tokens, 1),
         ("vllm.tensor_parallel", settings.vllm_tensor_parallel, 1),
@@ -367,18 +379,10 @@ def load_settings(**flags: Any) -> Settings:
     given = {k: v for k, v in flags.items() if v is not None}
     values |= {k: _coerce(k, v, f"--{k.replace('_', '-')}") for k, v in given.items()}
     settings = Settings(**values)
-    if settings.engine not in _ENGINES:
-        raise ConfigError(
-            f"llm.engine = {settings.engine!r}; expected one of {', '.join(_ENGINES)}"
-        )
+    check_llm(settings)
     for control in settings.controls:
         if control not in CONTROLS:
             raise _unknown("evaluation.controls", control, list(CONTROLS))
-    if settings.engine in ("hf", "vllm") and not settings.model:
-        raise ConfigError(
-            f'llm.engine = "{settings.engine}" needs llm.model: a local folder in Hugging Face '
-            "form or a hub id"
-        )
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", settings.device):
         raise ConfigError(
             f"train.device = {settings.device!r}; expected auto, cpu, cuda, cuda:0, ... or mps"
@@ -387,16 +391,12 @@ def load_settings(**flags: Any) -> Settings:
         if f.name.startswith("budget_") and getattr(settings, f.name) < 0:
             name = f.name.removeprefix("budget_")
             raise ConfigError(f"budget.{name} = {getattr(settings, f.name)}; 0 means no bound")
-    if settings.engine == "openai" and not settings.model:
-        raise ConfigError(
-            'llm.engine = "openai" needs llm.model: the name by which the endpoint knows the model'
-        )
     if settings.lineage_url and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", settings.lineage_url):
         raise ConfigError(
             f"ui.lineage_url = {settings.lineage_url!r}; expected an address such as "
             "http://127.0.0.1:3001"
         )
-    _check_model_settings(settings)
+    _check_numbers(settings)
     if not 0 <= settings.quarantine_share <= 1:
         raise ConfigError(
             f"tables.quarantine_share = {settings.quarantine_share}; a share between 0 and 1"

@@ -16,7 +16,7 @@ from .walk import PlanError, check_keys, rewrite, walk
 __all__ = [
     "Champion", "Component", "Derive", "Distill", "Embed", "Evaluate", "Generate", "Node", "Pin",
     "PlanError", "Register", "Table", "Teach", "Train", "Tune", "canonical", "check_keys",
-    "component_slug", "later", "rewrite", "sha", "snake", "variant", "walk",
+    "component_slug", "later", "rewrite", "safe", "sha", "snake", "variant", "walk",
 ]  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def versions_of(train: Train, ctx: StepContext) -> dict[str, str]:
 def earlier(train: Train, arm: str, seed: int, ctx: StepContext) -> Iterator[Earlier]:
     """Yield earlier trainings whose log is still stored, newest first."""
     wanted = identity(train, arm, seed)
-    folder = ctx.settings.data / "cells" / ctx.dataset
+    folder = ctx.root / "cells" / ctx.dataset
     found = []
     for path in folder.glob("*/cell.json"):
         record = json.loads(path.read_text())

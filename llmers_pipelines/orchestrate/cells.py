@@ -64,6 +64,7 @@ class Watch:
     epoch: Callable[[dict[str, Any]], None] = lambda record: None
     tags: Mapping[str, str] = field(default_factory=dict)  # of its MLflow run
     params: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def cell_key(train: Train, arm: str, seed: int, ctx: StepContext) -> str:
@@ -81,7 +82,7 @@ def run_cell(
     if train.backbone.closed_form and arm in _REAL:
         seed = 0  # no randomness: one training answers for every seed
     key = cell_key(train, arm, seed, ctx)
-    folder = ctx.settings.data / "cells" / ctx.dataset / key
+    folder = ctx.root / "cells" / ctx.dataset / key
     if (folder / "cell.json").is_file():
         read_fingerprint(folder)  # fails where a newer version wrote it
         record = json.loads((folder / "cell.json").read_text())
@@ -113,7 +114,7 @@ def discard_checkpoint(train: Train, arm: str, seed: int, ctx: StepContext) -> N
 
 
 def _checkpoint_folder(train: Train, arm: str, seed: int, ctx: StepContext) -> Path:
-    return ctx.settings.data / "checkpoints" / ctx.dataset / cell_key(train, arm, seed, ctx)
+    return ctx.root / "checkpoints" / ctx.dataset / cell_key(train, arm, seed, ctx)
 
 
 def _extended(folder: Path) -> bool:
@@ -278,14 +279,16 @@ def log_run(
         params={**own, **watch.params},
         data_versions={n.name: ctx.manifest(n).data_version for n in train.inputs},
         dagster_run_id=ctx.run_id,
-        tags={"arm": record["arm"], "seed": str(record["seed"]), **_marks(record["arm"]),
+        tags={"arm": record["arm"], "seed": str(record["seed"]), **_marks(record["arm"], ctx),
               **watch.tags},
     ) as run:  # fmt: skip
         run.log_epochs(epochs)
-        run.log_metrics({"best_valid": record["best_valid"], "seconds": record["seconds"]})
+        run.log_metrics({"best_valid": record["best_valid"], "seconds": record["seconds"],
+                         **watch.metrics})  # fmt: skip
     return run.run_id
 
 
-def _marks(arm: str) -> dict[str, str]:
+def _marks(arm: str, ctx: StepContext) -> dict[str, str]:
     """Return the tags that tell what is tried from what is published."""
-    return {"experiment": "yes", "published": "no"} if arm in (EXPERIMENT, TRIAL) else {}
+    tried = ctx.apart is not None or arm in (EXPERIMENT, TRIAL)
+    return {"experiment": "yes", "published": "no"} if tried else {}

@@ -19,6 +19,7 @@ from ..data.training import TrainingData
 from ..data.vectors import VectorTable
 from ..plan import Derive, Embed, Node, Pin, Table, Train
 from ..store.manifests import CheckOutcome, Manifest, ManifestStore
+from ..store.overlay import Overlay
 from .progress import Reporter
 
 NO_CUDA = "device auto: this torch finds no CUDA device, so the step runs on the CPU"
@@ -72,6 +73,7 @@ class StepContext:
     log: Callable[[str], None] = lambda text: None
     limits: dict[str, Any] = field(default_factory=dict)  # outside of the digest: budget, device
     event: Callable[[str, Any], None] = lambda text, figures: None  # progress that lasts
+    apart: Overlay | None = None  # where an experiment with other models keeps what it makes
     _told: set[str] = field(default_factory=set)
     _cache: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -81,7 +83,12 @@ class StepContext:
 
     @property
     def manifests(self) -> ManifestStore:
-        return ManifestStore(self.settings.data)
+        return self.apart or ManifestStore(self.settings.data)
+
+    @property
+    def root(self) -> Path:
+        """Versions, fits and cells lie below it; answers, vectors and bills are always shared."""
+        return self.apart.folder if self.apart else self.settings.data
 
     @cached_property
     def description(self) -> Any:

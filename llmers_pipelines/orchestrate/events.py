@@ -9,8 +9,10 @@ from typing import Any
 import dagster as dg
 
 from ..plan import Node, Train
+from .chain import Made, bill
 from .context import StepContext
-from .experiment import Tried, run_experiment
+from .experiment import Tried, run_experiment, run_table
+from .markdown import fitting
 from .metadata import run_link
 from .plots import curve, inline
 from .progress import Figures
@@ -61,11 +63,7 @@ def tell_experiment(
     context: dg.AssetExecutionContext, node: Train, wanted: Mapping[str, Any], ctx: StepContext
 ) -> None:
     """Run an experiment and say on every side that it is one."""
-    context.log.warning(
-        f"{node.name}: EXPERIMENT with {_words(wanted)}: it is tracked in MLflow, publishes no "
-        "version, and everything downstream is skipped"
-    )
-    context.instance.add_run_tags(context.run_id, {EXPERIMENT_TAG: f"{node.name}: no version"})
+    _announce(context, node, wanted, "it is tracked in MLflow")
     tried = run_experiment(node, wanted, ctx)
     record = tried.cell.record
     result = _result(tried)
@@ -83,13 +81,69 @@ def tell_experiment(
                 "experiment": dg.MetadataValue.md(_table(tried)),
                 "best_valid": round(record["best_valid"], 6), "epochs": record["epochs"],
                 "best_epoch": record["best_epoch"], "seconds": record["seconds"],
-                "published": "no",
+                "published": "no", **_made(tried.made),
                 "mlflow_run": run_link(ctx.settings, record["mlflow_run"]),
                 **({"plot of epochs": dg.MetadataValue.md(inline(picture, "epochs"))}
                    if picture else {}),
             },
         )
     )  # fmt: skip
+
+
+def tell_table(
+    context: dg.AssetExecutionContext, node: Node, wanted: Mapping[str, Any], ctx: StepContext
+) -> None:
+    """Make answers, vectors or rankings by other models and say on every side that it is a try."""
+    _announce(context, node, wanted, "the table is made in a place apart")
+    tried = run_table(node, wanted, ctx)
+    manifest = tried.made[-1].manifest
+    result = f"{manifest.rows:,} rows in {tried.folder}"
+    context.log.warning(f"{node.name}: EXPERIMENT done: {result}; no version was published")
+    preview = manifest.info.get("preview")
+    context.log_event(
+        dg.AssetObservation(
+            dg.AssetKey(list(node.key)), partition=context.partition_key,
+            description=f"Experiment, no version published: {manifest.rows:,} rows",
+            metadata={
+                "experiment": dg.MetadataValue.md("\n".join(_rows(tried.differs))),
+                "rows": manifest.rows, "published": "no", **_made(tried.made),
+                "path": dg.MetadataValue.path(tried.folder),
+                **({"sample rows": dg.MetadataValue.md(fitting(preview))} if preview else {}),
+            },
+        )
+    )  # fmt: skip
+
+
+def _announce(
+    context: dg.AssetExecutionContext, node: Node, wanted: Mapping[str, Any], what: str
+) -> None:
+    context.log.warning(
+        f"{node.name}: EXPERIMENT with {_words(wanted)}: {what}, publishes no version, and "
+        "everything downstream is skipped"
+    )
+    context.instance.add_run_tags(context.run_id, {EXPERIMENT_TAG: f"{node.name}: no version"})
+
+
+def _made(made: tuple[Made, ...]) -> dict[str, Any]:
+    """Return what other models made: a table of assets, and what all of them cost together."""
+    if not made:
+        return {}
+    rows = ["| made apart, not published | rows | LLM calls | tokens | money | texts encoded | |",
+            "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for step in made:
+        counts = {**step.counts}
+        counts["tokens"] = counts.get("tokens_in", 0) + counts.get("tokens_out", 0)
+        told = [step.manifest.name, f"{step.manifest.rows:,}",
+                *(f"{counts[n]:,g}" if n in counts else ""
+                  for n in ("llm_calls", "tokens", "money", "encoded")),
+                "in this run" if step.now else "before"]  # fmt: skip
+        rows.append(f"| {' | '.join(map(str, told))} |")
+    flags = sorted({flag for step in made for flag in step.manifest.flags})
+    return {
+        "made apart": dg.MetadataValue.md("\n".join(rows)),
+        **{f"{name} of what was made apart": value for name, value in bill(made).items()},
+        **({"flags": ", ".join(flags)} if flags else {}),
+    }  # fmt: skip
 
 
 def _words(wanted: Mapping[str, Any]) -> str:
@@ -105,11 +159,15 @@ def _result(tried: Tried) -> str:
 
 
 def _table(tried: Tried) -> str:
-    rows = ["| setting | published | experiment |", "|---|---|---|"]
-    rows += [f"| {name} | {was} | {now} |" for name, (was, now) in tried.differs.items()]
+    rows = _rows(tried.differs)
     best = "" if tried.published is None else f"{tried.published:.4f}"
     rows.append(f"| {tried.metric} | {best} | {tried.cell.record['best_valid']:.4f} |")
     return "\n".join(rows)
+
+
+def _rows(differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    rows = ["| setting | published | experiment |", "|---|---|---|"]
+    return rows + [f"| {name} | {was} | {now} |" for name, (was, now) in differs.items()]
 
 
 @contextmanager

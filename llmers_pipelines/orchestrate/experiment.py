@@ -1,6 +1,7 @@
 """Experiments: a training with other settings, tracked in MLflow, that publishes no version.
 
-Its cell carries an arm of its own, so no evaluation, comparison or gate ever reads it.
+Its cell carries an arm of its own, so no evaluation, comparison or gate ever reads it. With another
+language model or encoder its inputs are made in a place apart (``chain.py``).
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..config import Settings
 from ..models.fit import Fit
 from ..models.spaces import FIT
-from ..plan import Component, PlanError, Train, canonical, snake
-from .cells import EXPERIMENT, Cell, run_cell
+from ..plan import Component, Node, PlanError, Train, canonical, snake
+from .cells import EXPERIMENT, Cell, Watch, run_cell
+from .chain import Made, apart, bill, chain_of, make, wants_models
 from .changed import changed, changed_parts
 from .context import StepContext
+from .other_models import check_usable
 from .publish import stale_because
 
 WIDTHS = ("dim", "inner", "layers", "heads", "max_len")  # whole numbers above zero, in any part
@@ -47,7 +51,8 @@ def experiment_node(node: Train, wanted: Mapping[str, Any]) -> Train:
     except PlanError as error:
         raise ValueError(str(error)) from error
     check_ranges(made, wanted.get("seed", 0))
-    if made.code_version == node.code_version and not wanted.get("seed"):
+    same = made.code_version == node.code_version and not wanted.get("seed")
+    if same and not wants_models(wanted):
         raise ValueError(
             "the settings of the experiment are those of the asset; leave experiment out to make "
             "its version"
@@ -90,24 +95,60 @@ class Tried:
     differs: dict[str, tuple[Any, Any]]
     published: float | None  # best validation metric of the asset's own version
     metric: str
+    made: tuple[Made, ...] = ()  # below the training, by other models
+
+
+@dataclass(frozen=True)
+class TriedTable:
+    """Answers, vectors or rankings by other models: not published, and what differed."""
+
+    made: tuple[Made, ...]  # the last one is the asset's
+    folder: str
+    differs: dict[str, tuple[Any, Any]]
+
+
+def check_experiment(node: Node, wanted: Mapping[str, Any], settings: Settings) -> None:
+    """Raise ``ValueError`` for what an experiment would stumble over; nothing costly is done."""
+    wanted = _given(wanted)
+    if wants_models(wanted):
+        chain = chain_of(node, wanted, settings)
+        check_usable((*chain.changed, chain.node), chain.settings, wanted)
+        node = chain.node
+    if isinstance(node, Train):
+        experiment_node(node, wanted)
 
 
 def run_experiment(node: Train, wanted: Mapping[str, Any], ctx: StepContext) -> Tried:
     """Train ``node`` with other settings; equal ones on equal inputs are read back."""
+    have = ctx.manifests.current(ctx.dataset, node.name)
+    differs: dict[str, tuple[Any, Any]] = {}
+    below, watch = (), Watch()
+    if wants_models(wanted):
+        chain = chain_of(node, wanted, ctx.settings)
+        node, ctx, differs = chain.node, apart(chain, ctx), {**chain.differs}
+        below = make(chain.changed, ctx)
+        watch = Watch(params=chain.models, metrics=bill(below))
     for source in node.inputs:
         if why := stale_because(source, ctx):
             ctx.log(f"{node.name}: {source.name} is not fresh ({why}); its stored version is used")
     made = experiment_node(node, wanted)
-    cell = run_cell(made, EXPERIMENT, int(wanted.get("seed") or 0), ctx)
-    have = ctx.manifests.current(ctx.dataset, node.name)
+    cell = run_cell(made, EXPERIMENT, int(wanted.get("seed") or 0), ctx, watch)
     fit = getattr(made.backbone, "fit", None)
-    differs = _differences(node, made)
+    differs |= _differences(node, made)
     if wanted.get("seed"):
         differs["seed"] = (0, wanted["seed"])
     return Tried(
         cell, differs, have.counts.get("best_valid") if have else None,
-        getattr(fit, "metric", "validation metric"),
+        getattr(fit, "metric", "validation metric"), below,
     )  # fmt: skip
+
+
+def run_table(node: Node, wanted: Mapping[str, Any], ctx: StepContext) -> TriedTable:
+    """Make the answers, vectors or rankings of ``node`` by other models, in a place apart."""
+    chain = chain_of(node, wanted, ctx.settings)
+    ctx = apart(chain, ctx)
+    made = make((*chain.changed, chain.node), ctx)
+    return TriedTable(made, str(ctx.manifests.path(made[-1].manifest)), chain.differs)
 
 
 def _differences(node: Train, made: Train) -> dict[str, tuple[Any, Any]]:

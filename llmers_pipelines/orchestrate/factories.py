@@ -19,7 +19,7 @@ from .build import Plan
 from .checks import CheckKind, checks_of
 from .context import StepContext, StepError
 from .describe import describe, kinds_of, pool_of, tags_of, uses_device
-from .events import is_one_of_many, observe, tell_experiment, threads, told_end
+from .events import is_one_of_many, observe, tell_experiment, tell_table, threads, told_end
 from .metadata import metadata_of
 from .publish import Published, materialize
 from .run_config import EXPERIMENT, applied, check_run, given, schema_of
@@ -64,7 +64,7 @@ def asset_for(
             else None
         ),
         output_required=False,
-        config_schema=schema_of(node),
+        config_schema=schema_of(node, settings),
     )
     def compute(context: dg.AssetExecutionContext) -> Iterator[Any]:
         config = given(context.op_execution_context.op_config)
@@ -83,8 +83,9 @@ def asset_for(
                 return
             check_run(context.run.run_config.get("ops", {}), plan, settings)
             with threads(limits.get("threads", 0)):
-                if EXPERIMENT in config and isinstance(node, Train):
-                    tell_experiment(context, node, config[EXPERIMENT], ctx)
+                if EXPERIMENT in config:
+                    tell = tell_experiment if isinstance(node, Train) else tell_table
+                    tell(context, node, config[EXPERIMENT], ctx)
                     return  # no version, and what is downstream is skipped
                 done = _made(node, plan, ctx, context, force=config.get("force", False))
         except (StepError, StoreError, ValueError) as error:

@@ -45,6 +45,7 @@ class Measured:
     pilot: bool = False
     money: float = 0.0  # where the engine's own meter booked it; else the price table tells
     loading: float = 0.0  # of ``seconds``: until the model could answer, once per run
+    experiment: bool = False  # with another model than the asset's: no estimate was of it
 
 
 def now() -> str:
@@ -73,6 +74,7 @@ def keep(
         int(counts["llm_calls"]), int(counts["cache_hits"]), int(counts["tokens_in"]),
         int(counts["tokens_out"]), float(counts["seconds"]), not stopped, pilot,
         float(counts.get("money", 0.0)), round(float(getattr(engine, "load_seconds", 0.0)), 3),
+        ctx.apart is not None,
     )  # fmt: skip
     path = plans_folder(ctx.settings) / "measured.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

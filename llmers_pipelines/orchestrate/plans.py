@@ -76,7 +76,7 @@ def compared(
 
 def compared_asset(name: str, ctx: StepContext) -> dict[str, Any]:
     """Return one asset's estimate against actual, {} where no plan told of it."""
-    found = compared(ctx, [name])
+    found = compared(ctx, [name]) if ctx.apart is None else None
     return {"plan": found["plan"], **found["assets"][0]} if found else {}
 
 
@@ -91,7 +91,8 @@ def _compare(
         return _compare_step(row, since, ctx, newest=newest)
     own = [
         m for m in lines
-        if (m.dataset, m.asset, m.pilot) == (ctx.dataset, row["key"], False) and m.at > since
+        if (m.dataset, m.asset) == (ctx.dataset, row["key"]) and m.at > since
+        and not m.pilot and not m.experiment
     ]  # fmt: skip
     end = next((i for i, m in enumerate(own) if m.done), len(own) - 1)
     mine = own[: end + 1]

@@ -23,12 +23,12 @@ from ..store.responses import ResponseStore
 from ..store.usage import money
 from ..store.vectors import VectorStore
 from .context import StepError
-from .reachable import Reachable, reachable
+from .reachable import Reachable, experiments, newest, reachable
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that would go: a version, cell, checkpoint, vectors, fit, leftover, answers."""
+    """One thing that would go: a version, cell, experiment, vectors, fit, leftover, answers, ..."""
 
     kind: str
     name: str
@@ -70,6 +70,9 @@ def plan_pruning(
     _folders(plan, "checkpoint", data / "checkpoints", (), limit)
     _folders(plan, "fit", data / "fits", found.slugs("features/"), limit)
     _folders(plan, "fit", data / "encoders", found.slugs("llm_embeddings/"), limit)
+    stay = {store.root.parent for store in found.apart}
+    for path in (p for p in experiments(settings) if p not in stay):
+        plan.items.append(Item("experiment", path.name, _size(path), path))
     _vectors(data, plan, limit)
     for path in leftovers(data):
         plan.items.append(Item("leftover", str(path.relative_to(data)), _size(path), path))
@@ -133,7 +136,7 @@ def _folders(
 ) -> None:
     keep = set(kept)
     for path in sorted(root.glob("*/[!.]*")):
-        if (path.parent.name, path.name) not in keep and _newest(path) < limit:
+        if (path.parent.name, path.name) not in keep and newest(path) < limit:
             plan.items.append(Item(kind, str(path.relative_to(root.parent)), _size(path), path))
 
 
@@ -143,7 +146,7 @@ def _vectors(data: Path, plan: Pruning, limit: float) -> None:
             continue  # texts of a kept version are not stored: all may be needed
         keys = plan.kept_vectors.get(identity)
         gone = space.unneeded(np.empty(0, "S16") if keys is None else keys)
-        if gone and _newest(space.folder) < limit:
+        if gone and newest(space.folder) < limit:
             plan.items.append(Item("vectors", identity, gone * (space.dim * 4 + 20)))
 
 
@@ -194,7 +197,3 @@ def _size(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-
-
-def _newest(path: Path) -> float:
-    return max([path.stat().st_mtime, *(p.stat().st_mtime for p in path.rglob("*"))])

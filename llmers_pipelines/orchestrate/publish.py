@@ -94,14 +94,17 @@ def materialize(node: Node, ctx: StepContext, *, force: bool = False) -> Publish
     want = wanted(node, ctx)
     if have is not None and not have.held_by and not difference(have, want, ctx):
         return Published(have, "reused", time.perf_counter() - start)
-    failures = Failures(ctx.settings)
+    # An experiment is tried by people alone: its failure holds nothing back.
+    failures = Failures(ctx.settings) if ctx.apart is None else None
     try:
         outcome = run_verb(node, ctx)
         manifest = _store(node, ctx, outcome, want, time.perf_counter() - start)
     except Exception as error:
-        failures.note(ctx.dataset, node.name, attempt_key(node, want, ctx.settings), error)
+        if failures is not None:
+            failures.note(ctx.dataset, node.name, attempt_key(node, want, ctx.settings), error)
         raise
-    failures.clear(ctx.dataset, node.name)
+    if failures is not None:
+        failures.clear(ctx.dataset, node.name)
     ctx.remember(manifest, outcome.keep)
     return Published(manifest, "materialized", time.perf_counter() - start)
 

@@ -7,6 +7,7 @@ read by the code location, and what is out of range is refused there: no run is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -41,3 +42,18 @@ def ranged(kind: type, low: float, high: float, *, unset: bool = False) -> Range
 
 def _told(value: float) -> str:
     return f"{value:.0f}" if value == int(value) else f"{value:g}"
+
+
+class Named(ConfigScalar):
+    """A name that ``check`` may refuse with ``ValueError``."""
+
+    def __init__(self, name: str, check: Callable[[str], None]) -> None:
+        self.check = check
+        super().__init__(key=name, given_name=name, scalar_kind=ConfigScalarKind.STRING)
+
+    def post_process(self, value: Any) -> Any:
+        try:
+            self.check(value)
+        except ValueError as error:
+            raise PostProcessingError(str(error)) from error
+        return value

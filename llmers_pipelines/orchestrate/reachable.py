@@ -35,10 +35,14 @@ class Reachable:
     kept: dict[Version, Manifest] = field(default_factory=dict)
     gone: dict[Version, Manifest] = field(default_factory=dict)
     store: ManifestStore = None  # type: ignore[assignment]
+    apart: list[ManifestStore] = field(default_factory=list)  # of experiments that stay
 
     def folders(self) -> Iterator[tuple[Manifest, Path]]:
         for manifest in self.kept.values():
             yield manifest, self.store.path(manifest)
+        for store in self.apart:
+            for dataset in store.datasets():
+                yield from ((m, store.path(m)) for m in store.versions(dataset, "*/*"))
 
     def slugs(self, prefix: str) -> set[tuple[str, str]]:
         """Return (data set, slug) of the kept assets below ``prefix``."""
@@ -100,7 +104,19 @@ def reachable(
             found.kept[version] = manifest
             roots += _made_from(manifest)
     found.gone = {v: m for v, m in every.items() if v not in found.kept}
+    young = (p for p in experiments(settings) if newest(p) >= limit.timestamp())
+    found.apart = [ManifestStore(p) for p in young]
     return found
+
+
+def experiments(settings: Settings) -> list[Path]:
+    """Return the places of experiments with other models."""
+    return sorted(p for p in (settings.data / "experiments").glob("[!.]*") if p.is_dir())
+
+
+def newest(path: Path) -> float:
+    """Return when something below ``path`` was last written."""
+    return max([path.stat().st_mtime, *(p.stat().st_mtime for p in path.rglob("*"))])
 
 
 def registered(settings: Settings, *, aliased: bool = False) -> list[Version]:

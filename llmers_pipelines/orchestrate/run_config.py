@@ -20,7 +20,8 @@ from ..models.spaces import FIT
 from ..plan import Component, Generate, Node, Teach, Train, snake
 from .build import Plan
 from .context import StepError
-from .experiment import MOST, WIDTHS, experiment_node
+from .experiment import MOST, WIDTHS, check_experiment
+from .model_form import model_fields, offered
 from .ranged import ranged
 
 CONFIGURED = "configured"  # as llmers.toml says
@@ -82,14 +83,16 @@ def knobs_of(node: Node) -> tuple[str, ...]:
     return _OF_VERB.get(node.verb, ())
 
 
-def schema_of(node: Node) -> dg.Field:
+def schema_of(node: Node, settings: Settings) -> dg.Field:
     """Return the config schema of ``node``; assets of one kind and equal settings share one."""
     own = (node.backbone, node.parts) if isinstance(node, Train) else None
-    return _schema(knobs_of(node), own)
+    return _schema(knobs_of(node), own, offered(node, settings))
 
 
 @cache
-def _schema(names: tuple[str, ...], own: _Own | None) -> dg.Field:
+def _schema(
+    names: tuple[str, ...], own: _Own | None, models: tuple[tuple[str, Any], ...]
+) -> dg.Field:
     # One object for all that look alike: a class would be read anew for each of them.
     fields = {
         "force": dg.Field(
@@ -98,7 +101,14 @@ def _schema(names: tuple[str, ...], own: _Own | None) -> dg.Field:
         **{name: _field(name) for name in names},
     }
     if own is not None:
-        fields[EXPERIMENT] = _experiment(*own)
+        fields[EXPERIMENT] = _experiment(*own, models)
+    elif models:
+        fields[EXPERIMENT] = dg.Field(
+            dg.Shape(model_fields(models)), is_required=False,
+            description="Any entry makes this run an EXPERIMENT: the table is made by these models "
+            "in a place apart, no version is published, what is downstream is skipped. Answers "
+            "stay in the store and are not paid for again.",
+        )  # fmt: skip
     return dg.Field(dg.Shape(fields))  # every entry has a default, and the form shows it
 
 
@@ -112,7 +122,9 @@ def _field(name: str) -> dg.Field:
     return dg.Field(kind, default_value=knob.kind(), description=knob.about)
 
 
-def _experiment(backbone: Component, parts: tuple[Component, ...]) -> dg.Field:
+def _experiment(
+    backbone: Component, parts: tuple[Component, ...], models: tuple[tuple[str, Any], ...]
+) -> dg.Field:
     fields: dict[str, dg.Field] = {
         name: dg.Field(
             ranged(limit.kind, limit.low, limit.high), is_required=False, description=limit.about
@@ -126,10 +138,12 @@ def _experiment(backbone: Component, parts: tuple[Component, ...]) -> dg.Field:
         description="Settings of the parts that the method adds." if told else
         "This model has no parts beside its backbone.",
     )  # fmt: skip
+    fields |= model_fields(models)
     return dg.Field(
         dg.Shape(fields), is_required=False,
         description="Any entry makes this run an EXPERIMENT: the model is trained with these "
-        "settings and tracked in MLflow, no version is published, what is downstream is skipped "
+        "settings (and with answers and vectors of the models that are named here) and tracked in "
+        "MLflow, no version is published, what is downstream is skipped "
         "and the gate never sees it. To keep one, write its settings into llmers.toml.",
     )  # fmt: skip
 
@@ -214,9 +228,9 @@ def _faults(node: Node, config: Mapping[str, Any], settings: Settings) -> list[s
             f"endpoint = {endpoint!r}: the engine in force is {settings.engine!r}, which asks no "
             'endpoint; set llm.engine = "openai" in llmers.toml'
         )
-    if EXPERIMENT in config and isinstance(node, Train):
+    if EXPERIMENT in config:
         try:
-            experiment_node(node, config[EXPERIMENT])
+            check_experiment(node, config[EXPERIMENT], applied(settings, config))
         except ValueError as error:
             out.append(str(error))
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -258,3 +259,14 @@ def taste(rng: np.random.Generator, user: int) -> list[int]:
     books = np.arange(1, BOOKS + 1)
     weight = np.where(books % 3 == user % 3, 6.0, 1.0)
     return rng.choice(books, READ, replace=False, p=weight / weight.sum()).tolist()
+
+
+def summary(body: dict[str, Any]) -> str:
+    """Answer as a good model would: about the book that the prompt tells of."""
+    title = re.findall(r"The \w+ Book \d+", str(body["messages"]))[-1]
+    kind = title.split()[1].lower()
+    return json.dumps({
+        "summary": f"{title} follows people who live by {kind}.",
+        "themes": [kind, f"number {title.split()[-1]}"], "mood": "calm",
+        "audience": "adult readers",
+    })  # fmt: skip

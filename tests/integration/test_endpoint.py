@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loopback import BROKEN, Loopback, Say, completion, slow_down
-from shop import BOOKS, Shop
+from shop import BOOKS, Shop, summary
 
 from llmers_pipelines.orchestrate.context import StepError
 from llmers_pipelines.orchestrate.home import open_instance
@@ -30,17 +29,6 @@ input = 1.0
 output = 2.0
 batch = 0.5
 """
-
-
-def summary(body: dict[str, Any]) -> str:
-    """Answer as a good model would: about the book that the prompt tells of."""
-    title = re.findall(r"The \w+ Book \d+", str(body["messages"]))[-1]
-    kind = title.split()[1].lower()
-    return json.dumps({
-        "summary": f"{title} follows people who live by {kind}.",
-        "themes": [kind, f"number {title.split()[-1]}"], "mood": "calm",
-        "audience": "adult readers",
-    })  # fmt: skip
 
 
 @pytest.fixture

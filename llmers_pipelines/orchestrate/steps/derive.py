@@ -37,7 +37,7 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
     loaded = [_opened(s, node, ctx) for s in node.sources]
     log = next((a for a in loaded if isinstance(a, TrainingData)), None)
     # One folder per node: two reducers never share a fit, a re-run of one always does.
-    state = ctx.settings.data / "fits" / ctx.dataset / node.slug
+    state = ctx.root / "fits" / ctx.dataset / node.slug
     more = {"context": prompt_words(ctx)} if node.how.reads_words else {}
     artifact, info = node.how.apply(loaded, log=log, state_folder=state, **more)
     counts = {k: v for k, v in info.items() if isinstance(v, (int, float, str, bool))}

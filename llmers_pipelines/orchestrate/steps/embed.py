@@ -38,7 +38,7 @@ def sources(node: Embed, ctx: StepContext) -> dict[str, str]:
 
 def encoder_of(node: Embed, ctx: StepContext) -> Any:
     """Return the node's encoder; one that fits (TF-IDF) keeps a fit per asset and data set."""
-    state = ctx.settings.data / "encoders" / ctx.dataset / node.slug
+    state = ctx.root / "encoders" / ctx.dataset / node.slug
     if node.model.partition("?")[0] == "tfidf":
         from ...encode.encoder import make_encoder
 
