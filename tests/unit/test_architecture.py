@@ -18,7 +18,9 @@ PACKAGE = Path(llmers_pipelines.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_GROUND = {"node", "walk", "plan", "config", "prices", "safety", "images", "gpu", "tuning"}
+_GROUND = {
+    "node", "walk", "plan", "config", "prices", "safety", "images", "gpu", "tuning", "toml_keys",
+}  # fmt: skip
 _TEXTS = _GROUND | {"data", "prompts", "store"}
 _MODELS = _GROUND | {"data", "models"}
 _ENHANCE = _MODELS | {"enhance"}
@@ -28,8 +30,8 @@ _LIBRARY = _EVALUATE | _TEXTS | {"registry", "llm", "encode", "derive", "teach",
 _METHODS = {"recipe", "recipes", "api"}
 MAY_IMPORT = {
     "naming": set(), "node": {"naming"}, "walk": {"node"}, "plan": {"naming", "node", "walk"},
-    "prices": set(), "safety": set(), "images": set(), "tuning": set(),
-    "gpu": set(), "config": {"prices", "safety", "images", "gpu", "tuning"},
+    "prices": set(), "safety": set(), "images": set(), "tuning": set(), "toml_keys": set(),
+    "gpu": set(), "config": {"prices", "safety", "images", "gpu", "tuning", "toml_keys"},
     "data": _GROUND, "store": _GROUND,
     "prompts": _GROUND | {"data"}, "llm": _TEXTS, "encode": _TEXTS, "derive": _TEXTS,
     "models": _MODELS, "enhance": _ENHANCE, "train": _TRAIN, "evaluate": _EVALUATE,
