@@ -128,21 +128,25 @@ def _made(made: tuple[Made, ...]) -> dict[str, Any]:
     """Return what other models made: a table of assets, and what all of them cost together."""
     if not made:
         return {}
-    rows = ["| made apart, not published | rows | LLM calls | tokens | money | texts encoded | |",
-            "|---|---|---|---|---|---|---|"]  # fmt: skip
+    rows = ["| made apart, not published | rows | refused | LLM calls | tokens | money | "
+            "texts encoded | |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for step in made:
         counts = {**step.counts}
         counts["tokens"] = counts.get("tokens_in", 0) + counts.get("tokens_out", 0)
         told = [step.manifest.name, f"{step.manifest.rows:,}",
+                str(step.manifest.counts.get("quarantined", "")),
                 *(f"{counts[n]:,g}" if n in counts else ""
                   for n in ("llm_calls", "tokens", "money", "encoded")),
                 "in this run" if step.now else "before"]  # fmt: skip
         rows.append(f"| {' | '.join(map(str, told))} |")
+    failed = [f"{step.manifest.name}: {c.name}" for step in made
+              for c in step.manifest.checks if not c.passed]  # fmt: skip
     flags = sorted({flag for step in made for flag in step.manifest.flags})
     return {
         "made apart": dg.MetadataValue.md("\n".join(rows)),
         **{f"{name} of what was made apart": value for name, value in bill(made).items()},
         **({"flags": ", ".join(flags)} if flags else {}),
+        **({"failed checks": ", ".join(failed)} if failed else {}),
     }  # fmt: skip
 
 

@@ -267,5 +267,8 @@ def test_a_local_model_answers_an_experiment(own: Shop, tmp_path: Path) -> None:
     wanted = {"llm": {"engine": "hf", "model": str(model), "max_tokens": 8}}
     result = run(own, {"experiment": wanted}, SUMMARY)
     assert published(own) == before
-    print(result.success, messages(result)[:1500], [o.metadata for o in observations(result)])
-    assert 0
+    assert result.success, messages(result)
+    told = observations(result)[0].metadata
+    assert f"| {SUMMARY} | {BOOKS} | {BOOKS} |" in told["made apart"].value, "all are refused"
+    assert SUMMARY in told["failed checks"].value
+    assert told["llm_calls of what was made apart"].value >= BOOKS
