@@ -20,6 +20,7 @@ from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
 from .enhance.side_features import SideFeatures
+from .enhance.spectral_fusion import SpectralFusion
 from .enhance.text_offset import TextOffset
 from .models.als import ALS
 from .models.autoint import AutoInt
@@ -135,8 +136,8 @@ __all__ = [
     "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "Lora", "MMoE",
     "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin",
     "Popularity", "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "Sft",
-    "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train",
-    "TrainedRanking", "Tune", "TwoTower", "UserPreference", "XDeepFM",
+    "SideFeatures", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
+    "Train", "TrainedRanking", "Tune", "TwoTower", "UserPreference", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "splits", "users",
 ]  # fmt: skip

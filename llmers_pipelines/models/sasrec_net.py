@@ -62,8 +62,11 @@ class SASRecNet(SequenceNet):
     def __init__(
         self, *, n_items: int, dim: int, layers: int, heads: int, inner: int, dropout: float,
         max_len: int, table_std: float, positions: str, output_dim: int = 0,
+        tau: float = 0.0,
     ) -> None:  # fmt: skip
-        """``output_dim`` > 0 gives the (folded) net an item output table of its own."""
+        """``output_dim`` > 0 gives the (folded) net an item output table of its own; ``tau`` > 0
+        scores by cosine.
+        """
         super().__init__()
         if positions not in POSITIONS:
             raise ValueError(f"unknown positions {positions!r}: use one of {POSITIONS}")
@@ -72,6 +75,8 @@ class SASRecNet(SequenceNet):
             "dropout": dropout, "max_len": max_len, "table_std": table_std,
             "positions": positions, "output_dim": output_dim,
         }  # fmt: skip
+        if tau:
+            self.config["tau"] = self.tau = tau
         self.max_len, self.dropout = max_len, dropout
         self._tables(n_items, dim)
         by_distance = positions == "distance"
