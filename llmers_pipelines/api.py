@@ -6,6 +6,7 @@ from .data.text import AnswerText, AttributeText, HistoryText, ItemText
 from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
+from .derive.history_examples import HistoryExamples
 from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
@@ -16,8 +17,10 @@ from .enhance.dual_view import DualView
 from .enhance.from_vectors import FromVectors
 from .enhance.frozen_items import FrozenItems
 from .enhance.hybrid_experts import HybridExperts
+from .enhance.layer_distillation import DeepSupervision, LayerDistillation
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
+from .enhance.projected_items import ProjectedItems
 from .enhance.ranking_distillation import RankingDistillation
 from .enhance.side_features import SideFeatures
 from .enhance.spectral_fusion import SpectralFusion
@@ -76,9 +79,11 @@ from .prompts.pictured_item_summary import PicturedItemSummary
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
+from .teach.language_model_states import LanguageModelStates
 from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
 from .tune.contrast import Contrast
+from .tune.item_prompt import ItemPrompt
 from .tune.sft import Sft
 from .tune.tuner import Lora
 
@@ -130,14 +135,15 @@ __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
     "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AttributeText", "AttributeViews",
     "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "CollaborativeAlignment",
-    "ColumnSelect", "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive", "Distill", "DualView",
-    "Embed", "FiBiNET", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "HistoryText",
-    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "ItemVectors",
-    "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "Lora", "MMoE",
+    "ColumnSelect", "ComiRec", "Contrast", "DCNv2", "DeepFM", "DeepSupervision", "Derive",
+    "Distill", "DualView", "Embed", "FiBiNET", "Fit", "FromVectors", "FrozenItems", "GRU4Rec",
+    "Generate", "HistoryExamples", "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge",
+    "ItemPrompt", "ItemSummary", "ItemText", "ItemVectors", "KNNBlend", "LanguageModelRanking",
+    "LanguageModelStates", "LayerDistillation", "LightGCN", "LikedDisliked", "Lora", "MMoE",
     "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin",
-    "Popularity", "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "Sft",
-    "SideFeatures", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
-    "Train", "TrainedRanking", "Tune", "TwoTower", "UserPreference", "XDeepFM",
+    "Popularity", "ProjectedItems", "RandomProjection", "RankingDistillation", "RecordedRanking",
+    "SASRec", "Sft", "SideFeatures", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset",
+    "TopCandidates", "Train", "TrainedRanking", "Tune", "TwoTower", "UserPreference", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "splits", "users",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ class SASRec(Backbone):
 
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_input", "item_output", "history", "hidden_states", "user_state", "score",
-        "extra_loss", "item_table",
+        "extra_loss", "item_table", "layer_states",
     })  # fmt: skip
     tasks: ClassVar[frozenset[str]] = frozenset({"sequential"})
     loader: ClassVar[str] = "sequence"

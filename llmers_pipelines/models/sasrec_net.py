@@ -57,7 +57,14 @@ def allowed_positions(mask: Tensor) -> Tensor:
 
 
 class SASRecNet(SequenceNet):
-    """A ``SequenceNet`` whose states come from causal self-attention."""
+    """A ``SequenceNet`` whose states come from causal self-attention.
+
+    With ``keeps_layers`` (set by a part that reads them) ``layer_states`` are those of the last
+    call of ``encode``: what entered the first layer, then the states (B, L, D) after each.
+    """
+
+    keeps_layers: bool = False
+    layer_states: tuple[Tensor, ...] = ()
 
     def __init__(
         self, *, n_items: int, dim: int, layers: int, heads: int, inner: int, dropout: float,
@@ -98,8 +105,11 @@ class SASRecNet(SequenceNet):
             x = x + self.places[:length].flip(0)  # row 0 = newest
         x = dropout(self.norm(x), self.dropout, self.training) * mask[..., None]
         bias = self._bias(mask)
+        layers = [x]
         for block in self.blocks:
             x = block(x, bias)
+            layers.append(x)
+        self.layer_states = tuple(layers) if self.keeps_layers else ()
         return x
 
     def _bias(self, mask: Tensor) -> Tensor:

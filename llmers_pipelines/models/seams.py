@@ -20,6 +20,7 @@ SEAMS = {
     "item_output": "item vector as target",
     "history": "item vectors of a whole history, before the encoder (sequence models)",
     "hidden_states": "states of every position (sequence models)",
+    "layer_states": "states of every position after each layer (transformers)",
     "user_state": "user vector before scoring",
     "score": "scoring of candidates",
     "feature_columns": "extra dense CTR fields",
