@@ -11,6 +11,7 @@ from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
+from .derive.scenario_facts import ScenarioFacts
 from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.collaborative_alignment import CollaborativeAlignment
 from .enhance.dual_view import DualView
@@ -19,6 +20,7 @@ from .enhance.frozen_items import FrozenItems
 from .enhance.hybrid_experts import HybridExperts
 from .enhance.layer_distillation import DeepSupervision, LayerDistillation
 from .enhance.mean_of_history import MeanOfHistory
+from .enhance.meta_layers import MetaLayers
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.projected_items import ProjectedItems
 from .enhance.ranking_distillation import RankingDistillation
@@ -76,6 +78,8 @@ from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
 from .prompts.pictured_item_summary import PicturedItemSummary
+from .prompts.scenario_preference import ScenarioPreference
+from .prompts.scenario_reasoning import ScenarioReasoning
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
@@ -140,10 +144,12 @@ __all__ = [
     "Generate", "HistoryExamples", "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge",
     "ItemPrompt", "ItemSummary", "ItemText", "ItemVectors", "KNNBlend", "LanguageModelRanking",
     "LanguageModelStates", "LayerDistillation", "LightGCN", "LikedDisliked", "Lora", "MMoE",
-    "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin",
-    "Popularity", "ProjectedItems", "RandomProjection", "RankingDistillation", "RecordedRanking",
-    "SASRec", "Sft", "SideFeatures", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset",
-    "TopCandidates", "Train", "TrainedRanking", "Tune", "TwoTower", "UserPreference", "XDeepFM",
+    "MeanOfHistory", "MetaLayers", "NearestNeighbours", "NeighbourDistillation",
+    "PicturedItemSummary", "Pin", "Popularity", "ProjectedItems", "RandomProjection",
+    "RankingDistillation", "RecordedRanking", "SASRec", "ScenarioFacts", "ScenarioPreference",
+    "ScenarioReasoning", "Sft", "SideFeatures", "SpectralFusion", "Table", "Teach", "TextKNN",
+    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "Tune", "TwoTower", "UserPreference",
+    "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "splits", "users",
 ]  # fmt: skip

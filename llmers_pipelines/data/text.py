@@ -265,15 +265,17 @@ class AnswerText(Component):
 
 
 def entity_ids(table: pa.Table) -> tuple[str, tuple[str, ...]]:
-    """Return ("item" or "user", ids as strings) of a table with one row per entity.
+    """Return ("item", "user" or "scenario", ids as strings) of a table with one row per entity.
 
     Raises ``DataError`` where there is no id column, a null id, or an id with two rows.
     """
-    for entity in ("item", "user"):
+    for entity in ("item", "user", "scenario"):
         if f"{entity}_id" in table.column_names:
             break
     else:
-        raise DataError(f"expected a column item_id or user_id; found {table.column_names}")
+        raise DataError(
+            f"expected a column item_id, user_id or scenario_id; found {table.column_names}"
+        )
     ids = tuple(table[f"{entity}_id"].cast(pa.string()).to_pylist())
     seen: set[str] = set()
     for row, value in enumerate(ids):

@@ -24,6 +24,8 @@ SEAMS = {
     "user_state": "user vector before scoring",
     "score": "scoring of candidates",
     "feature_columns": "extra dense CTR fields",
+    "shared_features": "the joined features that all scenarios read (multi-scenario models)",
+    "logit": "log-odds of a click (multi-scenario models)",
     "extra_loss": "auxiliary terms",
     "pair_loss": "the loss of a batch of observed pairs (pair models)",
     "item_table": "initial item weights",
@@ -84,7 +86,8 @@ class Hook(Protocol):
     ``item_input(model, nxt, ids)``, ``item_output(model, nxt, ids)``,
     ``history(model, nxt, batch)``, ``hidden_states(model, nxt, batch)``,
     ``user_state(model, nxt, batch)``, ``score(model, nxt, state, ids)``,
-    ``feature_columns(model, nxt, batch)``, ``pair_loss(model, nxt, batch, states)``: ``nxt`` is
+    ``feature_columns(model, nxt, batch)``, ``shared_features(model, nxt, batch)``,
+    ``logit(model, nxt, batch)``, ``pair_loss(model, nxt, batch, states)``: ``nxt`` is
     what the model would do without the hook.
     ``extra_loss(model, batch, states)`` returns a scalar. ``fold(model)`` freezes what depends on
     an entity alone into plain tables for serving.

@@ -194,6 +194,8 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
         return _rankings(data, node.how.k, rng)
     entity = _entity(node)
     ids = data.items if entity == "item" else data.users
+    if entity == "scenario" and data.scenario is not None:
+        ids = IdMap(data.scenario.vocabulary)
     if isinstance(node, Generate):
         return _stand_in_pairs(data, rng)
     if isinstance(node, Derive) and node.how.output == "table":

@@ -16,7 +16,7 @@ from ..plan import Node
 PAIR_ARMS = ("random_pairs", "popular_pairs")
 ARMS = ("permuted", "gaussian", "shuffled", *PAIR_ARMS)
 PAIRS = ("liked", "disliked")  # columns of lists of item ids: the table augments interactions
-ENTITIES = ("item", "user")
+ENTITIES = ("item", "user", "scenario")
 
 
 def control_inputs(

@@ -37,10 +37,13 @@ def example_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutc
 
 def entity_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
     """Ids of the log, each once."""
-    column = next(c for c in ("user_id", "item_id") if c in table.column_names)
+    column = next(c for c in ("user_id", "item_id", "scenario_id") if c in table.column_names)
     names = table[column].to_pylist()
     unknown = 0
-    if log is not None:
+    if log is not None and column == "scenario_id":
+        there = set(log.scenario.vocabulary if log.scenario is not None else ())
+        unknown = sum(name not in there for name in names)
+    elif log is not None:
         known = log.users if column == "user_id" else log.items
         unknown = int((known.index(names) == 0).sum())
     twice = len(names) - len(set(names))

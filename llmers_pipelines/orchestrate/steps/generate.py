@@ -228,6 +228,9 @@ def entity_rows(node: Generate, ctx: StepContext) -> list[dict[str, Any]]:
     table = ctx.load(node.over)
     if node.task.entity == "item":
         return table.to_pylist()
+    if node.task.entity != "user":  # few of a kind, such as scenarios: each is told beside the rest
+        rows = table.to_pylist()
+        return [{**r, "others": [o for o in rows if o is not r]} for r in rows]
     log = _log(node, ctx)
     if log is None:
         raise StepError(f"{node.name}: a task about users needs the splits in its context")
@@ -277,6 +280,10 @@ def user_rows(
     user, item, time = log.user[keep], log.item[keep], log.time[keep]
     rating = None if log.rating is None else log.rating[keep]
     start = np.searchsorted(user, np.arange(log.n_users + 2))
+    scenario = None
+    if log.scenario is not None:
+        names = np.array(["", *log.scenario.vocabulary], object)
+        scenario = names[log.scenario.codes[keep]]
     out = []
     positions = log.users.index(users["user_id"].to_pylist())
     for row, u in zip(users.to_pylist(), positions, strict=True):
@@ -285,6 +292,8 @@ def user_rows(
             entry = {**told[item[i]], "time": int(time[i])}
             if rating is not None and rating[i] == rating[i]:
                 entry["rating"] = float(rating[i])
+            if scenario is not None:
+                entry["scenario"] = scenario[i]
             history.append(entry)
         out.append({**row, "history": history})
     return out
