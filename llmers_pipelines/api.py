@@ -10,6 +10,7 @@ from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
 from .derive.corruptions import Corruptions
 from .derive.graph_rounds import MatchedTexts, Neighbourhood, RawTexts
+from .derive.history_examples import HistoryExamples
 from .derive.item_facts import ItemFacts
 from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
@@ -20,6 +21,7 @@ from .derive.reasoning import KeptChains, NewSteps, ReasoningRows, UserChains, V
 from .derive.reasoning_graphs import GraphTexts, ReasoningGraphs
 from .derive.reviews import AspectVocabulary, ReviewQuestions, ReviewSamples, TrainingReviews
 from .derive.sampled_users import SampledUsers
+from .derive.scenario_facts import ScenarioFacts
 from .derive.sequence_edits import SequenceEdits
 from .enhance.aspect_views import AspectViews
 from .enhance.augmented_pairs import AugmentedPairs
@@ -29,14 +31,18 @@ from .enhance.edited_history import EditedHistory
 from .enhance.from_vectors import FromVectors
 from .enhance.frozen_items import FrozenItems
 from .enhance.hybrid_experts import HybridExperts
+from .enhance.layer_distillation import DeepSupervision, LayerDistillation
 from .enhance.layer_texts import LayerTexts
 from .enhance.mean_of_history import MeanOfHistory
+from .enhance.meta_layers import MetaLayers
 from .enhance.neighbour_distillation import NeighbourDistillation
+from .enhance.projected_items import ProjectedItems
 from .enhance.ranking_distillation import RankingDistillation
 from .enhance.rationale_fusion import RationaleFusion
 from .enhance.reasoning_fusion import ReasoningFusion
 from .enhance.semantic_graph import SemanticGraph
 from .enhance.side_features import SideFeatures
+from .enhance.spectral_fusion import SpectralFusion
 from .enhance.text_offset import TextOffset
 from .models.als import ALS
 from .models.autoint import AutoInt
@@ -95,13 +101,17 @@ from .prompts.pictured_item_summary import PicturedItemSummary
 from .prompts.rationale import UserRationale
 from .prompts.reasoning import ChainReasoning, ExtendChains, FillStep, ScoreChains
 from .prompts.rewrite import RewriteItem, RewriteUser
+from .prompts.scenario_preference import ScenarioPreference
+from .prompts.scenario_reasoning import ScenarioReasoning
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
+from .teach.language_model_states import LanguageModelStates
 from .teach.noise_scores import NoiseScores
 from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
 from .tune.contrast import Contrast
+from .tune.item_prompt import ItemPrompt
 from .tune.sft import Sft
 from .tune.tuner import Lora
 
@@ -155,20 +165,23 @@ __all__ = [
     "PLE", "SGL", "SRGNN", "STAR", "AnswerPairs", "AnswerText", "AspectViews", "AspectVocabulary",
     "AspectWords", "AttributeText", "AttributeViews", "AugmentedPairs", "AutoInt", "BERT4Rec",
     "BiasedMF", "Caser", "ChainReasoning", "CollaborativeAlignment", "ColumnSelect", "ComiRec",
-    "Contrast", "Corruptions", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "EditedHistory",
-    "Embed", "ExtendChains", "FiBiNET", "FillStep", "Fit", "FromVectors", "FrozenItems", "GRU4Rec",
-    "Generate", "GraphTexts", "HistoryText", "HybridExperts", "ItemAspectEdges", "ItemAspects",
-    "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
-    "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking", "LayerTexts", "LightGCN",
-    "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "NearestNeighbours",
-    "NeighbourDistillation", "Neighbourhood", "NewSteps", "NoiseList", "NoiseScores",
-    "NoisyPositions", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
-    "RankingDistillation", "RationaleFusion", "RawTexts", "ReasoningFusion", "ReasoningGraphs",
-    "ReasoningRows", "RecordedRanking", "Replacement", "ReviewAspectEdges", "ReviewAspects",
-    "ReviewQuestions", "ReviewSamples", "RewriteItem", "RewriteUser", "SASRec", "SampledUsers",
-    "ScoreChains", "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures", "Table", "Teach",
-    "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TrainingReviews", "Tune",
-    "TwoTower", "UserChains", "UserPreference", "UserRationale", "VerifiedSteps", "XDeepFM",
+    "Contrast", "Corruptions", "DCNv2", "DeepFM", "DeepSupervision", "Derive", "Distill",
+    "DualView", "EditedHistory", "Embed", "ExtendChains", "FiBiNET", "FillStep", "Fit",
+    "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "GraphTexts", "HistoryExamples",
+    "HistoryText", "HybridExperts", "ItemAspectEdges", "ItemAspects", "ItemComprehension",
+    "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemPrompt", "ItemSummary", "ItemText",
+    "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking", "LanguageModelStates",
+    "LayerDistillation", "LayerTexts", "LightGCN", "LikedDisliked", "Lora", "MMoE", "MatchedTexts",
+    "MeanOfHistory", "MetaLayers", "NearestNeighbours", "NeighbourDistillation", "Neighbourhood",
+    "NewSteps", "NoiseList", "NoiseScores", "NoisyPositions", "PicturedItemSummary", "Pin",
+    "Popularity", "ProjectedItems", "RandomProjection", "RankingDistillation", "RationaleFusion",
+    "RawTexts", "ReasoningFusion", "ReasoningGraphs", "ReasoningRows", "RecordedRanking",
+    "Replacement", "ReviewAspectEdges", "ReviewAspects", "ReviewQuestions", "ReviewSamples",
+    "RewriteItem", "RewriteUser", "SASRec", "SampledUsers", "ScenarioFacts", "ScenarioPreference",
+    "ScenarioReasoning", "ScoreChains", "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures",
+    "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train",
+    "TrainedRanking", "TrainingReviews", "Tune", "TwoTower", "UserChains", "UserPreference",
+    "UserRationale", "VerifiedSteps", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "reviews", "splits", "users",
 ]  # fmt: skip

@@ -183,6 +183,8 @@ class Tune(Node):
     examples: Node | None = None
     base: str = ""  # "" = the configured model; of an objective over texts: a named encoder
     model: str = ""  # identity of the base model, filled in by ``bind``
+    # What an objective reads beside its examples, such as item vectors.
+    context: tuple[Node, ...] = later(())
 
     @property
     def prefix(self) -> str:

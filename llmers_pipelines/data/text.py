@@ -265,12 +265,12 @@ class AnswerText(Component):
 
 
 def entity_ids(table: pa.Table) -> tuple[str, tuple[str, ...]]:
-    """Return ("item", "user" or "row", ids as strings) of a table with one row per entity.
+    """Return (entity, ids as strings) of a table with one row per item, user, row or scenario.
 
-    A table of neither is one of the entity that its first column names: ``text_id`` of texts.
+    A table of none of these is one of the entity that its first column names: ``text_id`` of texts.
     Raises ``DataError`` where there is no id column, a null id, or an id with two rows.
     """
-    for entity in ("row", "item", "user"):  # rows of answers name a user and an item as well
+    for entity in ("row", "item", "user", "scenario"):  # a row of answers names user and item, too
         if f"{entity}_id" in table.column_names:
             break
     else:

@@ -39,6 +39,6 @@ class MMoENet(ScenarioNet):
 
     def scenario_logits(self, batch: CtrBatch) -> Tensor:
         added, logit = self.columns(self.feature_columns(batch))
-        mixed = self.mixed(self.embeddings(batch).flatten(1), added)
+        mixed = self.mixed(self.shared_features(batch), added)
         out = self.towers(mixed).squeeze(2)
         return out + logit if isinstance(logit, float) else out + logit.unsqueeze(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .click_settings import ClickSettings
+from .click_settings import SCENARIO_SEAMS, ClickSettings
 from .fit import Fit
 from .seams import Backbone
 
@@ -21,6 +21,7 @@ class PLE(ClickSettings, Backbone):
     """
 
     net: ClassVar[str] = "ple_net:PLENet"
+    seams: ClassVar[frozenset[str]] = SCENARIO_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"multi_scenario"})
 
     mlp: tuple[int, ...] = (128, 64)

@@ -85,6 +85,6 @@ class PLENet(ScenarioNet):
 
     def scenario_logits(self, batch: CtrBatch) -> Tensor:
         added, logit = self.columns(self.feature_columns(batch))
-        states = self.extracted(self.embeddings(batch).flatten(1), added)
+        states = self.extracted(self.shared_features(batch), added)
         out = self.towers(states).squeeze(2)
         return out + logit if isinstance(logit, float) else out + logit.unsqueeze(1)

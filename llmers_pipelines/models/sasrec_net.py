@@ -57,13 +57,23 @@ def allowed_positions(mask: Tensor) -> Tensor:
 
 
 class SASRecNet(SequenceNet):
-    """A ``SequenceNet`` whose states come from causal self-attention."""
+    """A ``SequenceNet`` whose states come from causal self-attention.
+
+    With ``keeps_layers`` (set by a part that reads them) ``layer_states`` are those of the last
+    call of ``encode``: what entered the first layer, then the states (B, L, D) after each.
+    """
+
+    keeps_layers: bool = False
+    layer_states: tuple[Tensor, ...] = ()
 
     def __init__(
         self, *, n_items: int, dim: int, layers: int, heads: int, inner: int, dropout: float,
         max_len: int, table_std: float, positions: str, output_dim: int = 0,
+        tau: float = 0.0,
     ) -> None:  # fmt: skip
-        """``output_dim`` > 0 gives the (folded) net an item output table of its own."""
+        """``output_dim`` > 0 gives the (folded) net an item output table of its own; ``tau`` > 0
+        scores by cosine.
+        """
         super().__init__()
         if positions not in POSITIONS:
             raise ValueError(f"unknown positions {positions!r}: use one of {POSITIONS}")
@@ -72,6 +82,8 @@ class SASRecNet(SequenceNet):
             "dropout": dropout, "max_len": max_len, "table_std": table_std,
             "positions": positions, "output_dim": output_dim,
         }  # fmt: skip
+        if tau:
+            self.config["tau"] = self.tau = tau
         self.max_len, self.dropout = max_len, dropout
         self._tables(n_items, dim)
         by_distance = positions == "distance"
@@ -93,8 +105,11 @@ class SASRecNet(SequenceNet):
             x = x + self.places[:length].flip(0)  # row 0 = newest
         x = dropout(self.norm(x), self.dropout, self.training) * mask[..., None]
         bias = self._bias(mask)
+        layers = [x]
         for block in self.blocks:
             x = block(x, bias)
+            layers.append(x)
+        self.layer_states = tuple(layers) if self.keeps_layers else ()
         return x
 
     def _bias(self, mask: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .click_net import FieldNet
 from .ctr_net import Dropout, activation
 from .hooks_net import extra_losses
+from .seams import through
 
 if TYPE_CHECKING:
     from .batches import CtrBatch
@@ -130,7 +131,17 @@ class ScenarioNet(FieldNet):
         """Return (B, S), what each row's log-odds would be in each scenario."""
         raise NotImplementedError
 
+    def shared_features(self, batch: CtrBatch) -> Tensor:
+        """Return x (B, width), the fields that all scenarios read."""
+        return through(self, "shared_features", batch)
+
+    def _shared_features(self, batch: CtrBatch) -> Tensor:
+        return self.embeddings(batch).flatten(1)
+
     def logits(self, batch: CtrBatch) -> Tensor:
+        return through(self, "logit", batch)
+
+    def _logit(self, batch: CtrBatch) -> Tensor:
         return (self.scenario_logits(batch) * self.which[self.scenarios(batch)]).sum(1)
 
     def loss(self, batch: CtrBatch) -> Tensor:

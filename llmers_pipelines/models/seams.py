@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 SEAMS = {
     "item_input": "item vector as part of the history",
     "item_output": "item vector as target",
+    "history": "item vectors of a whole history, before the encoder (sequence models)",
     "hidden_states": "states of every position (sequence models)",
+    "layer_states": "states of every position after each layer (transformers)",
     "user_state": "user vector before scoring",
     "score": "scoring of candidates",
     "feature_columns": "extra dense CTR fields",
+    "shared_features": "the joined features that all scenarios read (multi-scenario models)",
+    "logit": "log-odds of a click (multi-scenario models)",
     "extra_loss": "auxiliary terms",
     "pair_loss": "the loss of a batch of observed pairs (pair models)",
     "item_table": "initial item weights",
@@ -41,6 +45,11 @@ class Backbone(Component):
     tasks: ClassVar[frozenset[str]] = frozenset()
     closed_form: ClassVar[bool] = False
 
+    @property
+    def trains_last_only(self) -> bool:
+        """Whether the loss reads the state after the newest item alone (``supervise="last"``)."""
+        return getattr(self, "supervise", "all") == "last"
+
     def build(self, data: TrainingData, seed: int) -> Any:
         raise NotImplementedError
 
@@ -51,7 +60,13 @@ class Enhancement(Component):
     ``attach(model, data, inputs, seed)`` runs once before step 0. An initializer writes weights and
     returns None; a fusion or auxiliary loss returns an ``nn.Module`` hook that the model keeps.
     ``inputs`` maps each node of the component to its loaded artifact.
+
+    ``mixes_positions`` says that the part lets earlier positions of a history read later ones.
+    Where every position is trained to tell the next item, that item would be read; so only a
+    backbone that trains the newest position alone may have such a part.
     """
+
+    mixes_positions: ClassVar[bool] = False
 
     def attach(
         self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int
@@ -76,10 +91,11 @@ class Hook(Protocol):
     """A part that a model keeps. Every method is optional and is one seam as middleware.
 
     ``item_input(model, nxt, ids)``, ``item_output(model, nxt, ids)``,
-    ``hidden_states(model, nxt, batch)``, ``user_state(model, nxt, batch)``,
-    ``score(model, nxt, state, ids)``, ``feature_columns(model, nxt, batch)``,
-    ``pair_loss(model, nxt, batch, states)``, ``graph_input(model, nxt)``: ``nxt`` is what the model
-    would do without the hook.
+    ``history(model, nxt, batch)``, ``hidden_states(model, nxt, batch)``,
+    ``user_state(model, nxt, batch)``, ``score(model, nxt, state, ids)``,
+    ``feature_columns(model, nxt, batch)``, ``shared_features(model, nxt, batch)``,
+    ``logit(model, nxt, batch)``, ``pair_loss(model, nxt, batch, states)``,
+    ``graph_input(model, nxt)``: ``nxt`` is what the model would do without the hook.
     ``extra_loss(model, batch, states)`` returns a scalar. ``fold(model)`` freezes what depends on
     an entity alone into plain tables for serving.
     """
@@ -100,8 +116,22 @@ def _bind(method: Any, model: Any, nxt: Any) -> Any:
 
 
 def check_seams(backbone: Backbone, parts: Iterable[Component], owner: str) -> None:
-    """Raise ``PlanError`` that names the missing seam of ``backbone`` for each part."""
+    """Raise ``PlanError`` for a part that needs a seam which ``backbone`` does not offer, and for
+    one that would read the targets of a backbone that trains every position.
+    """
     for part in parts:
+        if getattr(part, "mixes_positions", False) and not backbone.trains_last_only:
+            name = type(backbone).__name__
+            can = hasattr(backbone, "supervise")
+            mend = (
+                'set backbone_settings = { supervise = "last" }' if can
+                else 'choose a backbone with the setting supervise = "last"'
+            )
+            raise PlanError(
+                f"{owner}: {type(part).__name__} mixes all positions of a history, and {name} "
+                "trains every position on the item that follows, so the targets would be read; "
+                f"{mend}, or leave the part out"
+            )
         missing = sorted(part.needs - backbone.seams)
         if missing:
             seam = missing[0]

@@ -17,7 +17,8 @@ from .seams import through
 
 
 class SequenceNet(nn.Module):
-    """Histories to states; an item's score is the dot product of state and item output.
+    """Histories to states; an item's score is the dot product of state and item output, or with
+    ``tau`` their cosine over tau.
 
     A subclass sets ``config`` and ``max_len``, calls ``_tables`` before its own layers are drawn
     and ``_start`` after them, and gives ``encode``. ``objective`` is the training loss, full
@@ -30,6 +31,8 @@ class SequenceNet(nn.Module):
 
     config: dict[str, Any]
     max_len: int
+    # > 0: scores are cos(state, item) / tau; 0: the dot product
+    tau: float = 0.0
 
     def _tables(self, n_items: int, dim: int) -> None:
         self.hooks = nn.ModuleList()
@@ -63,19 +66,30 @@ class SequenceNet(nn.Module):
 
     def _item_output(self, ids: Tensor | None) -> Tensor:
         table = self.item_table.weight if self.output_table is None else self.output_table
+        if self.tau:
+            return F.normalize(table if ids is None else F.embedding(ids, table), dim=-1)
         return table if ids is None else F.embedding(ids, table)
+
+    def history(self, batch: SequenceBatch) -> Tensor:
+        """Return (B, L, D): the item vectors of the histories, zero where there is no item."""
+        return through(self, "history", batch)
+
+    def _history(self, batch: SequenceBatch) -> Tensor:
+        return self.item_input(batch.items)
 
     def hidden_states(self, batch: SequenceBatch) -> Tensor:
         return through(self, "hidden_states", batch)
 
     def _hidden_states(self, batch: SequenceBatch) -> Tensor:
-        return self.encode(self.item_input(batch.items), batch.items > 0)
+        return self.encode(self.history(batch), batch.items > 0)
 
     def user_state(self, batch: SequenceBatch) -> Tensor:
         return through(self, "user_state", batch)
 
     def _user_state(self, batch: SequenceBatch) -> Tensor:
         states = self.hidden_states(batch)
+        if self.tau:
+            states = F.normalize(states, dim=-1) / self.tau
         return states[:, -1] if batch.targets is None else states
 
     def score(self, state: Tensor, ids: Tensor | None = None) -> Tensor:

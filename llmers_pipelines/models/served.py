@@ -12,7 +12,8 @@ import numpy as np
 
 FORMAT = 1
 ITEM_SEAMS = ("item_input", "item_output")
-STATE_SEAMS = ("hidden_states", "user_state", "score", "feature_columns")
+STATE_SEAMS = ("history", "hidden_states", "user_state", "score", "feature_columns",
+               "shared_features", "logit")  # fmt: skip
 
 
 def fold(model: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .click_settings import ClickSettings
+from .click_settings import SCENARIO_SEAMS, ClickSettings
 from .fit import Fit
 from .seams import Backbone
 
@@ -22,6 +22,7 @@ class STAR(ClickSettings, Backbone):
     """
 
     net: ClassVar[str] = "star_net:STARNet"
+    seams: ClassVar[frozenset[str]] = SCENARIO_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"multi_scenario"})
 
     act: str = "relu"  # or "prelu"

@@ -108,9 +108,9 @@ class STARNet(ScenarioNet):
         star = self.tower(self.norm(x, s, learn), s, added)
         return star + self.auxiliary(torch.cat([domain, x], 1))
 
-    def logits(self, batch: CtrBatch) -> Tensor:
+    def _logit(self, batch: CtrBatch) -> Tensor:
         """Return (B,); each scenario's net sees its own rows, and those of an unknown scenario."""
-        x = self.embeddings(batch).flatten(1)
+        x = self.shared_features(batch)
         added, logit = self.columns(self.feature_columns(batch))
         code, out = self.scenarios(batch), x.new_zeros(len(x))
         for number in range(self.n_scenarios):

@@ -64,11 +64,15 @@ def choose(plan: Plan, task: str, ctx: StepContext) -> Generate:
 
 
 def own_node(task: Any, ctx: StepContext) -> Generate:
-    """Return a node that asks ``task`` about the data set's items or users, outside of the plan."""
-    from ..api import items, splits, users
+    """Return a node that asks ``task`` about items, users or scenarios, outside of the plan."""
+    from ..api import ScenarioFacts, items, splits, users
+    from ..plan import Derive
 
     if task.entity == "item":
         node = Generate(task, over=items)
+    elif task.entity == "scenario":
+        facts = Derive(ScenarioFacts(), splits("multi_scenario"), items)
+        node = Generate(task, over=facts)
     else:
         protocol = ctx.description.default_task or next(iter(ctx.description.tasks), "sequential")
         node = Generate(task, over=users, context=(splits(protocol), items))

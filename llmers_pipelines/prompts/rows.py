@@ -35,6 +35,10 @@ def user_rows(
     user, item, time = log.user[keep], log.item[keep], log.time[keep]
     rating = None if log.rating is None else log.rating[keep]
     start = np.searchsorted(user, np.arange(log.n_users + 2))
+    scenario = None
+    if log.scenario is not None:
+        names = np.array(["", *log.scenario.vocabulary], object)
+        scenario = names[log.scenario.codes[keep]]
     out = []
     positions = log.users.index(users["user_id"].to_pylist())
     for row, u in zip(users.to_pylist(), positions, strict=True):
@@ -43,6 +47,8 @@ def user_rows(
             entry = {**told[item[i]], "time": int(time[i])}
             if rating is not None and rating[i] == rating[i]:
                 entry["rating"] = float(rating[i])
+            if scenario is not None:
+                entry["scenario"] = scenario[i]
             history.append(entry)
         out.append({**row, "history": history})
     return out

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..data.training import TrainingData
 
 MEANINGS = {
+    "layer": "of the teacher's layers, from 1",
+    "vec": "state of the last token after that layer",
     "user_id": "whose training position",
     "position": "known items of the user that the ranking was made from, the oldest ones",
     "rank": "from 1, best first",
@@ -34,7 +36,7 @@ class Teacher(Component):
     """
 
     asks_model: ClassVar[bool] = False  # a language model is asked while the asset is made
-    exports: ClassVar[str] = "rankings"  # or scores: one row per training position
+    exports: ClassVar[str] = "rankings"  # or scores (a row per training position), or states
 
     k: int = 10
     newest: int = 0  # 0 = all positions
@@ -109,4 +111,23 @@ def to_table(
         "rank": pa.array(rank, pa.int64()),
         "item_id": pa.array(np.array(data.items.ids, object)[item[here] - 1], pa.string()),
         "distance": pa.array(distance[here], pa.float32()),
+    })  # fmt: skip
+
+
+def states_table(
+    data: TrainingData,
+    user: np.ndarray,
+    position: np.ndarray,
+    layers: tuple[int, ...],
+    states: np.ndarray,
+) -> pa.Table:
+    """Return hidden states float16[P, B, E] as rows user_id, position, layer, vec."""
+    size, blocks, width = states.shape
+    flat = pa.array(np.ascontiguousarray(states).reshape(-1))
+    names = np.array(data.users.ids, object)[np.repeat(user, blocks) - 1]
+    return pa.table({
+        "user_id": pa.array(names, pa.string()),
+        "position": pa.array(np.repeat(position, blocks), pa.int64()),
+        "layer": pa.array(np.tile(np.array(layers, np.int64), size), pa.int64()),
+        "vec": pa.FixedSizeListArray.from_arrays(flat, width),
     })  # fmt: skip

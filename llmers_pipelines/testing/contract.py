@@ -189,10 +189,14 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
         return _stand_in_facts(data, rng)
     if isinstance(node, Table) and node.table == "kg_link":
         return pa.table({"item_id": data.items.ids, "entity_id": [f"e{i}" for i in data.items.ids]})
+    if isinstance(node, Teach) and node.how.exports == "states":
+        return _states(data, node.how.blocks, width, rng)
     if isinstance(node, Teach):
         return _rankings(data, node.how.k, rng)
     entity = _entity(node)
     ids = data.items if entity == "item" else data.users
+    if entity == "scenario" and data.scenario is not None:
+        ids = IdMap(data.scenario.vocabulary)
     if isinstance(node, Generate):
         return _stand_in_pairs(data, rng)
     if isinstance(node, Derive) and node.how.output == "table" and node.how.rows == "positions":
@@ -270,6 +274,14 @@ def _rankings(data: TrainingData, k: int, rng: np.random.Generator) -> pa.Table:
     item = np.stack([rng.permutation(data.n_items)[:size] + 1 for _ in user])
     distance = np.sort(rng.random((len(user), size)).astype(np.float32), axis=1)
     return to_table(data, user, position, item, distance)
+
+
+def _states(data: TrainingData, blocks: int, width: int, rng: np.random.Generator) -> pa.Table:
+    from ..teach.teacher import positions_of, states_table
+
+    user, position = positions_of(data)
+    states = rng.normal(size=(len(user), blocks, width)).astype(np.float16)
+    return states_table(data, user, position, tuple(range(1, blocks + 1)), states)
 
 
 def _stand_in_pairs(data: TrainingData, rng: np.random.Generator) -> pa.Table:

@@ -18,7 +18,7 @@ from .arms_of_graphs import dealt_edges, dealt_graphs, is_edges, is_graphs, rand
 PAIR_ARMS = ("random_pairs", "popular_pairs")
 ARMS = ("permuted", "gaussian", "shuffled", *PAIR_ARMS)
 PAIRS = ("liked", "disliked")  # columns of lists of item ids: the table augments interactions
-ENTITIES = ("item", "user")
+ENTITIES = ("item", "user", "scenario")
 
 
 def control_inputs(
@@ -33,7 +33,9 @@ def control_inputs(
     real rows; the others in neighbour lists, and the items of rankings and of augmented pairs, are
     drawn at random. ``shuffled``: whole rankings are dealt to other training positions, all else
     stays real, so the control shows what rankings alone add. In rankings ``permuted`` moves the
-    items, not the positions, so that every position stays taught. ``random_pairs``,
+    items, not the positions, so that every position stays taught; hidden states at training
+    positions, which name no item, are dealt to other positions under ``permuted`` as well, and
+    under ``gaussian`` are drawn layer by layer with the moments of the real ones. ``random_pairs``,
     ``popular_pairs``: vectors stay, and each user has as many augmented pairs as before, of items
     of ``log`` without a training row of that user: both uniform, or the liked one in proportion to
     its training count and the disliked one uniform. Edits of sequences are as many per user at
@@ -47,7 +49,8 @@ def control_inputs(
     """
     if arm not in ARMS:
         raise ValueError(f"unknown control arm {arm!r}: use one of {ARMS}")
-    if arm == "shuffled" and not any(_is_rankings(a) for a in inputs.values()):
+    taught = [a for a in inputs.values() if _is_rankings(a) or _is_states(a)]
+    if arm == "shuffled" and not taught:
         raise ValueError("the control 'shuffled' is for methods with rankings; there are none here")
     changes = {"permuted": _permuted, "gaussian": _gaussian, "shuffled": _shuffled}
     change = changes.get(arm, _unchanged)
@@ -86,6 +89,13 @@ def _entity_of(artifact: Any) -> str | None:
 def _is_rankings(artifact: Any) -> bool:
     """Say whether the artifact is a teacher's table: items ranked at training positions."""
     return isinstance(artifact, pa.Table) and {"user_id", "position", "rank", "item_id"} <= set(
+        artifact.column_names
+    )
+
+
+def _is_states(artifact: Any) -> bool:
+    """Say whether the artifact is a teacher's table of hidden states at training positions."""
+    return isinstance(artifact, pa.Table) and {"user_id", "position", "layer", "vec"} <= set(
         artifact.column_names
     )
 
@@ -170,6 +180,8 @@ def _permuted(node: Node, artifact: Any, to: Any, owners: Any, rng: Any) -> Any:
     if isinstance(artifact, VectorTable):
         ids = tuple(to[artifact.entity][i] for i in artifact.ids)
         return VectorTable(artifact.entity, ids, artifact.vectors, artifact.mask)
+    if _is_states(artifact):
+        return _shuffled(node, artifact, to, owners, rng)
     if _entity_of(artifact) is None:
         return artifact
     if is_graphs(artifact):
@@ -192,6 +204,8 @@ def _gaussian(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Ge
         return artifact
     if is_graphs(artifact):
         return random_graphs(artifact, rng)
+    if _is_states(artifact):
+        return _drawn_states(artifact, rng)
     if _is_rankings(artifact):
         drawn = _random_items(artifact, owners["item"], rng)
         index = artifact.column_names.index("item_id")
@@ -209,7 +223,8 @@ def _gaussian(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Ge
 def _positions(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Return (first int64[P + 1], order int64[R]): the rows of each position, best rank first."""
     user = np.asarray(table["user_id"].combine_chunks().dictionary_encode().indices)
-    position, rank = (table[c].to_numpy() for c in ("position", "rank"))
+    within = "rank" if "rank" in table.column_names else "layer"
+    position, rank = (table[c].to_numpy() for c in ("position", within))
     order = np.lexsort((rank, position, user))
     new = np.diff(user[order]).astype(bool) | np.diff(position[order]).astype(bool)
     return np.concatenate([[0], np.flatnonzero(new) + 1, [len(order)]]), order
@@ -217,7 +232,7 @@ def _positions(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 def _shuffled(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Generator) -> Any:
     """Return rankings in which each position has the whole ranking of another one."""
-    if not _is_rankings(artifact):
+    if not (_is_rankings(artifact) or _is_states(artifact)):
         return artifact
     first, order = _positions(artifact)
     count = len(first) - 1
@@ -233,6 +248,20 @@ def _shuffled(node: Node, artifact: Any, to: Any, owners: Any, rng: np.random.Ge
         for c in artifact.column_names
     }
     return pa.table(columns)
+
+
+def _drawn_states(table: pa.Table, rng: np.random.Generator) -> pa.Table:
+    """Return hidden states drawn with the mean and covariance of the real ones of each layer."""
+    column = table["vec"].combine_chunks()
+    width = column.type.list_size
+    states = np.array(column.values.to_numpy(zero_copy_only=False), np.float64).reshape(-1, width)
+    layer = table["layer"].to_numpy()
+    for number in np.unique(layer):
+        rows = layer == number
+        states[rows] = gaussian_like(states[rows], np.ones(int(rows.sum()), bool), rng)
+    flat = pa.array(states.astype(np.float16).reshape(-1))
+    drawn = pa.FixedSizeListArray.from_arrays(flat, width)
+    return table.set_column(table.column_names.index("vec"), "vec", drawn)
 
 
 def _random_items(table: pa.Table, ids: list[str], rng: np.random.Generator) -> list[str]:

@@ -1,4 +1,6 @@
-"""Batches for sequence models: every position supervised, users of similar length together."""
+"""Batches for sequence models: every position supervised, or the last one of each prefix; users of
+similar length together.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Loader:
     """Cuts histories into windows of at most ``backbone.max_len`` inputs with a target each.
 
     Windows are cut from the newest row backwards, so no interaction is lost as a target. Rows of
-    the HISTORY split are inputs, never targets. For ``backbone.loss`` "bpr" and "bce" each position
+    the HISTORY split are inputs, never targets. Where ``backbone.trains_last_only``, each training
+    row is the one target of a window of its own, so that what precedes it is all that a state can
+    read. For ``backbone.loss`` "bpr" and "bce" each position
     has a negative that the user never met.
     """
 
@@ -30,12 +34,14 @@ class Loader:
         self.data, self.fit, self.seed = data, backbone.fit, seed
         rows = rows_of(data, (TRAIN, HISTORY))
         is_target = data.split[rows.row] == TRAIN
+        self._last_only = getattr(backbone, "trains_last_only", False)
+        stride = 1 if self._last_only else backbone.max_len
         user, first, last = [], [], []  # inputs first:last, targets first + 1:last + 1
         for u in np.flatnonzero(rows.counts > 1):
             low, high = rows.start[u], rows.start[u + 1] - 1
-            for end in range(high, low, -backbone.max_len):
+            for end in range(high, low, -stride):
                 begin = max(low, end - backbone.max_len)
-                if is_target[begin + 1 : end + 1].any():
+                if is_target[max(begin, end - stride) + 1 : end + 1].any():
                     user.append(u)
                     first.append(begin)
                     last.append(end)
@@ -68,6 +74,8 @@ class Loader:
         spans = [(self._first[r], self._last[r]) for r in rows]
         items = left_pad([self._item[a:b] for a, b in spans])
         targets = left_pad([self._aim[a + 1 : b + 1] for a, b in spans])
+        if self._last_only:
+            targets[:, :-1] = 0
         batch = self._made(rows, items, targets, rng)
         if self._time is None:
             return batch

@@ -36,11 +36,14 @@ def example_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutc
 
 
 def entity_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
-    """Ids in the first column, each once; users and items are those of the log."""
+    """Ids in the first column, each once; users, items and scenarios are those of the log."""
     column = table.column_names[0]
     names = table[column].to_pylist()
     unknown = 0
-    if log is not None and column in ("user_id", "item_id"):
+    if log is not None and column == "scenario_id":
+        there = set(log.scenario.vocabulary if log.scenario is not None else ())
+        unknown = sum(name not in there for name in names)
+    elif log is not None and column in ("user_id", "item_id"):
         known = log.users if column == "user_id" else log.items
         unknown = int((known.index(names) == 0).sum())
     twice = len(names) - len(set(names))

@@ -226,7 +226,10 @@ def prompt_context(ctx: StepContext) -> dict[str, Any]:
 def entity_rows(node: Generate, ctx: StepContext) -> list[dict[str, Any]]:
     """Return one row per entity; a user's history holds training (or history) rows alone."""
     table = ctx.load(node.over)
-    if node.task.entity != "user":
+    if node.task.entity == "scenario":  # few of a kind: each is told beside the rest
+        rows = table.to_pylist()
+        return [{**r, "others": [o for o in rows if o is not r]} for r in rows]
+    if node.task.entity not in ("user", "row"):
         return with_tables_beside(node, table.to_pylist(), ctx)
     log = _log(node, ctx)
     if node.task.entity == "row":

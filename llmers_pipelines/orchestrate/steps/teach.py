@@ -1,4 +1,4 @@
-"""Teach: a teacher's rankings of the training positions, exported once and joined by id."""
+"""Teach: rankings or states of a teacher at training positions, exported once, joined by id."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ...data.training import TRAIN, TrainingData
 from ...plan import Pin, Table, Teach, Train
 from ...store.manifests import CheckOutcome
 from ...teach.language_model_ranking import NAME
+from ...teach.language_model_states import LanguageModelStates
 from ...teach.noise_scores import MEANINGS as SCORES
 from ...teach.noise_scores import NAME as NOISE
 from ...teach.recorded_ranking import RecordedRanking
@@ -24,6 +25,7 @@ from ..context import QUARANTINE, Outcome, StepContext, StepError, hash_table, s
 from ..tuned import adapted
 from .derive import preview
 from .derive_checks import position_checks
+from .teach_states import states_identity, tuned_states
 
 
 def sources(node: Teach, ctx: StepContext) -> dict[str, str]:
@@ -48,16 +50,21 @@ def sources(node: Teach, ctx: StepContext) -> dict[str, str]:
 
 
 def run(node: Teach, ctx: StepContext) -> Outcome:
-    """Let the teacher rank and publish user_id, position, rank, item_id, distance."""
+    """Let the teacher rank and publish user_id, position, rank, item_id, distance.
+
+    A teacher of states publishes user_id, position, layer, vec.
+    """
     data: TrainingData = ctx.load(node.log)
     if isinstance(node.how, RecordedRanking):
         taught = _recorded(node, ctx, data)
     elif node.how.asks_model:
         taught = _asked(node, ctx, data)
+    elif isinstance(node.how, LanguageModelStates):
+        taught = tuned_states(node, ctx, data)
     else:
         taught = _trained(node, ctx, data)
     table, refused = taught.rows, taught.refused
-    means = MEANINGS if node.how.exports == "rankings" else SCORES
+    means = SCORES if node.how.exports == "scores" else MEANINGS
 
     def beside(folder: Path) -> None:
         if refused is None or not refused.num_rows:
@@ -224,11 +231,12 @@ def _checks(
     user, _ = positions_of(data, node.how.newest)
     found = len(set(zip(taught.rows["user_id"].to_pylist(), taught.rows["position"].to_pylist(),
                         strict=True)))  # fmt: skip
+    identity = states_identity if node.how.exports == "states" else _identity
     refused = 0 if taught.refused is None else len(set(taught.refused["row"].to_pylist()))
     records = int(taught.counts.get("records", 0))
     return (
         CheckOutcome("no_leakage", not violations and not foreign, True, leak),
-        CheckOutcome("row_identity", *_identity(taught.rows, data)),
+        CheckOutcome("row_identity", *identity(taught.rows, data)),
         CheckOutcome("coverage", found >= 0.5 * len(user), False,
                      {"positions with a ranking": found, "training positions": len(user)}),
         CheckOutcome("quarantine_small", refused <= 0.05 * max(1, records), False,

@@ -21,6 +21,7 @@ from ..progress import tuned as told
 from ..tuned import ADAPTER, cannot_tune, log_of, shown_pairs, tuned_model
 
 LOSSES = "losses.json"
+HEADS = "heads.safetensors"  # what an objective trains beside the adapter
 
 
 def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
@@ -30,8 +31,6 @@ def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
 
 def run(node: Tune, ctx: StepContext) -> Outcome:
     """Tune, or read a finished training back, and publish adapter and losses."""
-    from ...data.file_hash import adapter_sha256
-
     examples: pa.Table = ctx.load(node.examples)
     _check_columns(node, examples)
     leak = _no_leakage(node, examples, ctx)
@@ -45,7 +44,7 @@ def run(node: Tune, ctx: StepContext) -> Outcome:
     losses = facts["losses"]
     return Outcome(
         save,
-        adapter_sha256(folder / ADAPTER)[:16],
+        _version(folder),
         rows=examples.num_rows,
         counts={
             "base": facts["base"], "epochs": len(losses), "steps": facts["steps"],
@@ -60,13 +59,17 @@ def run(node: Tune, ctx: StepContext) -> Outcome:
 
 def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, dict[str, Any]]:
     """Return the folder of the finished training (``adapter/``, ``losses.json``) and its facts."""
+    from safetensors.numpy import save_file
+
     from ...tune.loop_net import run as tune
     from ...tune.lora_net import save_adapter
     from ...tune.tuner import TuneError
 
     base, identity, name = _base(node, ctx)
     version = ctx.manifest(node.examples).data_version
-    key = sha([node.code_version, version, identity, base.device, base.dtype, base.tokens], 20)
+    more = [ctx.manifest(n).data_version for n in node.context]
+    key = sha([node.code_version, version, *more, identity, base.device, base.dtype, base.tokens],
+              20)  # fmt: skip
     home = ctx.settings.data / "tuning" / ctx.dataset / key
     done = home / "done"
     if (done / LOSSES).is_file():
@@ -77,7 +80,7 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
         report(lambda: told(node.name, epoch, time.monotonic() - began))
 
     try:
-        task = node.how.objective(base, examples)
+        task = node.how.objective(base, examples, *(ctx.load(n) for n in node.context))
         facts = tune(task, node.how, home, report=progress,
                      checkpoint_seconds=ctx.settings.tune.checkpoint_seconds)  # fmt: skip
     except TuneError as error:
@@ -89,6 +92,9 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
     temporary = Path(tempfile.mkdtemp(dir=home, prefix=".tmp-"))
     model: Any = task.module
     save_adapter(getattr(model, "encoder", model), temporary / ADAPTER)
+    if heads := getattr(task, "heads", None):
+        own = {n: t.detach().float().cpu().contiguous().numpy() for n, t in heads.items()}
+        save_file(own, temporary / HEADS)
     (temporary / LOSSES).write_text(json.dumps(facts, indent=1))
     os.chmod(temporary, 0o755)
     if done.is_dir():  # another process finished the same training
@@ -98,6 +104,15 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
     for old in [*home.glob("step_*"), *home.glob(".tmp-*")]:
         shutil.rmtree(old, ignore_errors=True)
     return done, facts
+
+
+def _version(folder: Path) -> str:
+    """Return the identity of the adapter, and of the heads where there are some."""
+    from ...data.file_hash import adapter_sha256, file_hash
+
+    adapter = adapter_sha256(folder / ADAPTER)
+    heads = folder / HEADS
+    return sha([adapter, file_hash(heads)]) if heads.is_file() else adapter[:16]
 
 
 def _base(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:

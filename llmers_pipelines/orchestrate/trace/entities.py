@@ -67,7 +67,8 @@ def table_content(
     if {"position", "rank"} <= {*names} and entity == "user":  # the newest position speaks
         positions, newest = len(rows["position"].unique()), pc.max(rows["position"])
         note = f"{positions} positions, the newest is {newest.as_py()}"
-        rows = rows.filter(pc.equal(rows["position"], newest)).sort_by("rank")
+        within = "rank" if "rank" in names else "layer"
+        rows = rows.filter(pc.equal(rows["position"], newest)).sort_by(within)
     elif "rank" in names and names[0] != f"{entity}_id":
         note = f"in {rows.num_rows} lists, mean rank {pc.mean(rows['rank']).as_py():.2f}"
     elif "timestamp" in names:

@@ -21,6 +21,8 @@ from llmers_pipelines.prompts.item_summary import ItemSummary
 from llmers_pipelines.prompts.liked_disliked import LikedDisliked
 from llmers_pipelines.prompts.noise import Replacement
 from llmers_pipelines.prompts.rationale import UserRationale
+from llmers_pipelines.prompts.scenario_preference import ScenarioPreference
+from llmers_pipelines.prompts.scenario_reasoning import ScenarioReasoning
 from llmers_pipelines.prompts.schema import check_schema
 from llmers_pipelines.prompts.task import PromptTask, first_object, without_thoughts
 from llmers_pipelines.prompts.user_preference import UserPreference
@@ -117,16 +119,35 @@ def test_all_tasks_are_found() -> None:
     assert tasks["item_summary"] is ItemSummary
 
 
+SITE = {"scenario_id": "s1", "name": "web", "interactions": 90, "users": 12, "items": 30,
+         "liked": 0.5, "shared_users": 0.25, "titles": ["The Long Tide"],
+         "others": [{"name": "street", "interactions": 4, "users": 2, "items": 3}]}  # fmt: skip
+
+
+def test_a_scenario_is_told_beside_the_others() -> None:
+    told = ScenarioReasoning().render(SITE)[1]["content"]
+    assert 'web: 90 interactions of 12 users with 30 items; 50% liked; 25% of its users' in told
+    assert '"The Long Tide"' in told and "street: 4 interactions" in told
+
+
+def test_a_history_is_told_scenario_by_scenario() -> None:
+    history = [{"title": "A", "scenario": "web"}, {"title": "B", "scenario": "street"},
+               {"title": "C", "scenario": "web"}]  # fmt: skip
+    told = ScenarioPreference().render({"user_id": "u", "history": history})[1]["content"]
+    lines = [line for line in told.splitlines() if line.startswith(("In ", "- "))]
+    assert lines == ["In web:", '- "A"', '- "C"', "In street:", '- "B"']
+
+
 @pytest.mark.parametrize("name", sorted(all_tasks()))
 def test_contract_of_every_task(name: str) -> None:
     kind = all_tasks()[name]
     task = kind()
     assert task.produces
-    assert task.entity in ("item", "user", "row") or name in MADE
+    assert task.entity in ("item", "user", "row", "scenario") or name in MADE
     assert task.prompt_revision.startswith(f"{name}-r{task.revision}-")
     node = Generate(task, Table("items"))
     assert node.name == f"{task.produces}/{component_slug(task)}"
-    row = {"item": BOOK, "user": READER, "row": PLACE}.get(task.entity, {})
+    row = {"item": BOOK, "user": READER, "row": PLACE, "scenario": SITE}.get(task.entity, {})
     row = {task.id_column: "x", **MADE[name]} if name in MADE else row
     assert task.unaskable(row) == ""
     assert task.unaskable({task.id_column: "x"}) != ""
