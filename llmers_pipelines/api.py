@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from .data.text import AnswerText, HistoryText, ItemText
+from .data.text import AnswerText, AttributeText, HistoryText, ItemText
+from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
+from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
 from .enhance.augmented_pairs import AugmentedPairs
+from .enhance.collaborative_alignment import CollaborativeAlignment
 from .enhance.dual_view import DualView
 from .enhance.from_vectors import FromVectors
+from .enhance.frozen_items import FrozenItems
 from .enhance.hybrid_experts import HybridExperts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
@@ -51,7 +55,19 @@ from .models.star import STAR
 from .models.textknn import TextKNN
 from .models.two_tower import TwoTower
 from .models.xdeepfm import XDeepFM
-from .plan import Derive, Distill, Embed, Generate, Pin, PlanError, Table, Teach, Train, snake
+from .plan import (
+    Derive,
+    Distill,
+    Embed,
+    Generate,
+    Pin,
+    PlanError,
+    Table,
+    Teach,
+    Train,
+    Tune,
+    snake,
+)
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
@@ -61,6 +77,9 @@ from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
 from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
+from .tune.contrast import Contrast
+from .tune.sft import Sft
+from .tune.tuner import Lora
 
 items = Table("items")
 users = Table("users", of=(Table("interactions", of=(items,)),))
@@ -108,15 +127,16 @@ def rankings(
 
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AugmentedPairs", "AutoInt", "BERT4Rec",
-    "BiasedMF", "Caser", "ColumnSelect", "ComiRec", "DCNv2", "DeepFM", "Derive", "Distill",
-    "DualView", "Embed", "FiBiNET", "Fit", "FromVectors", "GRU4Rec", "Generate", "HistoryText",
-    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "KNNBlend",
-    "LanguageModelRanking", "LightGCN", "LikedDisliked", "MMoE", "MeanOfHistory",
-    "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin", "Popularity",
-    "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "SideFeatures", "Table",
-    "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TwoTower",
-    "UserPreference", "XDeepFM",
+    "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AttributeText", "AttributeViews",
+    "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "CollaborativeAlignment",
+    "ColumnSelect", "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive", "Distill", "DualView",
+    "Embed", "FiBiNET", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "HistoryText",
+    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "ItemVectors",
+    "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "Lora", "MMoE",
+    "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin",
+    "Popularity", "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "Sft",
+    "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train",
+    "TrainedRanking", "Tune", "TwoTower", "UserPreference", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "splits", "users",
 ]  # fmt: skip

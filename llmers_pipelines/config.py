@@ -20,6 +20,7 @@ from .gpu import Gpu, read_gpu
 from .images import ImageSettings, read_images
 from .prices import Price, read_prices
 from .safety import Safety, read_safety
+from .tuning import TuneSettings, read_tune
 
 
 class ConfigError(ValueError):
@@ -90,6 +91,7 @@ class Settings:
     prices: Mapping[str, Price] = field(default_factory=dict)  # by model name
     safety: Safety | None = None  # checks of generated texts; None = none
     images: ImageSettings = field(default_factory=ImageSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
     refresh: bool | None = None  # the sensor; None = on, unless calls cost money without a bound
     refresh_seconds: int = 10  # between two looks
     warm_start: bool = False  # a retraining starts from the weights of the version before
@@ -140,6 +142,13 @@ class Settings:
         more = f"+adapter:{self.adapter}" if self.adapter else ""
         more += f"+quantization:{self.quantization}" if self.quantization else ""
         return f"{kind}:{self.model}@{self.model_revision}{more}"
+
+    @property
+    def tuned(self) -> tuple[str, str]:
+        """Model and revision that is tuned: that of ``[tune]``, else the local one; or ("", "")."""
+        if self.tune.model:
+            return self.tune.model, self.tune.revision
+        return (self.model, self.model_revision) if self.engine in ("hf", "vllm") else ("", "")
 
     @property
     def refreshes(self) -> bool:
@@ -220,6 +229,7 @@ _TABLES = {
     "safety": lambda path, body: read_safety(str(path), body, path.parent),
     "images": lambda path, body: read_images(str(path), body),
     "gpu": lambda path, body: read_gpu(str(path), body),
+    "tune": lambda path, body: read_tune(str(path), body),
 }
 _ENGINES = ("auto", "template", "recorded", "hf", "vllm", "openai")
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -337,18 +347,8 @@ def load_settings(**flags: Any) -> Settings:
     explicit = flags.pop("config", None) or os.environ.get("LLMERS_CONFIG")
     home = flags.get("home") or os.environ.get("LLMERS_HOME") or PROJECT
     home = Path(home).expanduser().resolve()
-    path = (
-        Path(explicit)
-        if explicit
-        else next(
-            (
-                p
-                for p in (Path.cwd() / "llmers.toml", home / "llmers.toml", PROJECT / "llmers.toml")
-                if p.is_file()
-            ),
-            None,
-        )
-    )
+    places = (folder / "llmers.toml" for folder in (Path.cwd(), home, PROJECT))
+    path = Path(explicit) if explicit else next((p for p in places if p.is_file()), None)
     if explicit and not Path(explicit).is_file():
         raise ConfigError(f"{explicit}: no such file (from --config or LLMERS_CONFIG)")
     values: dict[str, Any] = {"home": home}

@@ -15,7 +15,7 @@ from .walk import PlanError, check_keys, rewrite, walk
 
 __all__ = [
     "Champion", "Component", "Derive", "Distill", "Embed", "Evaluate", "Generate", "Node", "Pin",
-    "PlanError", "Register", "Table", "Teach", "Train", "canonical", "check_keys",
+    "PlanError", "Register", "Table", "Teach", "Train", "Tune", "canonical", "check_keys",
     "component_slug", "later", "rewrite", "sha", "snake", "variant", "walk",
 ]  # fmt: skip
 
@@ -54,6 +54,8 @@ class Generate(Node):
     context: tuple[Node, ...] = ()
     llm: str = ""  # "" = the configured engine; "template" = the control without a model
     engine: str = ""  # identity of the engine and its sampling, filled in by ``bind``
+    # A ``Tune``: its model answers instead of the configured one.
+    adapter: Node | None = field(default=None, metadata={"later": True})
 
     @property
     def prefix(self) -> str:
@@ -62,6 +64,7 @@ class Generate(Node):
     @property
     def slug(self) -> str:
         slug = component_slug(self.task) + variant(self.context, getattr(self.task, "usual", ""))
+        slug += f"__{self.adapter.slug}" if self.adapter else ""
         return f"{slug}__{safe(self.llm)}" if self.llm else slug
 
 
@@ -75,6 +78,8 @@ class Embed(Node):
     context: tuple[Node, ...] = ()
     encoder: str = ""  # "" = the configured encoder
     model: str = ""  # identity of the encoder, filled in by ``bind``
+    # A ``Tune`` of that encoder.
+    adapter: Node | None = field(default=None, metadata={"later": True})
 
     @property
     def prefix(self) -> str:
@@ -84,6 +89,7 @@ class Embed(Node):
     def slug(self) -> str:
         generated = isinstance(self.over, Generate)
         slug = self.over.slug if generated else component_slug(self.text) + variant(self.context)
+        slug += f"__{self.adapter.slug}" if self.adapter else ""
         return f"{slug}__{safe(self.encoder)}" if self.encoder else slug
 
 
@@ -159,6 +165,30 @@ class Teach(Node):
     def slug(self) -> str:
         named = [s.slug for s in self.sources if not isinstance(s, Table)]
         return "__".join([component_slug(self.how), *named[:1]]) + variant((self.log,))
+
+
+@dataclass(frozen=True)
+class Tune(Node):
+    """A language model or an encoder, tuned on ``examples``; publishes the adapter over it.
+
+    ``how`` is the objective with its settings; ``examples`` a table that is made of other assets,
+    of users only by what the training split holds.
+    """
+
+    verb: ClassVar[str] = "tune"
+    how: Any = None
+    examples: Node | None = None
+    base: str = ""  # "" = the configured model; of an objective over texts: a named encoder
+    model: str = ""  # identity of the base model, filled in by ``bind``
+
+    @property
+    def prefix(self) -> str:
+        return "tuned_models"
+
+    @property
+    def slug(self) -> str:
+        slug = f"{component_slug(self.how)}__{self.examples.slug}"
+        return f"{slug}__{safe(self.base)}" if self.base else slug
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,54 @@ class ItemText(Component):
 
 
 @dataclass(frozen=True)
+class AttributeText(Component):
+    """An item as ``instruction`` and ``attribute is value; ...``, the title among them (LLMEmb).
+
+    ``fields`` as in ``ItemText``; a value is cut at ``most`` characters. An item without any value
+    has mask False.
+    """
+
+    fields: tuple[str, ...] = ()
+    most: int = 100
+    instruction: str = "The item has the following attributes:"
+
+    def texts(
+        self,
+        *,
+        table: pa.Table,
+        log: TrainingData | None = None,
+        items: pa.Table | None = None,
+        fields: FieldKinds | None = None,
+    ) -> Texts:
+        entity, ids = entity_ids(table)
+        if entity != "item":
+            raise ValueError("AttributeText reads the item table (column item_id)")
+        found = attribute_pairs(table, self.fields, fields, self.most)
+        return _texts(entity, ids, [worded(self.instruction, p) if p else "" for p in found])
+
+
+def attribute_pairs(
+    items: pa.Table, names: Sequence[str], fields: FieldKinds | None, most: int
+) -> list[list[tuple[str, str]]]:
+    """Return (attribute, value) of each item's filled columns, values cut at ``most`` letters."""
+    names = tuple(names) or _declared(fields or {}, items)
+    if missing := [n for n in names if n not in items.column_names]:
+        raise DataError(
+            f"the item table has no column {missing[0]!r}; it has {', '.join(items.column_names)}"
+        )
+    columns = [items[n].to_pylist() for n in names]
+    return [
+        [(_label(n), w[:most]) for n, w in zip(names, map(_words, row), strict=True) if w]
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def worded(instruction: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """Return the instruction and ``attribute is value; ...``."""
+    return f"{instruction} " + "; ".join(f"{name} is {value}" for name, value in pairs)
+
+
+@dataclass(frozen=True)
 class HistoryText(Component):
     """A user's history in words: the newest ``last`` distinct items, newest first.
 

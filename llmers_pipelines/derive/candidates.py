@@ -21,11 +21,13 @@ BLOCK = 512  # users scored at a time
 class PastModel:
     """A trained recommender with the log that it was trained on, whose positions it speaks.
 
-    ``scores(users, histories)`` returns float32 (B, N + 1), as a served model does.
+    ``scores(users, histories)`` returns float32 (B, N + 1), as a served model does;
+    ``item_vectors()`` float (N + 1, D), of a model that has them.
     """
 
     log: TrainingData
     scores: Callable[[np.ndarray, list[np.ndarray]], np.ndarray]
+    item_vectors: Callable[[], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)

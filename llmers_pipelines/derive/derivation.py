@@ -25,7 +25,8 @@ class Derivation(Component):
     """
 
     output: ClassVar[Literal["vectors", "table"]] = "vectors"
-    rows: ClassVar[str] = "neighbours"  # of a table: neighbours or candidates; decides its checks
+    rows: ClassVar[str] = "neighbours"  # of a table: its kind of rows, which decides its checks
+    reads_words: ClassVar[bool] = False  # `apply` gets ``context``: declared columns, the domain
 
     @property
     def needs_log(self) -> bool:

@@ -44,6 +44,7 @@ class EncoderInfo:
     layer: int = -1
     prefix: str = ""
     language_model: bool = True
+    adapter: str = ""  # hash of a tuned adapter over the weights
 
     @property
     def identity(self) -> str:
@@ -52,6 +53,7 @@ class EncoderInfo:
             f"dim={self.dim}", f"pooling={self.pooling}", f"dtype={self.dtype}",
             f"max_length={self.max_length}", f"normalize={int(self.normalize)}",
             f"layer={self.layer}", f"prefix={self.prefix!r}",
+            *([f"adapter={self.adapter}"] if self.adapter else []),
         ]  # fmt: skip
         return " ".join(parts)
 
@@ -80,17 +82,21 @@ def make_encoder(
     device: str = "cpu",
     state_folder: Path | None = None,
     token_budget: int | None = None,
+    adapter: Path | None = None,
 ) -> Encoder:
     """Return the encoder of that name; weights are read at the first ``encode``.
 
     ``state_folder`` keeps the fit of ``tfidf`` (without one it lives as long as the object).
     ``token_budget`` bounds the padded tokens of a batch and does not change the vectors.
+    ``adapter`` is the folder of a tuned adapter of a transformer.
     Raises ``ValueError`` or ``FileNotFoundError`` that says what to do.
     """
     name, _, query = name_or_path.partition("?")
     settings = dict(parse_qsl(query, keep_blank_values=True))
     if name in ("", "auto"):
         name = "minilm" if minilm_folder() else "tfidf"
+    if adapter is not None and not tunable(name):
+        raise ValueError(f"encoder {name!r}: no transformer, so no adapter can be put over it")
     if name == "tfidf":
         from .tfidf import TfidfEncoder
 
@@ -106,8 +112,14 @@ def make_encoder(
     chosen = _typed(settings, **_TRANSFORMER)
     return TransformerEncoder.open(
         folder, name=name, device=device, token_budget=token_budget,
-        expected_sha256=expected, **chosen,
+        expected_sha256=expected, adapter=adapter, **chosen,
     )  # fmt: skip
+
+
+def tunable(name_or_path: str) -> bool:
+    """Say whether an encoder of this name has weights that can be tuned."""
+    name = name_or_path.partition("?")[0]
+    return name not in ("", "auto", "tfidf") and not _is_plugin(name)
 
 
 def check_encoder(name_or_path: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.file_hash import file_hash
+from ..data.file_hash import adapter_sha256, file_hash
 from .encoder import EncoderInfo, Progress
 
 POOLINGS = ("mean", "cls", "last")
@@ -32,8 +32,10 @@ class TransformerEncoder:
         *,
         device: str = "cpu",
         token_budget: int | None = None,
+        adapter: Path | None = None,
     ) -> None:
         self.folder = folder
+        self.adapter = adapter
         self.info = info
         self.device = device
         self.token_budget = token_budget or (CPU_TOKENS if device == "cpu" else CUDA_TOKENS)
@@ -56,12 +58,14 @@ class TransformerEncoder:
         prefix: str = "",
         dtype: str | None = None,
         revision: str | None = None,
+        adapter: Path | None = None,
     ) -> TransformerEncoder:
         """Return the encoder in a folder or on the hub.
 
         What is not given comes from the folder's own sentence-encoder files, else mean pooling,
         L2-normalized, 256 tokens, the last layer; float32 on CPU, bfloat16 on CUDA.
-        ``layer`` counts like ``hidden_states`` (0 = embeddings, -1 = last).
+        ``layer`` counts like ``hidden_states`` (0 = embeddings, -1 = last). ``adapter`` is the
+        folder of a tuned adapter of that model.
         """
         folder = Path(source)
         if not folder.is_dir():
@@ -97,8 +101,9 @@ class TransformerEncoder:
             normalize=declared.get("normalize", True) if normalize is None else normalize,
             layer=layer,
             prefix=prefix,
+            adapter=adapter_sha256(adapter) if adapter is not None else "",
         )
-        return cls(folder, info, device=device, token_budget=token_budget)
+        return cls(folder, info, device=device, token_budget=token_budget, adapter=adapter)
 
     def prepare(self, texts: Sequence[str]) -> None:
         """Nothing to fit."""
@@ -109,7 +114,7 @@ class TransformerEncoder:
         if self._net is None:
             from .transformer_net import TransformerNet
 
-            self._net = TransformerNet(self.folder, self.info, self.device)
+            self._net = TransformerNet(self.folder, self.info, self.device, self.adapter)
         vectors, cut = self._net.encode(texts, self.token_budget, progress)
         self.cut += cut
         return vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,20 +19,15 @@ from .encoder import EncoderInfo, Progress
 class TransformerNet:
     """A frozen model in evaluation mode with its tokenizer; read from a folder, never a network."""
 
-    def __init__(self, folder: Path, info: EncoderInfo, device: str) -> None:
+    def __init__(
+        self, folder: Path, info: EncoderInfo, device: str, adapter: Path | None = None
+    ) -> None:
         self.info = info
         self.device = torch.device(device)
         logging.disable_progress_bar()  # loading takes a blink; runs report their own progress
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=getattr(torch, info.dtype),
-        )
-        if model.config.is_encoder_decoder:
-            model = model.get_encoder()
+        self.tokenizer, model = load_encoder(folder, info.dtype)
+        if adapter is not None:
+            model = with_adapter(model, adapter)
         self.model = model.to(self.device).eval().requires_grad_(False)
         limits = [info.max_length, self.tokenizer.model_max_length]
         self.max_length = min(int(n) for n in limits if n)
@@ -46,10 +42,7 @@ class TransformerNet:
         (``[SEP]``) is read as its letters: catalog text is data.
         """
         prefixed = [self.info.prefix + t for t in texts]
-        tokens = self.tokenizer(
-            prefixed, truncation=True, max_length=self.max_length, padding=False,
-            return_attention_mask=False, return_token_type_ids=False, split_special_tokens=True,
-        )["input_ids"]  # fmt: skip
+        tokens = token_ids(self.tokenizer, prefixed, self.max_length)
         lengths = np.array([len(t) for t in tokens])
         out = np.zeros((len(texts), self.info.dim), np.float32)
         for rows in batches(lengths, token_budget):
@@ -62,19 +55,52 @@ class TransformerNet:
         return out, int((lengths >= self.max_length).sum())
 
     def _forward(self, tokens: list[list[int]]) -> Tensor:
-        width = max(1, max(map(len, tokens)))
-        ids = torch.full((len(tokens), width), self.tokenizer.pad_token_id or 0)
-        mask = torch.zeros((len(tokens), width), dtype=torch.long)
-        for row, t in enumerate(tokens):
-            ids[row, : len(t)] = torch.tensor(t, dtype=torch.long)
-            mask[row, : len(t)] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
+        ids, mask = padded(tokens, self.tokenizer.pad_token_id or 0, self.device)
         with torch.inference_mode():
             whole = self.info.layer == -1
             out = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=not whole)
             hidden = out.last_hidden_state if whole else out.hidden_states[self.info.layer]
             vectors = pool(hidden.float(), mask, self.info.pooling)
             return F.normalize(vectors, dim=1) if self.info.normalize else vectors
+
+
+def load_encoder(folder: Path, dtype: str) -> tuple[Any, Any]:
+    """Return (tokenizer, model) of a folder, on the CPU; of an encoder-decoder its encoder."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModel.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=getattr(torch, dtype),
+    )
+    return tokenizer, model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def with_adapter(model: Any, folder: Path) -> Any:
+    """Return ``model`` with the adapter of ``folder`` merged into its weights."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[int]]:
+    """Return the token ids of each text; special tokens that a text spells are letters."""
+    return tokenizer(
+        list(texts), truncation=True, max_length=limit, padding=False, split_special_tokens=True,
+        return_attention_mask=False, return_token_type_ids=False,
+    )["input_ids"]  # fmt: skip
+
+
+def padded(tokens: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Tensor, Tensor]:
+    """Return (ids, mask), int64 (B, L), padded on the right."""
+    width = max(1, max(map(len, tokens)))
+    ids = torch.full((len(tokens), width), pad)
+    mask = torch.zeros((len(tokens), width), dtype=torch.long)
+    for row, t in enumerate(tokens):
+        ids[row, : len(t)] = torch.tensor(t, dtype=torch.long)
+        mask[row, : len(t)] = 1
+    return ids.to(device), mask.to(device)
 
 
 def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:

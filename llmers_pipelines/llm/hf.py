@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.file_hash import adapter_sha256
 from .batching import batches
 from .hf_guard import ControlGuard
 from .hf_tokens import load_tokenizer, prompt_ids
@@ -70,13 +71,20 @@ def describe(settings: HfSettings) -> EngineInfo:
         model=f"{settings.model}@{settings.revision}" if settings.revision else settings.model,
         weights_sha256=weights_sha256(folder),
         tokenizer_sha256=tokenizer_sha256(folder),
-        adapter=weights_sha256(Path(settings.adapter)) if settings.adapter else "",
+        adapter=_adapter_identity(settings.adapter) if settings.adapter else "",
         dtype=settings.dtype,
         libraries={name: version(name) for name in names},
         capabilities=_ABILITIES | ({"images"} if images else frozenset()),
         marks=tokenizer_marks(folder),
         image_processor=images,
     )
+
+
+def _adapter_identity(folder: str) -> str:
+    try:
+        return adapter_sha256(Path(folder))
+    except FileNotFoundError as error:
+        raise EngineError(f"llm.adapter = {folder!r}: {error}") from error
 
 
 class HfEngine:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from .batching import chat_text
+from .hf_tokens import prompt_ids
 from .protocol import Marks, Message
 
 Tokens = Callable[[Sequence[Message]], list[int]]
@@ -46,9 +46,7 @@ class ControlGuard:
             )
 
     def _of_texts(self, messages: Sequence[Message]) -> list[int]:
-        plain = not self.tokenizer.chat_template
-        text = chat_text(self.tokenizer, messages)
-        return self.tokenizer(text, add_special_tokens=plain)["input_ids"]
+        return prompt_ids(self.tokenizer, messages)
 
     def _count(self, ids: Sequence[int]) -> Counter[int]:
         return Counter(i for i in ids if i in self.controls)

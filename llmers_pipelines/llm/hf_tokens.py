@@ -22,9 +22,16 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Return the token ids of a chat; ``ValueError`` where it is more than text."""
+    """Return the token ids of a chat; ``ValueError`` where it is more than text.
+
+    Where the last message is the assistant's, the answer has been begun: its text follows what the
+    template writes before an answer, tokenized apart, and stays open.
+    """
     if any(not isinstance(m["content"], str) for m in messages):
         raise ValueError("this engine reads text only; the request holds an image")
+    if len(messages) > 1 and messages[-1]["role"] == "assistant":
+        begun = tokenizer(messages[-1]["content"], add_special_tokens=False)["input_ids"]
+        return [*prompt_ids(tokenizer, messages[:-1]), *begun]
     text = chat_text(tokenizer, messages)
     # A chat template writes its own special tokens; without one the tokenizer adds them.
     plain = not tokenizer.chat_template

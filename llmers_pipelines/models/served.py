@@ -157,6 +157,15 @@ class Served:
         scores[:, 0] = -torch.inf
         return scores.cpu().numpy()
 
+    def item_vectors(self) -> np.ndarray:
+        """Return float32[N + 1, D]: items as targets. TypeError where the network has no such."""
+        import torch
+
+        if not hasattr(self.net, "item_output"):
+            raise TypeError(f"{type(self.net).__name__} scores items without vectors of them")
+        with torch.no_grad():
+            return self.net.item_output(None).float().cpu().numpy()
+
     def predict(
         self,
         users: Sequence[int] | np.ndarray,

@@ -33,6 +33,7 @@ from ..plan import (
 from ..recipe import REQUIRED, Recipe, discover
 from .backbones import backbones
 from .teachers import controls_of, named_as_methods, named_teachers
+from .tuned import bound
 
 # Conventional baselines that a base must not fall behind, where they are loaded (the first always).
 REFERENCES = {
@@ -250,7 +251,7 @@ def _template_of(train: Train) -> Train | None:
 
     def swap(node: Node) -> Node:
         if isinstance(node, Generate) and not node.llm:
-            return dataclasses.replace(node, llm="template")
+            return dataclasses.replace(node, llm="template", adapter=None)
         return node
 
     return dataclasses.replace(rewrite(train, swap), label=f"{train.label}__template")
@@ -299,6 +300,7 @@ def bind(node: Node, settings: Settings) -> Node:
     sampling = f"{settings.max_tokens}/{settings.temperature}/{settings.llm_seed}"
 
     def fill(n: Node) -> Node:
+        n = bound(n, settings)
         if isinstance(n, Generate) and not n.engine:
             engine = "template" if n.llm == "template" else f"{settings.engine_identity}#{sampling}"
             return dataclasses.replace(n, engine=engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import Method, Settings
-from ..plan import Embed, Generate, PlanError, Teach, walk
+from ..plan import Embed, Generate, PlanError, Teach, Tune, walk
 from ..recipe import Recipe, discover
 from .build import bind, fitting_backbones, instantiate
 from .records import proofs_of
@@ -36,7 +36,7 @@ def card(name: str, settings: Settings) -> dict[str, Any]:
 def _card(recipe: Recipe, found: dict[str, Recipe], settings: Settings) -> dict[str, Any]:
     _, train = instantiate(Method(recipe.slug), found)
     nodes = walk([bind(train, settings)])
-    outputs = [n.prefix for n in nodes if isinstance(n, (Generate, Embed, Teach))]
+    outputs = [n.prefix for n in nodes if isinstance(n, (Generate, Embed, Teach, Tune))]
     return {
         "slug": recipe.slug,
         "name": recipe.name,

@@ -61,6 +61,11 @@ _DERIVE = (
               "explicit version (invariants 5, 6)."),
 )  # fmt: skip
 _NEIGHBOURS = (CheckKind("row_identity", True, "Keyed by id; nobody is their own neighbour."),)
+_ENTITIES = (CheckKind("row_identity", True, "Known ids, each once."),)
+_POSITIONS = (
+    CheckKind("row_identity", True, "Each training position at most once, with the item that "
+              "stands there."),
+)  # fmt: skip
 _CANDIDATES = (
     CheckKind("row_identity", True, "Each pair of known ids once; no training row is offered."),
     CheckKind("no_leakage", True, "The model that offers was trained on no row held out now."),
@@ -83,6 +88,15 @@ _TEACH = (
     CheckKind("coverage", False, "At least half of the training positions have a ranking."),
     CheckKind("quarantine_small", False, "At most 5 % of a file's rows were refused."),
 )  # fmt: skip
+_TUNE = (
+    CheckKind("no_leakage", True, "What the tuner was shown of users is training rows alone."),
+    CheckKind("weights_finite", True, "All weights of the adapter are finite."),
+    CheckKind("loss_fell", False, "The loss of the last epoch is below that of the first."),
+)
+_EXAMPLES = (
+    CheckKind("row_identity", True, "Each example has an id of its own."),
+    CheckKind("no_leakage", True, "What an example shows of a user is training rows alone."),
+)
 _EVALUATE = (
     CheckKind("metrics_finite", True, "No metric is NaN; groups recombine to the overall mean."),
     CheckKind("permutation_control", False, "Permuted and random rows, and shuffled rankings, are "
@@ -132,13 +146,15 @@ def _by_verb(node: Node) -> tuple[CheckKind, ...]:
     if isinstance(node, Table):
         return _SPLITS if node.table == "splits" else _TABLE
     if isinstance(node, Derive):
-        tables = {"neighbours": _NEIGHBOURS, "candidates": _CANDIDATES}
+        tables = {"neighbours": _NEIGHBOURS, "candidates": _CANDIDATES, "examples": _EXAMPLES,
+                  "entities": _ENTITIES, "positions": _POSITIONS}  # fmt: skip
         return _DERIVE if node.how.output == "vectors" else tables[node.how.rows]
     if isinstance(node, Generate) and node.prefix == "user_profiles":
         return (*_GENERATE, _PROFILES)
     return {
         "generate": _GENERATE, "embed": _EMBED, "train": _TRAIN, "evaluate": _EVALUATE,
         "register": _REGISTER, "champion": _CHAMPION, "teach": _TEACH, "distill": _TRAIN,
+        "tune": _TUNE,
     }[node.verb]  # fmt: skip
 
 

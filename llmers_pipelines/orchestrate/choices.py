@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..llm.figures import NOTHING, UNKNOWN, Figure, strata, stratified_total
-from ..plan import Node, Teach
+from ..plan import Node, Teach, Tune
 from .context import StepContext, StepError
 from .forecast import SAMPLE, around, money_of, time_of
 from .publish import stale_because
+from .tuned import cannot_tune
 
 _OPEN = {"calls": UNKNOWN, "repairs": NOTHING, "tokens_in": UNKNOWN, "tokens_out": NOTHING,
          "money": UNKNOWN, "seconds": UNKNOWN, "gpu_hours": UNKNOWN}  # fmt: skip
@@ -27,6 +28,8 @@ def cannot_rank(node: Node, ctx: StepContext) -> str:
     from ..llm.factory import engine_info
     from ..llm.protocol import EngineError
 
+    if isinstance(node, Tune):
+        return cannot_tune(node, ctx.settings)
     if not (isinstance(node, Teach) and node.how.asks_model):
         return ""
     try:

@@ -19,6 +19,7 @@ from ..plan import (
     Table,
     Teach,
     Train,
+    Tune,
 )
 from ..teach.recorded_ranking import RecordedRanking
 from .build import Plan
@@ -27,6 +28,7 @@ _KINDS = {
     "table": {"duckdb", "parquet"}, "generate": {"llm", "parquet"}, "embed": {"huggingface"},
     "derive": {"numpy"}, "train": {"pytorch"}, "evaluate": {"parquet"}, "register": {"mlflow"},
     "champion": {"mlflow"}, "pin": {"parquet"}, "teach": {"parquet"}, "distill": {"pytorch"},
+    "tune": {"pytorch", "huggingface"},
 }  # fmt: skip
 _TABLES = {
     "items": "The validated catalog: one row per item, with the texts that prompts and vectors "
@@ -82,6 +84,10 @@ def _lead(node: Node, plan: Plan) -> tuple[str, str]:
         first, rest = _split(_doc(node.text))
         whose = f"the answers {node.over.name}" if isinstance(node.over, Generate) else first
         return f"Texts as vectors, one per row: {whose[:1].lower()}{whose[1:]}", rest
+    if isinstance(node, Tune):
+        first, rest = _split(_doc(node.how))
+        what = "language model" if node.how.base == "llm" else "encoder"
+        return f"An adapter over the {what}, tuned on {node.examples.name}.", f"{first}\n\n{rest}"
     if isinstance(node, (Derive, Teach)):
         first, rest = _split(_doc(node.how))
         return first, "\n\n".join(p for p in (f"From {node.inputs[0].name}.", rest) if p)
@@ -137,7 +143,7 @@ def cost_of(node: Node) -> str:
     """Return what a materialization spends most of."""
     if asks_model(node):
         return CALLS
-    if isinstance(node, (Train, Evaluate)):
+    if isinstance(node, (Train, Evaluate, Tune)):
         return TRAINING
     return ENCODING if isinstance(node, Embed) else LITTLE
 
@@ -158,6 +164,8 @@ def tags_of(node: Node, plan: Plan, settings: Settings) -> dict[str, str]:
 def uses_device(node: Node, settings: Settings) -> bool:
     """Say whether a step computes on the accelerator where there is one."""
     local = settings.engine in ("hf", "vllm")
+    if isinstance(node, Tune) or getattr(node, "adapter", None) is not None:
+        return True
     if isinstance(node, Generate):
         return local and asks_model(node)
     if isinstance(node, Teach):

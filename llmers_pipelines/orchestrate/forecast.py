@@ -18,6 +18,7 @@ from ..prices import Price
 from .context import StepContext
 from .measured import measured, speed
 from .steps.generate import Question, prepare
+from .tuned import adapted
 
 SAMPLE = 2_000  # prompts whose tokens are counted; all of them where there are no more
 REASON = 330  # most tokens of the message that asks again: 300 characters of why, and its frame
@@ -49,6 +50,11 @@ class Forecast:
     ctx: StepContext
     pilot: frozenset[str] = frozenset()
     claimed: frozenset[str] = frozenset()  # keys that an earlier asset of the plan pays for
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Settings with the engine that answers: that of a tuned model where the node names one."""
+        return adapted(self.node, self.ctx).settings
 
     @cached_property
     def question(self) -> Question:
@@ -86,7 +92,7 @@ class Forecast:
 
     @cached_property
     def _counter(self) -> tuple[Any, str, int]:
-        return prompt_counter(self.ctx.settings, self.info, self.question.store)
+        return prompt_counter(self.settings, self.info, self.question.store)
 
     @cached_property
     def _room(self) -> int:
@@ -175,7 +181,7 @@ class Forecast:
             written = added([out, Figure(due_out, source, due_out, due_out)])
             written = Figure(written.value, source, written.low, written.high, detail=whose)
         read = Figure(read.value, prompts.source, read.low, read.high, prompts.se, prompts.detail)
-        revision, settings = self.node.task.prompt_revision, self.ctx.settings
+        revision, settings = self.node.task.prompt_revision, self.settings
         seconds, gpu_hours, price = time_of(settings, self.info, revision, read, written)
         money = money_of(price, read, written, gpu_hours, self.info.model)
         currency = price.currency if price else ""

@@ -8,13 +8,13 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
-from ..plan import Champion, Derive, Embed, Generate, Node, Pin, Register, Table, Teach, walk
+from ..plan import Champion, Derive, Embed, Generate, Node, Pin, Register, Table, Teach, Tune, walk
 from ..recipe import FAMILIES
 from ..store.manifests import ManifestStore
 from .build import Plan
 from .leaderboard import KEY as LEADERBOARD
 
-_MADE_BY_LLM = (Generate, Embed, Derive, Pin, Teach)
+_MADE_BY_LLM = (Generate, Embed, Derive, Pin, Teach, Tune)
 
 
 def jobs_of(plan: Plan) -> list[Any]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ..data.vectors import VectorTable
-from ..plan import Derive, Embed, Generate, Node, Teach, Train
+from ..plan import Derive, Embed, Generate, Node, Teach, Train, Tune
 
 FOLDER = "plots"
 _WIDTH, _HEIGHT, _TOP, _FOOT = 300, 75, 16, 104  # pixels
@@ -55,6 +55,9 @@ def inline(svg: str, title: str) -> str:
 def _pictures(node: Node, folder: Path) -> dict[str, str]:
     if isinstance(node, Train):
         return {"epochs": curve(folder), "scores": _predictions(folder)}
+    if isinstance(node, Tune):
+        losses = json.loads((folder / "losses.json").read_text())["losses"]
+        return {"epochs": _curve([{**e, "train_loss": e["loss"]} for e in losses])}
     if isinstance(node, Embed) or (isinstance(node, Derive) and node.how.output == "vectors"):
         return {"scores": _cosines(folder)}
     if isinstance(node, Generate):
@@ -68,7 +71,10 @@ def _pictures(node: Node, folder: Path) -> dict[str, str]:
 
 def curve(folder: Path) -> str:
     """Return loss and validation metric by epoch; "" where there was at most one."""
-    epochs = json.loads((folder / "training.json").read_text())["epochs"]
+    return _curve(json.loads((folder / "training.json").read_text())["epochs"])
+
+
+def _curve(epochs: list[dict[str, Any]]) -> str:
     if len(epochs) < 2:
         return ""
     first, last = epochs[0]["epoch"], epochs[-1]["epoch"]

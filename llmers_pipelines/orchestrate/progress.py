@@ -80,6 +80,15 @@ def encoded(name: str, done: int, total: int, seconds: float) -> tuple[str, Figu
     }  # fmt: skip
 
 
+def tuned(name: str, epoch: Mapping[str, Any], seconds: float) -> tuple[str, Figures]:
+    """Tell of an epoch of tuning; ``seconds`` since this run took it up."""
+    number, most = int(epoch["epoch"]), int(epoch["epochs"])
+    rest = float(epoch["seconds"]) * (most - number)
+    text = f"{name}: epoch {number} of {most}, loss {epoch['loss']:.4f}, {left(rest)}"
+    return text, {"epoch": number, "loss": float(epoch["loss"]), "seconds": round(seconds, 1),
+                  "seconds_left": round(rest, 1)}  # fmt: skip
+
+
 def trained(
     name: str, epoch: Mapping[str, Any], best: tuple[int, float] | None, most: int, seconds: float
 ) -> tuple[str, Figures]:

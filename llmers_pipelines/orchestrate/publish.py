@@ -19,7 +19,7 @@ from .checks import blocking_names
 from .context import QUARANTINE, Outcome, StepContext, StepError
 from .steps import run_verb, sources_of
 
-_ON_DEVICE = ("embed", "train", "evaluate")  # their seconds mean little without the device
+_ON_DEVICE = ("embed", "train", "evaluate", "tune")  # their seconds mean little without the device
 
 
 @dataclass(frozen=True)

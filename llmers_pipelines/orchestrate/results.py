@@ -201,7 +201,7 @@ def _cost(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for node in evaluation_nodes(plan):
         manifest = ctx.manifests.current(ctx.dataset, node.name)
-        if manifest is None or node.verb not in ("generate", "embed", "teach"):
+        if manifest is None or node.verb not in ("generate", "embed", "teach", "tune"):
             continue
         c = manifest.counts
         reused = int(c.get("cache_hits", 0)) + int(c.get("cached", 0))  # answers, or vectors

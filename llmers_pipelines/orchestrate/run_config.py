@@ -65,6 +65,7 @@ _TRAIN = (*_DEVICE, "warm_start")
 _OF_VERB = {
     "generate": _ASK, "embed": (*_DEVICE, "batch_tokens"), "train": _TRAIN, "distill": _TRAIN,
     "evaluate": _TRAIN, "teach": _DEVICE, "derive": ("threads",),
+    "tune": (*_DEVICE, "dtype", "batch_tokens"),
 }  # fmt: skip
 
 

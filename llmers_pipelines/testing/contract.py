@@ -200,11 +200,18 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
                 for i, a in enumerate(ids.ids) for r in range(k)]  # fmt: skip
         own, rank, other, cos = zip(*rows, strict=True)
         return pa.table({f"{entity}_id": own, "rank": rank, "other_id": other, "cos": cos})
-    dim = getattr(node.how, "dim", width) if isinstance(node, Derive) else max(width, 80)
+    dim = _width(node, width) if isinstance(node, Derive) else max(width, 80)
     vectors = rng.normal(size=(len(ids), dim)).astype(np.float32)
     mask = np.ones(len(ids), bool)
     mask[::7] = False
     return VectorTable(entity, ids.ids, vectors, mask)
+
+
+def _width(node: Derive, width: int) -> int:
+    """Return the width of derived vectors: their own setting, or that of the model they are of."""
+    model = next((s for s in node.sources if isinstance(s, Train)), None)
+    usual = getattr(model.backbone, "dim", width) if model is not None else width
+    return getattr(node.how, "dim", usual)
 
 
 def _stand_in_facts(data: TrainingData, rng: np.random.Generator) -> pa.Table:

@@ -29,7 +29,7 @@ from .site import Site
 
 Page = tuple[str, dict[str, Any]]
 Crumbs = list[tuple[str, str]]
-_VERB_ORDER = ("table", "generate", "embed", "derive", "pin", "teach", "train", "distill",
+_VERB_ORDER = ("table", "generate", "embed", "derive", "pin", "tune", "teach", "train", "distill",
                "evaluate", "register", "champion")  # fmt: skip
 
 

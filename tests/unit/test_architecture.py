@@ -18,23 +18,24 @@ PACKAGE = Path(llmers_pipelines.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-_GROUND = {"node", "walk", "plan", "config", "prices", "safety", "images", "gpu"}
+_GROUND = {"node", "walk", "plan", "config", "prices", "safety", "images", "gpu", "tuning"}
 _TEXTS = _GROUND | {"data", "prompts", "store"}
 _MODELS = _GROUND | {"data", "models"}
 _ENHANCE = _MODELS | {"enhance"}
 _TRAIN = _ENHANCE | {"train"}
 _EVALUATE = _TRAIN | {"evaluate"}
-_LIBRARY = _EVALUATE | _TEXTS | {"registry", "llm", "encode", "derive", "teach"}
+_LIBRARY = _EVALUATE | _TEXTS | {"registry", "llm", "encode", "derive", "teach", "tune"}
 _METHODS = {"recipe", "recipes", "api"}
 MAY_IMPORT = {
     "naming": set(), "node": {"naming"}, "walk": {"node"}, "plan": {"naming", "node", "walk"},
-    "prices": set(), "safety": set(), "images": set(),
-    "gpu": set(), "config": {"prices", "safety", "images", "gpu"},
+    "prices": set(), "safety": set(), "images": set(), "tuning": set(),
+    "gpu": set(), "config": {"prices", "safety", "images", "gpu", "tuning"},
     "data": _GROUND, "store": _GROUND,
     "prompts": _GROUND | {"data"}, "llm": _TEXTS, "encode": _TEXTS, "derive": _TEXTS,
     "models": _MODELS, "enhance": _ENHANCE, "train": _TRAIN, "evaluate": _EVALUATE,
+    "tune": _TEXTS | {"llm", "encode", "models"},
     "teach": _MODELS | {"prompts", "llm"}, "registry": _EVALUATE, "recipe": {"plan", "recipes"},
-    "api": {"plan", "data", "derive", "enhance", "models", "prompts", "recipe", "teach"},
+    "api": {"plan", "data", "derive", "enhance", "models", "prompts", "recipe", "teach", "tune"},
     "recipes": {"api"},
     "orchestrate": _LIBRARY | _METHODS, "cli": _LIBRARY | _METHODS | {"orchestrate", "web"},
     "web": {"config", "data", "store", "orchestrate"},
@@ -45,7 +46,8 @@ OWNERS = {
     "dagster": ("orchestrate/", "definitions.py"),
     "mlflow": ("registry/",),
     "faiss": ("derive/neighbours.py", "registry/index.py"),
-    "transformers": ("encode/transformer_net.py", "llm/hf"),
+    "transformers": ("encode/transformer_net.py", "llm/hf", "tune/"),
+    "peft": ("encode/transformer_net.py", "llm/hf", "tune/"),
     "vllm": ("llm/", "encode/"),
     "ray": ("executors/ray",),
     "PIL": ("llm/pictures.py",),

@@ -29,7 +29,7 @@ from llmers_pipelines.plan import Component, Node
 TABLE = Path(__file__).with_name("revisions.json")
 ROOT = Path(llmers_pipelines.__file__).parent
 # Packages that hold components.
-PACKAGES = ("data", "derive", "encode", "enhance", "models", "prompts", "teach")
+PACKAGES = ("data", "derive", "encode", "enhance", "models", "prompts", "teach", "tune")
 # What decides a verb's result, beside its step and the components in it. How results are stored,
 # published and shown is not part of it.
 VERBS = {
@@ -39,6 +39,7 @@ VERBS = {
     "Derive": ("data", "derive"),
     "Train": ("data", "models", "enhance", "train", "evaluate"),
     "Teach": ("data", "teach", "llm"),
+    "Tune": ("data", "tune", "llm"),
     "Distill": ("data", "models", "enhance", "train", "evaluate"),
     "Evaluate": ("data", "evaluate"),
     "Champion": ("evaluate",),

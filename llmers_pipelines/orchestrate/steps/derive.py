@@ -13,7 +13,23 @@ from ...plan import Derive, Node, Pin, Train
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
+from .derive_checks import CHECKS
 from .embed import stored_checks
+
+
+def sources(node: Derive, ctx: StepContext) -> dict[str, str]:
+    """Return the declared columns and the domain where the component words anything."""
+    if not node.how.reads_words:
+        return {}
+    words = prompt_words(ctx)
+    return {"columns": str(sorted(ctx.field_kinds.items())), "domain": str(words["domain"])}
+
+
+def prompt_words(ctx: StepContext) -> dict[str, Any]:
+    """Return what prompts say alike for all rows."""
+    from .generate import prompt_context
+
+    return {k: v for k, v in prompt_context(ctx).items() if k != "images"}
 
 
 def run(node: Derive, ctx: StepContext) -> Outcome:
@@ -22,7 +38,8 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
     log = next((a for a in loaded if isinstance(a, TrainingData)), None)
     # One folder per node: two reducers never share a fit, a re-run of one always does.
     state = ctx.settings.data / "fits" / ctx.dataset / node.slug
-    artifact, info = node.how.apply(loaded, log=log, state_folder=state)
+    more = {"context": prompt_words(ctx)} if node.how.reads_words else {}
+    artifact, info = node.how.apply(loaded, log=log, state_folder=state, **more)
     counts = {k: v for k, v in info.items() if isinstance(v, (int, float, str, bool))}
     made_from = columns_read(node.sources, ctx)
     if isinstance(artifact, VectorTable):
@@ -45,13 +62,22 @@ def run(node: Derive, ctx: StepContext) -> Outcome:
         hash_table(artifact),
         rows=artifact.num_rows,
         counts=counts,
-        checks=_candidate_checks(artifact, log, info) if node.how.rows == "candidates"
-        else _neighbour_checks(artifact),
+        checks=_table_checks(node, artifact, log, info),
         columns=tuple((f.name, str(f.type), "") for f in artifact.schema),
         lineage={name: made_from for name in artifact.column_names},
         info={"preview": preview(artifact)},
         keep=artifact,
     )
+
+
+def _table_checks(
+    node: Derive, table: pa.Table, log: TrainingData | None, info: dict[str, Any]
+) -> tuple[CheckOutcome, ...]:
+    if node.how.rows == "candidates":
+        return _candidate_checks(table, log, info)
+    if node.how.rows == "neighbours":
+        return _neighbour_checks(table)
+    return CHECKS[node.how.rows](table, log)
 
 
 def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
@@ -78,7 +104,7 @@ def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
             f"`llmers pin move {source.name} --dataset {ctx.dataset}`"
         )
     served = load_served(*load_export(ctx.manifests.path(manifest)))
-    return PastModel(ctx.load_version(log, past), served.scores)
+    return PastModel(ctx.load_version(log, past), served.scores, served.item_vectors)
 
 
 def preview(table: pa.Table, n: int = 5) -> str:
@@ -127,13 +153,13 @@ def _vector_checks(
 ) -> tuple[CheckOutcome, ...]:
     from ...encode.invariants import reducer_hygiene, sign_convention
 
-    source = next(a for a in loaded if isinstance(a, VectorTable))
-    covers = source.entity != table.entity or (
+    source = next((a for a in loaded if isinstance(a, VectorTable)), None)
+    covers = source is None or source.entity != table.entity or (
         source.ids == table.ids and bool(np.array_equal(source.mask, table.mask))
     )
     finite = bool(np.isfinite(np.asarray(table.vectors)).all())
     details: dict[str, Any] = {
-        "fit_rows": info.get("fit_rows"), "rows_with_text": int(source.mask.sum()),
+        "fit_rows": info.get("fit_rows"), "rows_with_text": int((source or table).mask.sum()),
         "fit": "kept" if info.get("reused") else "new", "finite": finite, "covers_source": covers,
     }  # fmt: skip
     passed = covers and finite

@@ -17,6 +17,7 @@ from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext
 from ..lineage import columns_read
 from ..progress import encoded
+from ..tuned import adapter_folder
 
 TEXTS = "texts.parquet"
 
@@ -26,7 +27,9 @@ def sources(node: Embed, ctx: StepContext) -> dict[str, str]:
     from ...encode.encoder import MINILM_SHA256
 
     found = {"text columns": str(sorted(ctx.field_kinds.items()))}
-    if node.model == "minilm":
+    if node.adapter is not None:
+        found["encoder"] = encoder_of(node, ctx).info.identity
+    elif node.model == "minilm":
         found["encoder"] = MINILM_SHA256
     elif node.model.partition("?")[0] != "tfidf":
         found["encoder"] = encoder_of(node, ctx).info.identity
@@ -41,17 +44,20 @@ def encoder_of(node: Embed, ctx: StepContext) -> Any:
 
         return make_encoder(node.model, device=ctx.device, state_folder=state)
     batch = int(ctx.limits.get("batch_tokens") or 0)
-    return _encoder(node.model, ctx.device, batch, _version(node.model))
+    tuned = str(adapter_folder(node.adapter, ctx)) if node.adapter is not None else ""
+    return _encoder(node.model, ctx.device, batch, _version(node.model), tuned)
 
 
 @lru_cache(maxsize=2)
 def _encoder(
-    name: str, device: str, batch_tokens: int, version: tuple[tuple[str, int, int], ...]
-) -> Any:
+    name: str, device: str, batch_tokens: int, version: tuple[tuple[str, int, int], ...],
+    adapter: str = "",
+) -> Any:  # fmt: skip
     """Return an encoder, made once per version of its folder in a process that lives long."""
     from ...encode.encoder import make_encoder
 
-    return make_encoder(name, device=device, token_budget=batch_tokens or None)
+    over = Path(adapter) if adapter else None
+    return make_encoder(name, device=device, token_budget=batch_tokens or None, adapter=over)
 
 
 def _version(name: str) -> tuple[tuple[str, int, int], ...]:

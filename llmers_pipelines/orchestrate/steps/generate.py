@@ -18,6 +18,7 @@ from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
 from ..pictures import fetch_pictures, looks, pictures_version, reader_of
 from ..progress import asked
+from ..tuned import adapted
 from .derive import preview
 from .embed import _is_items, _is_splits
 from .generate_checks import answer_checks, answer_columns, titles_of
@@ -26,6 +27,7 @@ from .safety import check_texts
 
 def sources(node: Generate, ctx: StepContext) -> dict[str, str]:
     """Return the engine in force, the recorded answers' hash and the declared columns."""
+    ctx = adapted(node, ctx)
     engine, recorded = _choice(node, ctx)
     if engine not in ("template", "recorded"):
         from ...llm.factory import engine_info
@@ -70,6 +72,7 @@ def prepare(node: Generate, ctx: StepContext) -> Question:
     from ...llm.protocol import EngineError
     from ...store.responses import ResponseStore
 
+    ctx = adapted(node, ctx)
     log = _log(node, ctx)
     rows = entity_rows(node, ctx)
     try:
@@ -92,6 +95,7 @@ def ask(
     from ...llm.runner import run_task
     from ..measured import keep
 
+    ctx = adapted(node, ctx)
     rows, engine = question.rows, question.engine
     report, price = ctx.reporter(), ctx.settings.prices.get(ctx.settings.model)
     currency = price.currency if price else ""
@@ -190,6 +194,7 @@ def pending_asks(node: Generate, ctx: StepContext) -> list[Any] | None:
     from ...llm.pending import pending
     from ...store.responses import ResponseStore
 
+    ctx = adapted(node, ctx)
     if _choice(node, ctx)[0] in ("template", "recorded"):
         return None
     store = ResponseStore(ctx.settings.data / "responses")
@@ -340,6 +345,7 @@ def _engine(
 
 def engine_for(node: Generate, ctx: StepContext) -> tuple[Any, tuple[str, ...], str]:
     """Return (engine, flags of its answers, a note where recorded answers could not be used)."""
+    ctx = adapted(node, ctx)
     return _engine(node, ctx, _log(node, ctx))
 
 

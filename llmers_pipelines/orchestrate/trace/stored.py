@@ -26,6 +26,7 @@ from ..context import StepContext, StepError
 CACHE_BYTES = 1 << 29
 _VERBS = {"catalog": "table", "llm_embeddings": "embed", "features": "derive",
           "recommenders": "train", "student_weights": "distill", "teacher_states": "teach",
+          "tuned_models": "tune",
           "evaluations": "evaluate", "registry": "register"}  # fmt: skip
 _ASSET, _VERSION = re.compile(r"[a-z0-9_]+/[a-z0-9_]+"), re.compile(r"[A-Za-z0-9_-]+")
 MODELS = ("recommenders", "student_weights")

@@ -1,0 +1,183 @@
+"""Tune: an adapter over a base model, trained on a table of examples, resumed where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...data.leakage import prompt_violations
+from ...plan import Tune, sha
+from ...store.manifests import CheckOutcome
+from ..context import Outcome, StepContext, StepError
+from ..progress import tuned as told
+from ..tuned import ADAPTER, cannot_tune, log_of, shown_pairs, tuned_model
+
+LOSSES = "losses.json"
+
+
+def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
+    """Return the identity of the base model's files."""
+    return {"base": _base(node, ctx)[1]}
+
+
+def run(node: Tune, ctx: StepContext) -> Outcome:
+    """Tune, or read a finished training back, and publish adapter and losses."""
+    from ...data.file_hash import adapter_sha256
+
+    examples: pa.Table = ctx.load(node.examples)
+    _check_columns(node, examples)
+    leak = _no_leakage(node, examples, ctx)
+    if not leak.passed:  # a tuned model remembers: nothing is trained on what must not be seen
+        raise StepError(f"{node.name}: {leak.details['why']}")
+    folder, facts = _trained(node, examples, ctx)
+
+    def save(target: Path) -> None:
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+
+    losses = facts["losses"]
+    return Outcome(
+        save,
+        adapter_sha256(folder / ADAPTER)[:16],
+        rows=examples.num_rows,
+        counts={
+            "base": facts["base"], "epochs": len(losses), "steps": facts["steps"],
+            "trained_weights": facts["trained"], "first_loss": losses[0]["loss"],
+            "last_loss": losses[-1]["loss"], "resumed_from": facts["resumed_from"],
+            **facts["told"],
+        },
+        checks=(leak, _finite(folder / ADAPTER), _learned(losses)),
+        info={"base": facts["base"], "preview": _curve(losses), "objective": facts["objective"]},
+    )  # fmt: skip
+
+
+def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of the finished training (``adapter/``, ``losses.json``) and its facts."""
+    from ...tune.loop_net import run as tune
+    from ...tune.lora_net import save_adapter
+    from ...tune.tuner import TuneError
+
+    base, identity, name = _base(node, ctx)
+    version = ctx.manifest(node.examples).data_version
+    key = sha([node.code_version, version, identity, base.device, base.dtype, base.tokens], 20)
+    home = ctx.settings.data / "tuning" / ctx.dataset / key
+    done = home / "done"
+    if (done / LOSSES).is_file():
+        return done, json.loads((done / LOSSES).read_text())
+    report, began = ctx.reporter(), time.monotonic()
+
+    def progress(epoch: Any) -> None:
+        report(lambda: told(node.name, epoch, time.monotonic() - began))
+
+    try:
+        task = node.how.objective(base, examples)
+        facts = tune(task, node.how, home, report=progress,
+                     checkpoint_seconds=ctx.settings.tune.checkpoint_seconds)  # fmt: skip
+    except TuneError as error:
+        raise StepError(f"{node.name}: {error}") from error
+    if facts["resumed_from"]:
+        ctx.log(f"{node.name}: went on from step {facts['resumed_from']} of {facts['steps']}")
+    facts |= {"base": name, "objective": type(node.how).__name__, "told": task.facts}
+    home.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=home, prefix=".tmp-"))
+    model: Any = task.module
+    save_adapter(getattr(model, "encoder", model), temporary / ADAPTER)
+    (temporary / LOSSES).write_text(json.dumps(facts, indent=1))
+    os.chmod(temporary, 0o755)
+    if done.is_dir():  # another process finished the same training
+        shutil.rmtree(temporary)
+    else:
+        os.rename(temporary, done)
+    for old in [*home.glob("step_*"), *home.glob(".tmp-*")]:
+        shutil.rmtree(old, ignore_errors=True)
+    return done, facts
+
+
+def _base(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
+    """Return (what is tuned and where, identity of its files, its name)."""
+    from ...llm.protocol import EngineError
+    from ...tune.tuner import Base
+
+    if why := cannot_tune(node, ctx.settings):
+        raise StepError(f"{node.name}: {why}")
+    device, settings = ctx.device, ctx.settings
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    tokens = int(ctx.limits.get("batch_tokens") or settings.batch_tokens)
+    if node.how.base == "encoder":
+        from ...encode.encoder import make_encoder
+
+        found: Any = make_encoder(node.model)
+        info = found.info
+        base = Base(found.folder, device, dtype, tokens, info.pooling, info.max_length, info.prefix)
+        return base, f"{info.weights_sha256}+{info.tokenizer_sha256}+{info.pooling}", info.name
+    from ...llm.identity import model_folder, tokenizer_sha256, weights_sha256
+
+    model, revision = tuned_model(node, settings)
+    try:
+        folder = model_folder(model, revision)
+        identity = f"{weights_sha256(folder)}+{tokenizer_sha256(folder)}"
+    except EngineError as error:
+        raise StepError(f"{node.name}: {error}") from error
+    return Base(folder, device, dtype, tokens), identity, f"{Path(model).name}@{identity[:12]}"
+
+
+def _check_columns(node: Tune, examples: Any) -> None:
+    wanted = ("example_id", *node.how.columns)
+    names = examples.column_names if isinstance(examples, pa.Table) else []
+    if missing := [c for c in wanted if c not in names]:
+        raise StepError(
+            f"{node.name}: {node.examples.name} has no column {missing[0]!r}; examples of "
+            f"{type(node.how).__name__} have {', '.join(wanted)}"
+        )
+    if not examples.num_rows:
+        raise StepError(f"{node.name}: {node.examples.name} has no rows to tune on")
+
+
+def _no_leakage(node: Tune, examples: pa.Table, ctx: StepContext) -> CheckOutcome:
+    """Whatever was shown of a user is a training row, and every row about a user says what."""
+    users, items, untold = shown_pairs(examples)
+    log = log_of([node.examples])
+    details: dict[str, Any] = {"examples": examples.num_rows, "interactions shown": len(users)}
+    violations: list[Any] = []
+    if log is not None:
+        violations = prompt_violations(ctx.load(log), users, items)
+    why = [str(v) for v in violations[:3]]
+    if untold:
+        why.append(f"{untold} examples about users do not tell which items they show (`shown`)")
+    if users and log is None:
+        why.append(f"{node.examples.name} shows interactions, but reads no splits")
+    details |= {"violations": len(violations), "log": log.name if log is not None else "none"}
+    if why:
+        details["why"] = "; ".join(why)
+    return CheckOutcome("no_leakage", not why, True, details)
+
+
+def _finite(folder: Path) -> CheckOutcome:
+    from safetensors.numpy import load_file
+
+    arrays = load_file(folder / "adapter_model.safetensors")
+    wrong = sorted(name for name, a in arrays.items() if not np.isfinite(a).all())
+    return CheckOutcome("weights_finite", not wrong, True,
+                        {"tensors": len(arrays), "wrong": ", ".join(wrong) or "none"})  # fmt: skip
+
+
+def _learned(losses: list[dict[str, Any]]) -> CheckOutcome:
+    first, last = losses[0]["loss"], losses[-1]["loss"]
+    return CheckOutcome("loss_fell", last < first or len(losses) < 2, False,
+                        {"first epoch": first, "last epoch": last})  # fmt: skip
+
+
+def _curve(losses: list[dict[str, Any]]) -> str:
+    shown = losses if len(losses) <= 12 else losses[:4] + losses[-8:]
+    rows = [f"| {e['epoch']} | {e['loss']:.4f} | {e['steps']} | {e['seconds']:.1f} |"
+            for e in shown]  # fmt: skip
+    return "\n".join(["| epoch | loss | steps | seconds |", "|---|---|---|---|", *rows])

@@ -1,0 +1,1 @@
+"""Fine-tuning of language models and encoders: low-rank adapters over frozen base models."""
