@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from .data.text import AnswerText, AttributeText, HistoryText, ItemText
+from .derive.answer_pairs import AnswerPairs
 from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
+from .derive.corruptions import Corruptions
 from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
+from .derive.noisy_positions import NoisyPositions
 from .derive.pca import PCA
 from .derive.random_projection import RandomProjection
+from .derive.sampled_users import SampledUsers
+from .derive.sequence_edits import SequenceEdits
 from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.collaborative_alignment import CollaborativeAlignment
 from .enhance.dual_view import DualView
+from .enhance.edited_history import EditedHistory
 from .enhance.from_vectors import FromVectors
 from .enhance.frozen_items import FrozenItems
 from .enhance.hybrid_experts import HybridExperts
 from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
+from .enhance.rationale_fusion import RationaleFusion
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
 from .models.als import ALS
@@ -71,10 +78,13 @@ from .plan import (
 from .prompts.item_knowledge import ItemKnowledge
 from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
+from .prompts.noise import NoiseList, Replacement
 from .prompts.pictured_item_summary import PicturedItemSummary
+from .prompts.rationale import UserRationale
 from .prompts.user_preference import UserPreference
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
+from .teach.noise_scores import NoiseScores
 from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
 from .tune.contrast import Contrast
@@ -127,16 +137,18 @@ def rankings(
 
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AnswerText", "AttributeText", "AttributeViews",
+    "PLE", "SGL", "SRGNN", "STAR", "AnswerPairs", "AnswerText", "AttributeText", "AttributeViews",
     "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "CollaborativeAlignment",
-    "ColumnSelect", "ComiRec", "Contrast", "DCNv2", "DeepFM", "Derive", "Distill", "DualView",
-    "Embed", "FiBiNET", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "HistoryText",
-    "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText", "ItemVectors",
-    "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "Lora", "MMoE",
-    "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "PicturedItemSummary", "Pin",
-    "Popularity", "RandomProjection", "RankingDistillation", "RecordedRanking", "SASRec", "Sft",
-    "SideFeatures", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train",
-    "TrainedRanking", "Tune", "TwoTower", "UserPreference", "XDeepFM",
+    "ColumnSelect", "ComiRec", "Contrast", "Corruptions", "DCNv2", "DeepFM", "Derive", "Distill",
+    "DualView", "EditedHistory", "Embed", "FiBiNET", "Fit", "FromVectors", "FrozenItems", "GRU4Rec",
+    "Generate", "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary",
+    "ItemText", "ItemVectors", "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked",
+    "Lora", "MMoE", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "NoiseList",
+    "NoiseScores", "NoisyPositions", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
+    "RankingDistillation", "RationaleFusion", "RecordedRanking", "Replacement", "SASRec",
+    "SampledUsers", "SequenceEdits", "Sft", "SideFeatures", "Table", "Teach", "TextKNN",
+    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "Tune", "TwoTower", "UserPreference",
+    "UserRationale", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "splits", "users",
 ]  # fmt: skip

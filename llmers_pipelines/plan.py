@@ -156,6 +156,8 @@ class Teach(Node):
     log: Node | None = None
     sources: tuple[Node, ...] = ()
     engine: str = ""  # identity of the engine where a language model teaches, filled in by ``bind``
+    # A ``Tune``: its model teaches instead of the configured one.
+    adapter: Node | None = field(default=None, metadata={"later": True})
 
     @property
     def prefix(self) -> str:
@@ -164,7 +166,8 @@ class Teach(Node):
     @property
     def slug(self) -> str:
         named = [s.slug for s in self.sources if not isinstance(s, Table)]
-        return "__".join([component_slug(self.how), *named[:1]]) + variant((self.log,))
+        tuned = [self.adapter.slug] if self.adapter else []
+        return "__".join([component_slug(self.how), *named[:1], *tuned]) + variant((self.log,))
 
 
 @dataclass(frozen=True)

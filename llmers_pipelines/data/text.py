@@ -265,11 +265,11 @@ class AnswerText(Component):
 
 
 def entity_ids(table: pa.Table) -> tuple[str, tuple[str, ...]]:
-    """Return ("item" or "user", ids as strings) of a table with one row per entity.
+    """Return ("item", "user" or "row", ids as strings) of a table with one row per entity.
 
     Raises ``DataError`` where there is no id column, a null id, or an id with two rows.
     """
-    for entity in ("item", "user"):
+    for entity in ("row", "item", "user"):  # rows of answers name a user and an item as well
         if f"{entity}_id" in table.column_names:
             break
     else:

@@ -35,6 +35,7 @@ def choice_json(request: ChoiceRequest, info: EngineInfo = EngineInfo("", "")) -
         "messages": [hashed(m, info) for m in request.messages],
         "choices": list(request.choices),
         "asked": "log-probability of each choice",
+        **({"first_tokens": request.first_tokens} if request.first_tokens else {}),
     }
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -291,6 +291,8 @@ class HfEngine:
             return ChoiceResult(request.row_id, error=str(error))
         tokens = [self.tokenizer(neutralize(c, marks), add_special_tokens=False)["input_ids"]
                   for c in request.choices]  # fmt: skip
+        if request.first_tokens:
+            tokens = [t[: request.first_tokens] for t in tokens]
         if reason := self._unscorable(prefix, tokens):
             return ChoiceResult(request.row_id, error=reason)
         return prefix, tokens

@@ -152,11 +152,15 @@ class GenResult:
 
 @dataclass(frozen=True)
 class ChoiceRequest:
-    """Which of ``choices`` is the likeliest answer to ``messages``."""
+    """Which of ``choices`` is the likeliest answer to ``messages``.
+
+    ``first_tokens`` scores as many tokens of each choice and takes the rest for certain; 0 = all.
+    """
 
     row_id: str
     messages: tuple[Message, ...]
     choices: tuple[str, ...]
+    first_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,11 @@ def render(
         row_id,
         tuple(task.render(row, context)),
         schema=task.row_schema(row),
-        max_tokens=sampling.max_tokens or task.max_tokens,
+        max_tokens=(not task.stop and sampling.max_tokens) or task.max_tokens,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         seed=sampling.seed,
-        stop=sampling.stop,
+        stop=task.stop or sampling.stop,
         row=row,
         without_model=partial(_template, task, row, context),
     )
@@ -208,6 +208,8 @@ def repair_request(
     request, reason = ask.request, refused.reason
     if refused.status != "quarantined" or result.finish_reason in FINAL:
         return None
+    if request.messages[-1]["role"] == "assistant":
+        return None  # the answer was begun for the model: there is nothing to reason with
     if result.finish_reason == "length":
         return dataclasses.replace(request, max_tokens=2 * request.max_tokens)
     more = (

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.training import TRAIN
+
 if TYPE_CHECKING:
     from ..data.training import TrainingData
     from ..plan import Node
@@ -64,6 +66,27 @@ def attach_parts(
         if hook is not None:
             hook.stream = Stream(seed, number, 1)
             model.hooks.append(hook)
+
+
+def training_log(
+    parts: Iterable[Enhancement], data: TrainingData, inputs: Mapping[Node, Any], seed: int
+) -> TrainingData:
+    """Return the log that a model is trained on: what each part, in order, makes of it.
+
+    Held-out rows are those of ``data``, and so are histories before them. Raises ValueError where
+    a part changed more than training rows.
+    """
+    edited = data
+    for part in parts:
+        edited = part.edited(edited, inputs, seed)
+    if edited is data:
+        return data
+    kept = edited.split != TRAIN
+    if not np.array_equal(edited.split, data.split) or not all(
+        np.array_equal(getattr(edited, n)[kept], getattr(data, n)[kept]) for n in ("user", "item")
+    ):
+        raise ValueError("a part may change training rows alone, no held-out one")
+    return edited
 
 
 def extra_losses(model: Any, batch: Any, states: Any) -> Tensor | float:

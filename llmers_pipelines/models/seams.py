@@ -57,6 +57,12 @@ class Enhancement(Component):
     ) -> Any:
         raise NotImplementedError
 
+    def edited(
+        self, data: TrainingData, inputs: Mapping[Node, Any], seed: int
+    ) -> TrainingData:
+        """Return the log to train on; validation, test and what is served keep ``data``."""
+        return data
+
     def inert(self) -> Enhancement | None:
         """Return these settings with a weight or gate of 0, so that the backbone trains as alone.
 

@@ -11,7 +11,7 @@ from ..plan import Node, Teach, Tune
 from .context import StepContext, StepError
 from .forecast import SAMPLE, around, money_of, time_of
 from .publish import stale_because
-from .tuned import cannot_tune
+from .tuned import adapted, cannot_tune
 
 _OPEN = {"calls": UNKNOWN, "repairs": NOTHING, "tokens_in": UNKNOWN, "tokens_out": NOTHING,
          "money": UNKNOWN, "seconds": UNKNOWN, "gpu_hours": UNKNOWN}  # fmt: skip
@@ -32,8 +32,12 @@ def cannot_rank(node: Node, ctx: StepContext) -> str:
         return cannot_tune(node, ctx.settings)
     if not (isinstance(node, Teach) and node.how.asks_model):
         return ""
+    if node.adapter is not None and (why := cannot_tune(node.adapter, ctx.settings)):
+        return why
     try:
-        info = engine_info(ctx.settings)
+        info = engine_info(adapted(node, ctx).settings)
+    except StepError:
+        return ""  # its model is tuned before it is asked, and every tuned model ranks
     except EngineError as error:
         return str(error)
     if can_choose(info):
@@ -69,6 +73,7 @@ def ranked(node: Teach, ctx: StepContext) -> dict[str, Any]:
         return {"llm_calls": None, "stored": None, **_OPEN, "notes": [f"cannot run: {why}"],
                 "cannot": why}  # fmt: skip
     try:
+        ctx = adapted(node, ctx)
         requests, notes = planned_requests(node, ctx)
     except StepError as error:
         why = f"unknown until its inputs are there: {error}"

@@ -19,6 +19,7 @@ from ..store.manifests import Manifest
 from .build import Plan, build_plan
 from .compare import collect, evaluation_of, leaderboard
 from .context import StepContext
+from .plumbing import make_tiny, plumbing_table, with_tiny_model
 from .records import recipe_digest
 
 _LIBRARIES = ("torch", "transformers", "dagster", "mlflow", "duckdb", "numpy")
@@ -35,12 +36,14 @@ class Experiment:
     controls: tuple[str, ...] = ()
     encoder: str = "auto"
     note: str = ""
+    plumbing: bool = False  # its language model is a tiny one: shows that a path works, no lift
 
     def settings(self, base: Settings) -> Settings:
-        return dataclasses.replace(
+        own = dataclasses.replace(
             base, dataset=self.dataset, methods=self.methods, seeds=self.seeds,
             controls=self.controls, encoder=self.encoder,
         )  # fmt: skip
+        return with_tiny_model(own) if self.plumbing else own
 
 
 def load_experiments(path: Path) -> list[Experiment]:
@@ -68,6 +71,8 @@ def run_experiment(
 
     settings = experiment.settings(base)
     plan = build_plan(settings)
+    if experiment.plumbing:
+        make_tiny(plan, settings)
     nodes = evaluation_nodes(plan)
     report = launch(plan, nodes, experiment.dataset, settings, on_step=on_step)
     return [r for r in report["assets"] if r["status"] not in ("materialized", "reused")]
@@ -84,9 +89,13 @@ def write_results(
     """Write ``out`` from what is stored; return the record of lifts by recipe."""
     lines = _head(command)
     record: dict[str, list[dict[str, Any]]] = {}
+    plumbing = []
     for experiment in experiments:
         settings = experiment.settings(base)
         plan = build_plan(settings)
+        if experiment.plumbing:
+            plumbing.append((experiment.name, plan, settings))
+            continue
         chosen = [m.evaluate for m in plan.methods]
         rows = collect(settings, experiment.dataset, None, chosen, as_run=True)
         lines += [f"## {experiment.name}", ""]
@@ -101,6 +110,7 @@ def write_results(
         verdicts = {r["method"]: (r["verdict"], r["reasons_method"]) for r in rows}
         for row in _lifts(plan, experiment, settings, verdicts):
             record.setdefault(row.pop("recipe"), []).append(row)
+    lines += plumbing_table(plumbing)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return record

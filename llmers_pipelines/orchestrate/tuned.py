@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Settings
-from ..plan import Embed, Generate, Node, PlanError, Table, Tune, walk
+from ..plan import Embed, Generate, Node, PlanError, Table, Teach, Tune, walk
 from .context import StepContext, StepError
 
 ADAPTER = "adapter"  # folder of a version of a tuned model
@@ -31,6 +31,8 @@ def bound(node: Node, settings: Settings) -> Node:
         if node.encoder:
             raise PlanError(f"{node.name}: the encoder is that of {adapter.name}; name it there")
         return dataclasses.replace(node, model=adapter.model)
+    if isinstance(node, Teach) and not node.engine:
+        return dataclasses.replace(node, engine=adapter.model)
     if isinstance(node, Generate) and not node.engine:
         sampling = f"{settings.max_tokens}/{settings.temperature}/{settings.llm_seed}"
         return dataclasses.replace(node, engine=f"{adapter.model}#{sampling}")

@@ -49,6 +49,7 @@ class PromptTask(Component):
     answer: ClassVar[type[BaseModel]] = FreeText
     published: ClassVar[type[BaseModel] | None] = None  # what ``resolved`` returns; None = answer
     system: ClassVar[str] = ""
+    stop: ClassVar[tuple[str, ...]] = ()  # where an answer ends; it is then bound by `max_tokens`
     max_tokens: int = 400  # of one answer
 
     @property

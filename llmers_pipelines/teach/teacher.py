@@ -34,6 +34,7 @@ class Teacher(Component):
     """
 
     asks_model: ClassVar[bool] = False  # a language model is asked while the asset is made
+    exports: ClassVar[str] = "rankings"  # or scores: one row per training position
 
     k: int = 10
     newest: int = 0  # 0 = all positions

@@ -194,6 +194,8 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
     ids = data.items if entity == "item" else data.users
     if isinstance(node, Generate):
         return _stand_in_pairs(data, rng)
+    if isinstance(node, Derive) and node.how.output == "table" and node.how.rows == "positions":
+        return _stand_in_edits(data, rng)
     if isinstance(node, Derive) and node.how.output == "table":
         k = min(3, len(ids) - 1)
         rows = [(a, r + 1, ids.ids[(i + r + 1) % len(ids)], 1.0 - 0.1 * r)
@@ -243,6 +245,18 @@ def _stand_in_pairs(data: TrainingData, rng: np.random.Generator) -> pa.Table:
         liked.append(two[:1] if user % 7 else None)
         disliked.append(two[1:] if user % 7 else None)
     return pa.table({"user_id": data.users.ids, "liked": liked, "disliked": disliked})
+
+
+def _stand_in_edits(data: TrainingData, rng: np.random.Generator) -> pa.Table:
+    """Return one edit of every second user's training rows, to an item drawn at random."""
+    rows = []
+    for user in range(1, data.n_users + 1, 2):
+        mine = data.item[(data.user == user) & (data.split == TRAIN)]
+        place = int(rng.integers(len(mine)))
+        old, new = data.items.ids[mine[place] - 1], data.items.ids[rng.integers(data.n_items)]
+        rows.append({"user_id": data.users.ids[user - 1], "position": place, "old_id": old,
+                     "new_id": new, "logp": float(-rng.random())})  # fmt: skip
+    return pa.Table.from_pylist(rows)
 
 
 def _entity(node: Node) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..data.training import TrainingData
-from ..models.hooks_net import attach_parts
+from ..models.hooks_net import attach_parts, training_log
 from ..models.seams import Backbone, Enhancement
 from ..plan import Node
 from ..train.loop import load_loader
@@ -38,8 +38,11 @@ def trace(
     Removed means: no hook of theirs and no extra column is left, and the tables are what they were.
     Steps are plain gradient steps: Adam blows up the rounding of a gradient that is zero.
     """
+    parts = list(parts)
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        if not removed:
+            data = training_log(parts, data, inputs or {}, 0)
         model = backbone.build(data, 0)
         own = {name: value.detach().clone() for name, value in model.state_dict().items()}
         columns, hooks = copy.deepcopy(getattr(model, "columns", None)), list(model.hooks)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..data.edits import is_edits, random_edits
 from ..data.training import TRAIN, TrainingData
 from ..data.vectors import VectorTable
 from ..plan import Node
@@ -34,7 +35,9 @@ def control_inputs(
     items, not the positions, so that every position stays taught. ``random_pairs``,
     ``popular_pairs``: vectors stay, and each user has as many augmented pairs as before, of items
     of ``log`` without a training row of that user: both uniform, or the liked one in proportion to
-    its training count and the disliked one uniform. Everything else (a log) is passed through.
+    its training count and the disliked one uniform. Edits of sequences are as many per user at
+    random positions under ``permuted`` (the real suggestions, dealt anew) and ``gaussian`` (random
+    items). Everything else (a log) is passed through.
     Equal seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
     counterpart, for ``shuffled`` without rankings, and where pairs are drawn without a log.
     """
@@ -52,7 +55,11 @@ def control_inputs(
     out = {}
     for number, (node, artifact) in enumerate(sorted(inputs.items(), key=lambda p: p[0].name)):
         rng = np.random.default_rng([seed, 2, number])
-        if arm not in ("permuted", "shuffled") and _holds_pairs(artifact):
+        if is_edits(artifact) and arm in ("permuted", "gaussian"):
+            if log is None:
+                raise ValueError("control edits are drawn from the log; give it as `log`")
+            out[node] = random_edits(log, artifact, rng, suggested=arm == "permuted")
+        elif arm not in ("permuted", "shuffled") and _holds_pairs(artifact):
             out[node] = drawn_pairs(artifact, log, rng, popular=arm == "popular_pairs")
         else:
             out[node] = change(node, artifact, shuffled, owners, rng)

@@ -13,7 +13,7 @@ import torch
 
 from ..data.training import TrainingData
 from ..models.fit import Fit
-from ..models.hooks_net import attach_parts
+from ..models.hooks_net import attach_parts, training_log
 from ..models.ranking_net import rank_metric, rank_targets
 from ..models.seams import check_seams
 from ..models.served import fold
@@ -30,6 +30,7 @@ class Loader(Protocol):
     """What ``train/<name>_loader.py`` exports as ``Loader(data, backbone, seed)``."""
 
     steps_per_epoch: int
+    data: TrainingData  # of which validation is made; batches were made of it at the start
 
     def epoch(self, number: int) -> Iterator[Any]:
         """Yield the batches of epoch ``number`` (from 1): equal for equal seed and number."""
@@ -76,14 +77,16 @@ def fit(
         torch.manual_seed(seed)
         if backbone.closed_form:
             return _solve(train, data, inputs, seed, progress)
-        model = backbone.build(data, seed)
+        own = training_log(train.parts, data, inputs, seed)
+        model = backbone.build(own, seed)
         if hasattr(model, "read"):  # tables beside the log that the backbone itself is made of
-            model.read(data, inputs, seed)
-        attach_parts(model, train.parts, data, inputs, seed)
+            model.read(own, inputs, seed)
+        attach_parts(model, train.parts, own, inputs, seed)
         if start is not None:
             start(model)
         model.to(where)
-        loader = load_loader(backbone.loader)(data, backbone, seed)
+        loader = load_loader(backbone.loader)(own, backbone, seed)
+        loader.data = data  # what validates: the log as it is
         epochs, best = run_epochs(model, loader, backbone.fit, train.name, progress)
         served = fold(model)
     seconds = time.perf_counter() - started

@@ -49,10 +49,11 @@ def entity_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutco
 
 
 def position_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
-    """``user_id, position, item_id``: the item at that place (from 0) of the training rows."""
+    """Each position (from 0, of a user's training rows) once, with the item that stands there."""
     assert log is not None, "positions are those of a log"
     user = log.users.index(table["user_id"].to_pylist())
-    item = log.items.index(table["item_id"].to_pylist())
+    column = "old_id" if "old_id" in table.column_names else "item_id"
+    item = log.items.index(table[column].to_pylist())
     position = np.asarray(table["position"], np.int64)
     rows = np.flatnonzero(log.split == TRAIN)
     start = np.searchsorted(log.user[rows], np.arange(log.n_users + 2))
@@ -65,7 +66,7 @@ def position_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOut
     if wrong:
         first = int(np.flatnonzero(~there)[0])
         details["why"] = (f"user {table['user_id'][first]}, position {position[first]}: "
-                          f"{table['item_id'][first]} does not stand there")  # fmt: skip
+                          f"{table[column][first]} does not stand there")  # fmt: skip
     return (CheckOutcome("row_identity", not wrong and not twice, True, details),)
 
 

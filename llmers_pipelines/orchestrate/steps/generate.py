@@ -8,11 +8,11 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from ...data.training import HISTORY, TRAIN, TrainingData
+from ...data.training import TrainingData
 from ...plan import Derive, Generate
+from ...prompts.rows import told_items, user_rows
 from ..checks import safety_checks
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
@@ -229,6 +229,8 @@ def entity_rows(node: Generate, ctx: StepContext) -> list[dict[str, Any]]:
     if node.task.entity == "item":
         return table.to_pylist()
     log = _log(node, ctx)
+    if node.task.entity == "row":
+        return position_rows(node, table, log, ctx)
     if log is None:
         raise StepError(f"{node.name}: a task about users needs the splits in its context")
     items = next((ctx.load(n) for n in node.context if _is_items(n)), None)
@@ -236,7 +238,7 @@ def entity_rows(node: Generate, ctx: StepContext) -> list[dict[str, Any]]:
     offered = next((ctx.load(n) for n in node.context if isinstance(n, Derive)), None)
     if offered is None:
         return rows
-    lists = candidate_lists(offered, _told(log, items, ctx.field_kinds), log)
+    lists = candidate_lists(offered, told_items(log, items, ctx.field_kinds), log)
     return [{**row, "candidates": lists.get(str(row["user_id"]), [])} for row in rows]
 
 
@@ -252,41 +254,25 @@ def candidate_lists(
     return lists
 
 
-def _told(
-    log: TrainingData, items: pa.Table | None, fields: dict[str, str]
+def position_rows(
+    node: Generate, table: pa.Table, log: TrainingData | None, ctx: StepContext
 ) -> list[dict[str, Any]]:
-    """Return title and categories of each item by its position in the log."""
-    told: list[dict[str, Any]] = [{} for _ in range(log.n_items + 1)]
-    if items is not None:
-        wordy = [c for c in items.column_names
-                 if c in ("item_id", "title") or fields.get(c) == "category"]  # fmt: skip
-        rows = items.select(wordy).to_pylist()
-        for position, row in zip(log.items.index([r["item_id"] for r in rows]), rows, strict=True):
-            told[position] = row
-    return told
+    """Return the selected training positions with their item (``noise``) and their window."""
+    items = next((ctx.load(n) for n in node.context if _is_items(n)), None)
+    if log is None or items is None:
+        raise StepError(f"{node.name}: a task about positions needs splits and items in context")
+    from ...prompts.titled import titles_by_position, windows_of
 
-
-def user_rows(
-    users: pa.Table, log: TrainingData, items: pa.Table | None, fields: dict[str, str]
-) -> list[dict[str, Any]]:
-    """Return users with ``history`` (oldest first) from TRAIN rows, or HISTORY rows where a cut
-    is declared: then no row that becomes a label is shown (KAR's leak-safe cut)."""
-    allowed = HISTORY if (log.split == HISTORY).any() else TRAIN
-    told = _told(log, items, fields)
-    keep = log.split == allowed
-    user, item, time = log.user[keep], log.item[keep], log.time[keep]
-    rating = None if log.rating is None else log.rating[keep]
-    start = np.searchsorted(user, np.arange(log.n_users + 2))
+    told, ids = told_items(log, items, ctx.field_kinds), log.items.ids
+    titles = titles_by_position(items, log)
+    found = {(w.user, w.positions[0]): w for w in windows_of(log, titles, node.task.shown, 1)}
     out = []
-    positions = log.users.index(users["user_id"].to_pylist())
-    for row, u in zip(users.to_pylist(), positions, strict=True):
-        history = []
-        for i in range(start[u], start[u + 1]) if u else ():
-            entry = {**told[item[i]], "time": int(time[i])}
-            if rating is not None and rating[i] == rating[i]:
-                entry["rating"] = float(rating[i])
-            history.append(entry)
-        out.append({**row, "history": history})
+    users = log.users.index(table["user_id"].to_pylist())
+    for row, user in zip(table.to_pylist(), users, strict=True):
+        window = found[int(user), row["window"]]
+        noise = window.items[window.positions.index(row["position"])]
+        names = [{**told[i], "item_id": ids[i - 1]} for i in window.items]
+        out.append({**row, "noise": told[noise], "history": names})
     return out
 
 

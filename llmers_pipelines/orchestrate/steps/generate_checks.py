@@ -33,7 +33,7 @@ def answer_checks(
     violations: list[Any] = []
     shown = 0
     more: tuple[CheckOutcome, ...] = ()
-    if log is not None and node.task.entity == "user":
+    if log is not None and node.task.entity in ("user", "row"):
         pairs = [(r["user_id"], e["item_id"]) for r in rows for e in r["history"] if "item_id" in e]
         shown = len(pairs)
         violations = prompt_violations(

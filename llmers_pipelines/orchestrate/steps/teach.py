@@ -12,14 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...data.training import TrainingData
+from ...data.training import TRAIN, TrainingData
 from ...plan import Pin, Table, Teach, Train
 from ...store.manifests import CheckOutcome
-from ...teach.language_model_ranking import NAME, LanguageModelRanking
+from ...teach.language_model_ranking import NAME
+from ...teach.noise_scores import MEANINGS as SCORES
+from ...teach.noise_scores import NAME as NOISE
 from ...teach.recorded_ranking import RecordedRanking
 from ...teach.teacher import MEANINGS, Taught
 from ..context import QUARANTINE, Outcome, StepContext, StepError, hash_table, save_rows
+from ..tuned import adapted
 from .derive import preview
+from .derive_checks import position_checks
 
 
 def sources(node: Teach, ctx: StepContext) -> dict[str, str]:
@@ -38,7 +42,7 @@ def sources(node: Teach, ctx: StepContext) -> dict[str, str]:
     if node.how.asks_model:
         from ...llm.factory import engine_info
 
-        engine = engine_info(ctx.settings)
+        engine = engine_info(adapted(node, ctx).settings)
         return {"engine": engine.identity, "columns": str(sorted(ctx.field_kinds.items()))}
     return {}
 
@@ -48,11 +52,12 @@ def run(node: Teach, ctx: StepContext) -> Outcome:
     data: TrainingData = ctx.load(node.log)
     if isinstance(node.how, RecordedRanking):
         taught = _recorded(node, ctx, data)
-    elif isinstance(node.how, LanguageModelRanking):
+    elif node.how.asks_model:
         taught = _asked(node, ctx, data)
     else:
         taught = _trained(node, ctx, data)
     table, refused = taught.rows, taught.refused
+    means = MEANINGS if node.how.exports == "rankings" else SCORES
 
     def beside(folder: Path) -> None:
         if refused is None or not refused.num_rows:
@@ -69,7 +74,7 @@ def run(node: Teach, ctx: StepContext) -> Outcome:
         counts={"teacher": taught.label, **taught.counts},
         checks=_checks(node, ctx, data, taught),
         flags=taught.flags,
-        columns=tuple((f.name, str(f.type), MEANINGS[f.name]) for f in table.schema),
+        columns=tuple((f.name, str(f.type), means[f.name]) for f in table.schema),
         info={"teacher": taught.label, "preview": preview(table),
               **({"quarantine": preview(refused)} if refused is not None and refused.num_rows
                  else {})},
@@ -139,6 +144,8 @@ def _asked(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
 
     if why := cannot_rank(node, ctx):
         raise StepError(f"{node.name}: {why}")
+    ctx = adapted(node, ctx)
+    name = NAME if node.how.exports == "rankings" else NOISE
     engine = make_engine(ctx.settings)
     try:
         requests, asked = _requests(node, ctx, data)
@@ -148,7 +155,7 @@ def _asked(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
             int(ctx.limits.get("budget_tokens") or ctx.settings.budget_tokens),
         )
         chosen = choose_all(
-            requests, engine, ResponseStore(ctx.settings.data / "responses"), task=NAME,
+            requests, engine, ResponseStore(ctx.settings.data / "responses"), task=name,
             revision=node.how.prompt.prompt_revision, budget=budget,
         )  # fmt: skip
         label = engine.info.label
@@ -205,6 +212,15 @@ def _checks(
     }  # fmt: skip
     if violations or foreign:
         leak["why"] = foreign or "; ".join(str(v) for v in violations[:3])
+    if node.how.exports == "scores":
+        rows = int((data.split == TRAIN).sum())
+        return (
+            CheckOutcome("no_leakage", not violations and not foreign, True, leak),
+            *position_checks(taught.rows, data),
+            CheckOutcome("coverage", taught.rows.num_rows >= 0.5 * rows, False,
+                         {"positions scored": taught.rows.num_rows, "training positions": rows}),
+            CheckOutcome("quarantine_small", True, False, {"refused": 0}),
+        )  # fmt: skip
     user, _ = positions_of(data, node.how.newest)
     found = len(set(zip(taught.rows["user_id"].to_pylist(), taught.rows["position"].to_pylist(),
                         strict=True)))  # fmt: skip

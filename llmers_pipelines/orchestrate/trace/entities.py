@@ -26,7 +26,7 @@ def entities_of(artifact: Any) -> tuple[str, ...]:
         return (artifact.entity,)
     if isinstance(artifact, pa.Table):
         return tuple(c.removesuffix("_id") for c in artifact.column_names
-                     if c in ("item_id", "user_id"))  # fmt: skip
+                     if c in ("item_id", "user_id", "row_id"))  # fmt: skip
     return ()
 
 
@@ -61,7 +61,7 @@ def table_content(
         return CatalogRow({k: v for k, v in row.items() if v is not None})
     names = rows.column_names
     note = ""
-    if "position" in names and entity == "user":  # a teacher: the newest position speaks
+    if {"position", "rank"} <= {*names} and entity == "user":  # a teacher: the newest position speaks
         positions, newest = len(rows["position"].unique()), pc.max(rows["position"])
         note = f"{positions} positions, the newest is {newest.as_py()}"
         rows = rows.filter(pc.equal(rows["position"], newest)).sort_by("rank")

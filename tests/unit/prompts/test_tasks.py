@@ -19,6 +19,8 @@ from llmers_pipelines.prompts import all_tasks
 from llmers_pipelines.prompts.item_knowledge import ItemKnowledge
 from llmers_pipelines.prompts.item_summary import ItemSummary
 from llmers_pipelines.prompts.liked_disliked import LikedDisliked
+from llmers_pipelines.prompts.noise import Replacement
+from llmers_pipelines.prompts.rationale import UserRationale
 from llmers_pipelines.prompts.schema import check_schema
 from llmers_pipelines.prompts.task import PromptTask, first_object, without_thoughts
 from llmers_pipelines.prompts.user_preference import UserPreference
@@ -50,6 +52,7 @@ READER = {
         {"item_id": "b6", "title": "Gull Island (1962)", "subjects": "sea stories|travel"},
     ],
 }
+PLACE = {**READER, "row_id": "u1@1", "position": 1, "noise": READER["history"][1]}
 CLICKER = {"user_id": "u2", "history": [{"title": f"Item {n}", "label": n % 2} for n in range(6)]}
 CASES: dict[str, tuple[PromptTask, dict[str, Any], dict[str, Any]]] = {
     "item_knowledge_books": (ItemKnowledge(), BOOK, {"domain": "books"}),
@@ -59,6 +62,9 @@ CASES: dict[str, tuple[PromptTask, dict[str, Any], dict[str, Any]]] = {
     "item_summary_books": (ItemSummary(), BOOK, {"domain": "books"}),
     "liked_disliked_books": (LikedDisliked(), READER, {"domain": "books", "rating_max": 5}),
     "liked_disliked_two": (LikedDisliked(picks=2, max_items=2), READER, {}),
+    "replacement_books": (Replacement(), PLACE, {"domain": "books"}),
+    "user_rationale_books": (UserRationale(), READER, {"domain": "books", "rating_max": 5}),
+    "user_rationale_brief": (UserRationale(brief=True), READER, {"domain": "books"}),
     "user_preference_books": (UserPreference(), READER, {"domain": "books", "rating_max": 5}),
     "user_preference_short": (
         UserPreference(max_items=2, demographics=("age",)), READER, {"domain": "books"},
@@ -97,16 +103,17 @@ def test_all_tasks_are_found() -> None:
 def test_contract_of_every_task(name: str) -> None:
     kind = all_tasks()[name]
     task = kind()
-    assert task.entity in ("item", "user") and task.produces
+    assert task.entity in ("item", "user", "row") and task.produces
     assert task.prompt_revision.startswith(f"{name}-r{task.revision}-")
     node = Generate(task, Table("items"))
     assert node.name == f"{task.produces}/{component_slug(task)}"
-    row = BOOK if task.entity == "item" else READER
+    row = {"item": BOOK, "user": READER, "row": PLACE}[task.entity]
     assert task.unaskable(row) == ""
     assert task.unaskable({task.id_column: "x"}) != ""
     first, second = task.render(row), task.render({**row, task.id_column: "other"})
     assert first == second  # ids never reach a prompt: a model may remember public data sets
-    assert [m["role"] for m in first] == ["system", "user"]
+    begun = ["assistant"] if task.entity == "row" else []  # its answer goes on behind a quote
+    assert [m["role"] for m in first] == ["system", "user", *begun]
     if schema := task.row_schema(row):
         check_schema(schema)
     value = task.template(row)

@@ -1,0 +1,64 @@
+"""The positions whose noise score stands out (LLM4DSR, arXiv:2408.08208)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from ..data.training import TrainingData
+from .derivation import Derivation
+
+
+@dataclass(frozen=True)
+class NoisyPositions(Derivation):
+    """Positions above the ``percentile`` of all scores, at most ``most`` of a window.
+
+    Of each window the ``top`` highest scores are looked at; a score must exceed the threshold
+    (linear between ranks, over all scored positions), so a percentile of 1 selects none. Ties in a
+    window go to the earlier position. Sources: the scores and the splits.
+    """
+
+    output: ClassVar[Literal["vectors", "table"]] = "table"
+    rows: ClassVar[str] = "positions"
+
+    percentile: float = 0.6
+    top: int = 3
+    most: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percentile <= 1 or self.top < 1 or self.most < 0:
+            raise ValueError(
+                f"NoisyPositions(percentile={self.percentile}, top={self.top}, most={self.most}): "
+                "percentile in [0, 1], top at least 1, most at least 0"
+            )
+
+    @property
+    def needs_log(self) -> bool:
+        return True
+
+    def apply(
+        self,
+        sources: Sequence[Any],
+        *,
+        log: TrainingData | None = None,
+        state_folder: Path | None = None,
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        """Return the selected rows of the scores, in their order."""
+        scores = next(s for s in sources if isinstance(s, pa.Table))
+        value = scores["logp"].to_numpy().astype(np.float64)
+        if not len(value):
+            return scores, {"threshold": 0.0, "scored": 0, "selected": 0}
+        threshold = float(np.quantile(value, self.percentile))
+        pairs = zip(scores["user_id"].to_pylist(), scores["window"].to_pylist(), strict=True)
+        _, group = np.unique([f"{u}@{w}" for u, w in pairs], return_inverse=True)
+        position = scores["position"].to_numpy()
+        order = np.lexsort((position, -value, group))
+        place = np.arange(len(order)) - np.searchsorted(group[order], group[order])
+        chosen = order[(place < min(self.top, self.most)) & (value[order] > threshold)]
+        table = scores.take(np.sort(chosen))
+        return table, {"threshold": threshold, "scored": len(value), "selected": len(chosen)}

@@ -1,0 +1,50 @@
+"""The plumbing table: a tiny model does the work of a large one, and nothing is claimed of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shop import SMALL, Shop, same_environment
+
+from llmers_pipelines.config import ConfigError
+from llmers_pipelines.orchestrate.results import load_experiments, run_experiment, write_results
+
+LIST = f"""
+[[experiment]]
+name = "shop, tiny encoder"
+dataset = "shop"
+controls = []
+encoder = "tiny"
+plumbing = true
+[[experiment.methods]]
+recipe = "llmemb"
+settings = {{ pca = 8, epochs = 2 }}
+backbone_settings = {SMALL}
+"""
+
+
+def test_a_row_without_a_claim(tmp_path: Path) -> None:
+    shop = Shop.open(tmp_path / "home")
+    listed = tmp_path / "list.toml"
+    listed.write_text(LIST)
+    (experiment,) = load_experiments(listed)
+    out, base = tmp_path / "results.md", shop.settings()
+    with same_environment():
+        assert write_results([experiment], base, "llmers results", out) == {}
+        assert "not run yet" in out.read_text()
+        assert run_experiment(experiment, base, lambda *a: None) == []
+        assert write_results([experiment], base, "llmers results", out) == {}
+    text = out.read_text()
+    assert "## Plumbing" in text and "no row claims a lift" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| shop, tiny encoder")]
+    cells = [c.strip() for c in row.split("|")[1:-1]]
+    assert cells[1] == "LLMEmb" and cells[3] == "24 examples" and cells[9] == "ndcg@10"
+    assert "claimed" not in row and float(cells[11]) >= 0
+
+
+def test_a_misspelt_flag_is_named(tmp_path: Path) -> None:
+    listed = tmp_path / "list.toml"
+    listed.write_text(LIST.replace("plumbing", "plumming"))
+    with pytest.raises(ConfigError, match="shop, tiny encoder"):
+        load_experiments(listed)
