@@ -7,14 +7,23 @@ from .derive.answer_pairs import AnswerPairs
 from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
 from .derive.columns import ColumnSelect
+from .derive.confident_errors import ConfidentErrors
 from .derive.corruptions import Corruptions
+from .derive.filtered_users import FilteredUsers
+from .derive.hard_candidates import HardCandidates
+from .derive.hard_samples import HardSamples
 from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.noisy_positions import NoisyPositions
 from .derive.pca import PCA
+from .derive.preference_examples import PreferenceExamples
+from .derive.profile_versions import PairTexts
 from .derive.random_projection import RandomProjection
 from .derive.sampled_users import SampledUsers
 from .derive.sequence_edits import SequenceEdits
+from .derive.simulated_edges import SimulatedEdges
+from .derive.user_vectors import UserVectors
+from .enhance.added_rows import AddedRows
 from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.collaborative_alignment import CollaborativeAlignment
 from .enhance.dual_view import DualView
@@ -26,8 +35,10 @@ from .enhance.mean_of_history import MeanOfHistory
 from .enhance.neighbour_distillation import NeighbourDistillation
 from .enhance.ranking_distillation import RankingDistillation
 from .enhance.rationale_fusion import RationaleFusion
+from .enhance.sample_mask import SampleMask
 from .enhance.side_features import SideFeatures
 from .enhance.text_offset import TextOffset
+from .enhance.training_statistics import TrainingStatistics
 from .models.als import ALS
 from .models.autoint import AutoInt
 from .models.bert4rec import BERT4Rec
@@ -80,11 +91,15 @@ from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
 from .prompts.noise import NoiseList, Replacement
 from .prompts.pictured_item_summary import PicturedItemSummary
+from .prompts.preference_score import PreferenceScore
 from .prompts.rationale import UserRationale
+from .prompts.revised_preference import RevisedPreference
 from .prompts.user_preference import UserPreference
+from .prompts.would_like import WouldLike
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
 from .teach.noise_scores import NoiseScores
+from .teach.pair_judge import PairJudge
 from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
 from .tune.contrast import Contrast
@@ -137,18 +152,21 @@ def rankings(
 
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AnswerPairs", "AnswerText", "AttributeText", "AttributeViews",
-    "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "CollaborativeAlignment",
-    "ColumnSelect", "ComiRec", "Contrast", "Corruptions", "DCNv2", "DeepFM", "Derive", "Distill",
-    "DualView", "EditedHistory", "Embed", "FiBiNET", "Fit", "FromVectors", "FrozenItems", "GRU4Rec",
-    "Generate", "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary",
-    "ItemText", "ItemVectors", "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked",
-    "Lora", "MMoE", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "NoiseList",
-    "NoiseScores", "NoisyPositions", "PicturedItemSummary", "Pin", "Popularity", "RandomProjection",
-    "RankingDistillation", "RationaleFusion", "RecordedRanking", "Replacement", "SASRec",
-    "SampledUsers", "SequenceEdits", "Sft", "SideFeatures", "Table", "Teach", "TextKNN",
-    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "Tune", "TwoTower", "UserPreference",
-    "UserRationale", "XDeepFM",
+    "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText", "AttributeText",
+    "AttributeViews", "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser",
+    "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors", "Contrast",
+    "Corruptions", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "EditedHistory", "Embed",
+    "FiBiNET", "FilteredUsers", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate",
+    "HardCandidates", "HardSamples", "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge",
+    "ItemSummary", "ItemText", "ItemVectors", "KNNBlend", "LanguageModelRanking", "LightGCN",
+    "LikedDisliked", "Lora", "MMoE", "MeanOfHistory", "NearestNeighbours",
+    "NeighbourDistillation", "NoiseList", "NoiseScores", "NoisyPositions", "PairJudge",
+    "PairTexts", "PicturedItemSummary", "Pin", "Popularity", "PreferenceExamples",
+    "PreferenceScore", "RandomProjection", "RankingDistillation", "RationaleFusion",
+    "RecordedRanking", "Replacement", "RevisedPreference", "SASRec", "SampleMask", "SampledUsers",
+    "SequenceEdits", "Sft", "SideFeatures", "SimulatedEdges", "Table", "Teach", "TextKNN",
+    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TrainingStatistics", "Tune",
+    "TwoTower", "UserPreference", "UserRationale", "UserVectors", "WouldLike", "XDeepFM",
     "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
     "splits", "users",
 ]  # fmt: skip

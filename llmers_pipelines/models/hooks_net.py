@@ -81,9 +81,10 @@ def training_log(
         edited = part.edited(edited, inputs, seed)
     if edited is data:
         return data
-    kept = edited.split != TRAIN
-    if not np.array_equal(edited.split, data.split) or not all(
-        np.array_equal(getattr(edited, n)[kept], getattr(data, n)[kept]) for n in ("user", "item")
+    before, after = data.split != TRAIN, edited.split != TRAIN
+    if not all(
+        np.array_equal(getattr(edited, n)[after], getattr(data, n)[before])
+        for n in ("split", "user", "item")
     ):
         raise ValueError("a part may change training rows alone, no held-out one")
     return edited

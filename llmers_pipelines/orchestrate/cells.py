@@ -166,8 +166,10 @@ def _fit(
     from ..train.carry_net import carry, extended
 
     warm = ctx.limits.get("warm_start", ctx.settings.warm_start)
-    for before in earlier(train, arm, seed, ctx) if ctx.settings.extend or warm else ():
-        then = inputs_then(train, before, real, ctx) if ctx.settings.extend else None
+    # What a part records of a training is of no other one.
+    extend = ctx.settings.extend and not any(getattr(p, "writes", "") for p in train.parts)
+    for before in earlier(train, arm, seed, ctx) if extend or warm else ():
+        then = inputs_then(train, before, real, ctx) if extend else None
         if then is not None and same_rows(before.data, data):
             if arm not in _REAL:
                 then = control_inputs(then, arm, seed=seed, log=before.data)

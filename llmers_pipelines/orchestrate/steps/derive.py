@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ...data.training import TRAIN, TrainingData
 from ...data.vectors import VectorTable
@@ -87,7 +88,7 @@ def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
         return ctx.load(source)
     from ...derive.candidates import PastModel
     from ...models.served import load_served
-    from ...train.trained import load_export
+    from ...train.trained import BESIDE, load_export
 
     train, manifest = ctx.stands_for(source)
     log = train.log
@@ -104,7 +105,14 @@ def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
             f"`llmers pin move {source.name} --dataset {ctx.dataset}`"
         )
     served = load_served(*load_export(ctx.manifests.path(manifest)))
-    return PastModel(ctx.load_version(log, past), served.scores, served.item_vectors)
+    folder = ctx.manifests.path(manifest)
+
+    def beside(name: str) -> pa.Table | None:
+        path = folder / f"{BESIDE}{name}.parquet"
+        return pq.read_table(path) if path.is_file() else None
+
+    return PastModel(ctx.load_version(log, past), served.scores, served.item_vectors,
+                     served.states, beside)  # fmt: skip
 
 
 def preview(table: pa.Table, n: int = 5) -> str:

@@ -226,7 +226,7 @@ def prompt_context(ctx: StepContext) -> dict[str, Any]:
 def entity_rows(node: Generate, ctx: StepContext) -> list[dict[str, Any]]:
     """Return one row per entity; a user's history holds training (or history) rows alone."""
     table = ctx.load(node.over)
-    if node.task.entity == "item":
+    if node.task.entity in ("item", "pair"):  # what a pair's prompt reads, its table holds
         return table.to_pylist()
     log = _log(node, ctx)
     if node.task.entity == "row":
