@@ -6,9 +6,11 @@ from .data.text import AnswerText, AttributeText, HistoryText, ItemText
 from .derive.answer_pairs import AnswerPairs
 from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
+from .derive.click_sequences import ClickSequences
 from .derive.columns import ColumnSelect
 from .derive.confident_errors import ConfidentErrors
 from .derive.corruptions import Corruptions
+from .derive.deep_states import DeepStates
 from .derive.filtered_users import FilteredUsers
 from .derive.hard_candidates import HardCandidates
 from .derive.hard_samples import HardSamples
@@ -16,6 +18,7 @@ from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.noisy_positions import NoisyPositions
 from .derive.pca import PCA
+from .derive.pooling import HistoryPooling
 from .derive.preference_examples import PreferenceExamples
 from .derive.profile_versions import PairTexts
 from .derive.random_projection import RandomProjection
@@ -103,6 +106,7 @@ from .teach.pair_judge import PairJudge
 from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
 from .tune.contrast import Contrast
+from .tune.deep_clicks import DeepClicks
 from .tune.sft import Sft
 from .tune.tuner import Lora
 
@@ -154,19 +158,19 @@ __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
     "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText", "AttributeText",
     "AttributeViews", "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser",
-    "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors", "Contrast",
-    "Corruptions", "DCNv2", "DeepFM", "Derive", "Distill", "DualView", "EditedHistory", "Embed",
-    "FiBiNET", "FilteredUsers", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate",
-    "HardCandidates", "HardSamples", "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge",
-    "ItemSummary", "ItemText", "ItemVectors", "KNNBlend", "LanguageModelRanking", "LightGCN",
-    "LikedDisliked", "Lora", "MMoE", "MeanOfHistory", "NearestNeighbours",
-    "NeighbourDistillation", "NoiseList", "NoiseScores", "NoisyPositions", "PairJudge",
-    "PairTexts", "PicturedItemSummary", "Pin", "Popularity", "PreferenceExamples",
-    "PreferenceScore", "RandomProjection", "RankingDistillation", "RationaleFusion",
-    "RecordedRanking", "Replacement", "RevisedPreference", "SASRec", "SampleMask", "SampledUsers",
-    "SequenceEdits", "Sft", "SideFeatures", "SimulatedEdges", "Table", "Teach", "TextKNN",
-    "TextOffset", "TopCandidates", "Train", "TrainedRanking", "TrainingStatistics", "Tune",
-    "TwoTower", "UserPreference", "UserRationale", "UserVectors", "WouldLike", "XDeepFM",
-    "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
-    "splits", "users",
+    "ClickSequences", "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors",
+    "Contrast", "Corruptions", "DCNv2", "DeepClicks", "DeepFM", "DeepStates", "Derive", "Distill",
+    "DualView", "EditedHistory", "Embed", "FiBiNET", "FilteredUsers", "Fit", "FromVectors",
+    "FrozenItems", "GRU4Rec", "Generate", "HardCandidates", "HardSamples", "HistoryPooling",
+    "HistoryText", "HybridExperts", "ItemKNN", "ItemKnowledge", "ItemSummary", "ItemText",
+    "ItemVectors", "KNNBlend", "LanguageModelRanking", "LightGCN", "LikedDisliked", "Lora",
+    "MMoE", "MeanOfHistory", "NearestNeighbours", "NeighbourDistillation", "NoiseList",
+    "NoiseScores", "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary", "Pin",
+    "Popularity", "PreferenceExamples", "PreferenceScore", "RandomProjection",
+    "RankingDistillation", "RationaleFusion", "RecordedRanking", "Replacement",
+    "RevisedPreference", "SASRec", "SampleMask", "SampledUsers", "SequenceEdits", "Sft",
+    "SideFeatures", "SimulatedEdges", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
+    "Train", "TrainedRanking", "TrainingStatistics", "Tune", "TwoTower", "UserPreference",
+    "UserRationale", "UserVectors", "WouldLike", "XDeepFM", "interactions", "items", "knowledge",
+    "knowledge_links", "pinned", "rankings", "recipe", "splits", "users",
 ]  # fmt: skip

@@ -184,6 +184,8 @@ class Tune(Node):
     examples: Node | None = None
     base: str = ""  # "" = the configured model; of an objective over texts: a named encoder
     model: str = ""  # identity of the base model, filled in by ``bind``
+    # What the objective reads besides its examples: vectors of a part that stays as it is.
+    sources: tuple[Node, ...] = field(default=(), metadata={"later": True})
 
     @property
     def prefix(self) -> str:

@@ -20,8 +20,8 @@ class SampleMask(Enhancement):
     B_N are the ``eps(T) = most min(1, T / grow)`` share of a batch (rounded up) with the largest
     losses, T the step (the printed form was not legible; this one is that of T-CE), B_H those among
     them that ``source`` marks as hard: by their positive (label 1), or by a negative that the batch
-    compares it with (label 0). Without a source, or with one that marks nothing, it is truncated loss
-    alone; with ``most`` 0 it is the backbone's own loss.
+    compares it with (label 0). Without a source, or with one that marks nothing, it is truncated
+    loss alone; with ``most`` 0 it is the backbone's own loss.
 
     ``source`` has the columns user_id, item_id, label, hard. ``round`` names the round that made
     it. Source: LLMHD (arXiv:2409.10343).

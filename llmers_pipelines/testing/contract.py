@@ -286,6 +286,9 @@ def _stand_in_samples(data: TrainingData, rng: np.random.Generator) -> pa.Table:
 
 
 def _entity(node: Node) -> str:
+    side = getattr(node.how, "side", "") if isinstance(node, Derive) else ""
+    if side in ("item", "user"):
+        return side
     for n in walk([node]):
         if isinstance(n, Generate):
             return n.task.entity

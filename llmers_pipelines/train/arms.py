@@ -41,7 +41,8 @@ def control_inputs(
     items); added training rows have their users dealt anew under ``permuted`` and are as many of
     each item, of random users, under ``gaussian``. Marks of hard samples are dealt
     anew, or drawn with the same share. Everything else (a log) is passed through. Equal seed, equal
-    result. Raises ValueError for another arm, for a table that has no gaussian counterpart, for ``shuffled`` without rankings, and where pairs are drawn without a log.
+    result. Raises ValueError for another arm, for a table that has no gaussian counterpart, for
+    ``shuffled`` without rankings, and where pairs are drawn without a log.
     """
     if arm not in ARMS:
         raise ValueError(f"unknown control arm {arm!r}: use one of {ARMS}")

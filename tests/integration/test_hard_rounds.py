@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from shop import Shop, made
 
 from llmers_pipelines.llm import hf
+from llmers_pipelines.llm.protocol import GenResult
 from llmers_pipelines.tune.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.proof("llmhd", "equations")
@@ -41,11 +43,20 @@ def shop(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     described = own.folder / "shop.toml"
     text = described.read_text().split("[recorded.item_summary]")[0]
     described.write_text(text + SPLIT)
-    said = ['{"score": %d}' % n for n in range(11)]
-    said += [f"This reader likes calm stories of {row['kind']}." for row in own.read("items")]
-    lm = make_tiny_model(tmp_path_factory.mktemp("lm") / "tiny", said, steps=120)
+    titles = [row["title"] for row in own.read("items")]
+    lm = make_tiny_model(tmp_path_factory.mktemp("lm") / "tiny", titles, steps=20)
     (own.home / "llmers.toml").write_text(CHOICE.format(lm=lm))
     return own
+
+
+def written(request: Any) -> str:
+    """Return a text that each kind of question accepts."""
+    words = request.messages[-1]["content"].lower()
+    kind = next((k for k in ("sea", "crime", "space") if k in words), "sea")
+    if request.schema is None:
+        return f"Prefers calm stories of {kind} and of people who work with their hands."
+    return json.dumps({"summary": f"A story of {kind} and of those who live by it.",
+                       "themes": [kind], "mood": "calm", "audience": "adult readers"})  # fmt: skip
 
 
 def rows_of(shop: Shop, prefix: str) -> Any:
@@ -60,11 +71,17 @@ def test_rounds_are_assets(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     real = hf.HfEngine.generate
 
     def counting(self: Any, requests: Any, **more: Any) -> Any:
+        """Scores are the model's own; it is too small to write a text, so texts are given."""
         for request in requests:
-            if '"score"' in str(request.messages) and len(asked) == 75:
+            told = str(request.messages)
+            if '"score"' not in told:
+                asked.append(told)
+                yield GenResult(request.row_id, written(request), tokens_in=1, tokens_out=1)
+                continue
+            if sum('"score"' in a for a in asked) == 5 and "killed" not in asked:
                 asked.append("killed")
                 raise KeyboardInterrupt
-            asked.append(str(request.messages))
+            asked.append(told)
             yield from real(self, [request], **more)
 
     monkeypatch.setattr(hf.HfEngine, "generate", counting)
@@ -72,8 +89,7 @@ def test_rounds_are_assets(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         shop.work("LLMHD")
     shop.work("LLMHD")
     paid = [a for a in asked if a != "killed"]
-    scores = [a for a in paid if '"score"' in a and "not valid" not in a]
-    assert len(scores) == len(set(scores)) > 0
+    assert sum('"score"' in a for a in paid) > 5 and len(paid) == len(set(paid))
     assert made(shop.work("LLMHD")) == set() and len(asked) == 1 + len(paid)
 
     found = {m.name: m for m in shop.context().manifests.all("shop")}

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 
 from ...data.training import TRAIN, TrainingData
 from ...data.vectors import VectorTable
-from ...plan import Derive, Node, Pin, Train
+from ...plan import Derive, Node, Pin, Train, Tune
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
+from ..tuned import adapter_folder
 from .derive_checks import CHECKS
 from .embed import stored_checks
 
@@ -84,6 +85,8 @@ def _table_checks(
 def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
     """Return the artifact of ``source``; a trained model comes with the log that it knows."""
     target = source.node if isinstance(source, Pin) else source
+    if isinstance(target, Tune):
+        return _layers(target, ctx)
     if not isinstance(target, Train):
         return ctx.load(source)
     from ...derive.candidates import PastModel
@@ -113,6 +116,19 @@ def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
 
     return PastModel(ctx.load_version(log, past), served.scores, served.item_vectors,
                      served.states, beside)  # fmt: skip
+
+
+def _layers(tune: Tune, ctx: StepContext) -> Any:
+    """Return the tuned upper layers of a model; nothing is loaded before they are used."""
+    from ...derive.deep_states import DeepLayers
+    from .tune import base_of
+
+    def states(sequences: Any) -> Any:
+        from ...tune.deep_clicks_net import deep_states
+
+        return deep_states(base_of(tune, ctx)[0], adapter_folder(tune, ctx), sequences)
+
+    return DeepLayers(states)
 
 
 def preview(table: pa.Table, n: int = 5) -> str:

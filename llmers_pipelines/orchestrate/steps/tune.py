@@ -25,7 +25,7 @@ LOSSES = "losses.json"
 
 def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
     """Return the identity of the base model's files."""
-    return {"base": _base(node, ctx)[1]}
+    return {"base": base_of(node, ctx)[1]}
 
 
 def run(node: Tune, ctx: StepContext) -> Outcome:
@@ -64,9 +64,11 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
     from ...tune.lora_net import save_adapter
     from ...tune.tuner import TuneError
 
-    base, identity, name = _base(node, ctx)
+    base, identity, name = base_of(node, ctx)
     version = ctx.manifest(node.examples).data_version
-    key = sha([node.code_version, version, identity, base.device, base.dtype, base.tokens], 20)
+    beside = [ctx.manifest(s).data_version for s in node.sources]
+    key = sha([node.code_version, version, identity, base.device, base.dtype, base.tokens,
+               *([beside] if beside else [])], 20)  # fmt: skip
     home = ctx.settings.data / "tuning" / ctx.dataset / key
     done = home / "done"
     if (done / LOSSES).is_file():
@@ -77,7 +79,7 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
         report(lambda: told(node.name, epoch, time.monotonic() - began))
 
     try:
-        task = node.how.objective(base, examples)
+        task = node.how.objective(base, examples, *map(ctx.load, node.sources))
         facts = tune(task, node.how, home, report=progress,
                      checkpoint_seconds=ctx.settings.tune.checkpoint_seconds)  # fmt: skip
     except TuneError as error:
@@ -100,7 +102,7 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
     return done, facts
 
 
-def _base(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
+def base_of(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
     """Return (what is tuned and where, identity of its files, its name)."""
     from ...llm.protocol import EngineError
     from ...tune.tuner import Base
@@ -117,8 +119,11 @@ def _base(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
 
         found: Any = make_encoder(node.model)
         info = found.info
-        base = Base(found.folder, device, dtype, tokens, info.pooling, info.max_length, info.prefix)
-        return base, f"{info.weights_sha256}+{info.tokenizer_sha256}+{info.pooling}", info.name
+        base = Base(found.folder, device, dtype, tokens, info.pooling, info.max_length,
+                    info.prefix, info.layer)  # fmt: skip
+        identity = f"{info.weights_sha256}+{info.tokenizer_sha256}+{info.pooling}"
+        layer = f"+layer{info.layer}" if node.how.partial else ""
+        return base, identity + layer, info.name
     from ...llm.identity import model_folder, tokenizer_sha256, weights_sha256
 
     model, revision = tuned_model(node, settings)
