@@ -64,7 +64,7 @@ def test_behaviours_are_encoded_once(shop: Shop, monkeypatch: pytest.MonkeyPatch
     told = shop.manifest(node.name)
     assert told.counts["resumed_from"] == 2 and steps == 1 + told.counts["steps"]
     assert made(shop.work("BAHE")) == set()
-    found = shop.context().manifests.all("shop")
+    found = list(shop.context().manifests.all("shop"))
     assert all(c.passed for m in found for c in m.checks if c.blocking)
     states = [m for m in found if m.name.startswith("features/deep_states")]
     assert {m.counts["width"] for m in states} == {64} and len(states) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,13 @@ def shop(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 
 def written(request: Any) -> str:
-    """Return a text that each kind of question accepts."""
+    """Return a text that each kind of question accepts, another one for other data."""
     words = request.messages[-1]["content"].lower()
-    kind = next((k for k in ("sea", "crime", "space") if k in words), "sea")
+    found = re.findall(r"the (sea|crime|space) book (\d+)", words)
+    kind, number = found[-1] if found else ("sea", "0")
     if request.schema is None:
-        return f"Prefers calm stories of {kind} and of people who work with their hands."
-    return json.dumps({"summary": f"A story of {kind} and of those who live by it.",
+        return f"Prefers calm stories of {kind}, long ones of {len(words)} pages most of all."
+    return json.dumps({"summary": f"Book {number} tells a story of {kind} and of those around it.",
                        "themes": [kind], "mood": "calm", "audience": "adult readers"})  # fmt: skip
 
 
@@ -78,7 +80,7 @@ def test_rounds_are_assets(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
                 asked.append(told)
                 yield GenResult(request.row_id, written(request), tokens_in=1, tokens_out=1)
                 continue
-            if sum('"score"' in a for a in asked) == 5 and "killed" not in asked:
+            if sum('"score"' in a for a in asked) == 3 and "killed" not in asked:
                 asked.append("killed")
                 raise KeyboardInterrupt
             asked.append(told)
@@ -89,7 +91,7 @@ def test_rounds_are_assets(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         shop.work("LLMHD")
     shop.work("LLMHD")
     paid = [a for a in asked if a != "killed"]
-    assert sum('"score"' in a for a in paid) > 5 and len(paid) == len(set(paid))
+    assert sum('"score"' in a for a in paid) > 3 and len(paid) == len(set(paid))
     assert made(shop.work("LLMHD")) == set() and len(asked) == 1 + len(paid)
 
     found = {m.name: m for m in shop.context().manifests.all("shop")}

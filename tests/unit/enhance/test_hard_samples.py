@@ -1,4 +1,4 @@
-"""Statistics of training, candidates, scores, thresholds, profiles in versions, the mask (LLMHD)."""
+"""Statistics of training, candidates, scores, thresholds, profiles, the mask (LLMHD)."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ def scored(scores: dict[str, int | None]) -> pa.Table:
 
 
 def test_hardness_by_hand(data: TrainingData, told: pa.Table) -> None:
-    pairs = HardCandidates(loss_share=0.6, variance_share=1.0).apply([past(data, told)], log=data)[0]
+    asked = HardCandidates(loss_share=0.6, variance_share=1.0)
+    pairs = asked.apply([past(data, told)], log=data)[0]
     scores = scored({"u1|i1": 9, "u1|i6": 1, "u1|i2": 5, "u1|i7": 5, "u2|i3": 0, "u2|i8": None})
 
     def hard(**how: Any) -> list[str]:
@@ -159,7 +160,8 @@ def answers(key: str, texts: dict[str, str]) -> pa.Table:
 
 
 def test_the_newest_profile_counts_and_the_others_stay(data: TrainingData, told: pa.Table) -> None:
-    pairs = HardCandidates(loss_share=0.6, variance_share=1.0).apply([past(data, told)], log=data)[0]
+    asked = HardCandidates(loss_share=0.6, variance_share=1.0)
+    pairs = asked.apply([past(data, told)], log=data)[0]
     about = answers("item_id", {"i1": "sea", "i2": "sand", "i6": "moon"})
     first = answers("user_id", {"u1": "likes sand", "u2": "likes rain"})
     second = answers("user_id", {"u1": "likes the sea"})
