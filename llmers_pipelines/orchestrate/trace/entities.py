@@ -26,7 +26,7 @@ def entities_of(artifact: Any) -> tuple[str, ...]:
         return (artifact.entity,)
     if isinstance(artifact, pa.Table):
         return tuple(c.removesuffix("_id") for c in artifact.column_names
-                     if c in ("item_id", "user_id", "row_id"))  # fmt: skip
+                     if c in ("item_id", "user_id", "row_id", "pair_id"))  # fmt: skip
     return ()
 
 
