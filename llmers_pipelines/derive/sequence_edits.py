@@ -25,7 +25,7 @@ class SequenceEdits(Derivation):
     A suggestion is the item of that title (upper and lower case alike; of several the earliest of
     the catalog), else the item whose vector is nearest in L2, ``distance`` at most
     ``max_distance`` (0 = any). A suggestion that is the item at fault, or that nothing answered,
-    makes no edit. Sources: the positions, the answers, the items, vectors of the items' titles and
+    makes no edit. Sources: the answers, the positions, the items, vectors of the items' titles and
     of the answers, the splits. Items without a vector of their own are nobody's nearest.
     """
 
@@ -47,10 +47,8 @@ class SequenceEdits(Derivation):
     ) -> tuple[pa.Table, dict[str, Any]]:
         data = self.log_in(sources, log)
         tables = [s for s in sources if isinstance(s, pa.Table)]
-        noisy, answers, items = (
-            next(t for t in tables if column in t.column_names)
-            for column in ("logp", "request_key", "title")
-        )
+        noisy = next(t for t in tables if "logp" in t.column_names)
+        answers = next(t for t in tables if "request_key" in t.column_names)
         items = next(t for t in tables if "item_id" in t.column_names and t is not noisy)
         vectors = {s.entity: s for s in sources if isinstance(s, VectorTable)}
         titles = titles_by_position(items, data)

@@ -114,7 +114,7 @@ def render(
         row_id,
         tuple(task.render(row, context)),
         schema=task.row_schema(row),
-        max_tokens=(not task.stop and sampling.max_tokens) or task.max_tokens,
+        max_tokens=task.room(sampling.max_tokens),
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         seed=sampling.seed,

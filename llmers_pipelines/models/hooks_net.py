@@ -73,19 +73,17 @@ def training_log(
 ) -> TrainingData:
     """Return the log that a model is trained on: what each part, in order, makes of it.
 
-    Held-out rows are those of ``data``, and so are histories before them. Raises ValueError where
-    a part changed more than training rows.
+    Training rows may be changed, left out or added; held-out rows stay those of ``data``, and so do
+    histories before them. Raises ValueError where a part changed more.
     """
     edited = data
     for part in parts:
         edited = part.edited(edited, inputs, seed)
     if edited is data:
         return data
-    before, after = data.split != TRAIN, edited.split != TRAIN
-    if not all(
-        np.array_equal(getattr(edited, n)[after], getattr(data, n)[before])
-        for n in ("split", "user", "item")
-    ):
+    now, before = edited.split != TRAIN, data.split != TRAIN
+    held = ("user", "item", "time", "split")
+    if not all(np.array_equal(getattr(edited, n)[now], getattr(data, n)[before]) for n in held):
         raise ValueError("a part may change training rows alone, no held-out one")
     return edited
 

@@ -97,7 +97,7 @@ class Forecast:
     @cached_property
     def _room(self) -> int:
         """Most tokens of one answer."""
-        return self.question.sampling.max_tokens or self.node.task.max_tokens
+        return self.node.task.room(self.question.sampling.max_tokens)
 
     @cached_property
     def _rows(self) -> dict[str, Any]:

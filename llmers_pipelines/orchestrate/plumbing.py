@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from ..config import Settings
-from ..plan import Embed, Generate, Tune, walk
+from ..plan import Embed, Generate, Teach, Tune, walk
 from ..tuning import TuneSettings
 from .build import Loaded, Plan
 from .compare import evaluation_of
@@ -55,8 +55,8 @@ def plumbing_table(experiments: list[tuple[str, Plan, Settings]]) -> list[str]:
         "grammar that a real one would. It knows nothing: **no row claims a lift**, and test "
         "metrics stand here only to show that the recommender was trained to its end.", "",
         "| experiment | method | assets | tuned on | loss, first to last epoch | texts encoded "
-        "| rows asked | LLM calls | re-used | test metric | base | with the method |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| rows asked | LLM calls | re-used | quarantined | test metric | base | with the method |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, plan, settings in experiments:
         ctx = StepContext(settings, settings.dataset)
@@ -71,12 +71,15 @@ def _row(method: Loaded, ctx: StepContext) -> str:
     nodes = walk([method.train])
     have = {n: ctx.manifests.current(ctx.dataset, n.name) for n in nodes}
     if manifest is None or None in have.values():
-        return "not run yet" + " | " * 9
+        return "not run yet" + " | " * 10
     tuned = [have[n].counts for n in nodes if isinstance(n, Tune)]
-    asked = [have[n].counts for n in nodes if isinstance(n, Generate)]
+    scored = [have[n].counts for n in nodes if isinstance(n, Teach) and n.how.asks_model]
+    asked = [*(have[n].counts for n in nodes if isinstance(n, Generate)), *scored]
     vectors = [have[n].counts for n in nodes if isinstance(n, Embed)]
     sums = [sum(int(c.get(k, 0)) for c in asked) for k in ("llm_calls", "cache_hits")]
     rows = sum(have[n].rows for n in nodes if isinstance(n, Generate))
+    rows += sum(int(c[k]) for c in scored for k in ("llm_calls", "cache_hits", "deduped"))
+    quarantined = sum(int(c.get("quarantined", 0)) for c in asked)
     metrics: dict[str, Any] = manifest.info["metrics"]
     primary = str(manifest.info["primary"])
     test = (metrics.get(f"base {primary}"), metrics.get(primary))
@@ -85,6 +88,6 @@ def _row(method: Loaded, ctx: StepContext) -> str:
         ", ".join(f"{have[n].rows} examples" for n in nodes if isinstance(n, Tune)) or "-",
         ", ".join(f"{c['first_loss']:.3f} to {c['last_loss']:.3f}" for c in tuned) or "-",
         str(sum(int(c.get("distinct", 0)) for c in vectors)),
-        str(rows), str(sums[0]), str(sums[1]), primary,
+        str(rows), str(sums[0]), str(sums[1]), str(quarantined), primary,
         *("-" if value is None else f"{value:.4f}" for value in test),
     ])  # fmt: skip

@@ -101,6 +101,9 @@ class Replacement(PromptTask):
     max_tokens: int = 48
     shown: int = 10  # titles of a window, as many as were scored together
 
+    def room(self, wanted: int) -> int:
+        return self.max_tokens  # a title, whatever other answers may need
+
     def unaskable(self, row: Row, context: Context = None) -> str:
         return "" if said_title(row.get("noise") or {}) else "the item has no title"
 

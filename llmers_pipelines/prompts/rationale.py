@@ -78,6 +78,10 @@ class UserRationale(PromptTask):
                 "and 1, at least 1 item"
             )
 
+    def room(self, wanted: int) -> int:
+        """Return a student's own bound: it learned answers of that length."""
+        return self.max_tokens if self.brief else super().room(wanted)
+
     def known(self, row: Row) -> Sequence[Mapping[str, Any]]:
         """Return the rows before the cut."""
         history = entries(row)

@@ -49,7 +49,7 @@ class PromptTask(Component):
     answer: ClassVar[type[BaseModel]] = FreeText
     published: ClassVar[type[BaseModel] | None] = None  # what ``resolved`` returns; None = answer
     system: ClassVar[str] = ""
-    stop: ClassVar[tuple[str, ...]] = ()  # where an answer ends; it is then bound by `max_tokens`
+    stop: ClassVar[tuple[str, ...]] = ()  # where an answer ends, beside the model's own end
     max_tokens: int = 400  # of one answer
 
     @property
@@ -65,6 +65,10 @@ class PromptTask(Component):
         """Name, revision and settings of the task, short enough for a table's column."""
         settings = sha(canonical(self, inputs=False), 8)
         return f"{snake(type(self).__name__)}-r{self.revision}-{settings}"
+
+    def room(self, wanted: int) -> int:
+        """Return the most tokens of an answer; ``wanted`` is what is configured for all tasks."""
+        return wanted or self.max_tokens
 
     def unaskable(self, row: Row, context: Context = None) -> str:
         """Return why nothing can be asked about this row, or ""."""

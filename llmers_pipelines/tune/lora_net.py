@@ -27,8 +27,9 @@ def attach(model: Any, lora: Lora, *, seed: int, causal: bool) -> Any:
     targets: Any = list(lora.targets) or None
     if lora.targets == ("all",):
         targets = "all-linear"
+    alpha: Any = int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha
     config = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
+        r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=targets,
         bias="none", task_type="CAUSAL_LM" if causal else "FEATURE_EXTRACTION",
     )  # fmt: skip
     with torch.random.fork_rng():

@@ -24,7 +24,7 @@ model = "{lm}"
 [encoder]
 name = "tfidf?dim=16"
 [evaluation]
-controls = ["permuted", "gaussian"]
+controls = ["permuted", "gaussian", "template"]
 [[methods]]
 recipe = "llm4dsr"
 settings = {{ samples = 12, window = 5, epochs = 1, batch = 6 }}

@@ -18,8 +18,6 @@ pytestmark = pytest.mark.proof("slim", "equations")
 CHOICE = """
 [llmers]
 dataset = "shop"
-[llm]
-max_tokens = 40
 [tune]
 model = "{lm}"
 [encoder]
@@ -28,7 +26,7 @@ name = "tfidf?dim=8"
 controls = ["permuted", "template"]
 [[methods]]
 recipe = "slim"
-settings = {{ sample = 12, epochs = 2, batch = 6 }}
+settings = {{ sample = 12, epochs = 2, batch = 6, tokens = 40 }}
 backbone_settings = {small}
 """
 

@@ -61,7 +61,7 @@ def table_content(
         return CatalogRow({k: v for k, v in row.items() if v is not None})
     names = rows.column_names
     note = ""
-    if {"position", "rank"} <= {*names} and entity == "user":  # a teacher's newest position
+    if {"position", "rank"} <= {*names} and entity == "user":  # the newest position speaks
         positions, newest = len(rows["position"].unique()), pc.max(rows["position"])
         note = f"{positions} positions, the newest is {newest.as_py()}"
         rows = rows.filter(pc.equal(rows["position"], newest)).sort_by("rank")

@@ -5,9 +5,9 @@ of the attributes dropped), its vectors reduced by PCA to ``pca`` values.
 Served online: the sequence backbone with folded item tables; no LLM.
 Deviations: the default loss of the tuning is normalized InfoNCE, as the paper's text says
 (``loss="soft_target"`` is the released form); targets of a batch are aligned once each; the
-backbone keeps its own loss. The encoder is the configured one: for the paper's, the
-folder of a causal model with ``?pooling=mean&normalize=0``. ``alpha=0`` is the adapter over the
-frozen vectors alone.
+backbone keeps its own loss; aligned with is a SASRec, the base itself where that is one. The
+encoder is the configured one: for the paper's, the folder of a causal model with
+``?pooling=mean&normalize=0``. ``alpha=0`` is the adapter over the frozen vectors alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def llmemb(
                    tau=3.0 if soft else 0.07, learn_tau=soft)  # fmt: skip
     views = Derive(AttributeViews(drop=drop), items)
     vectors = Embed(AttributeText(), over=items, adapter=Tune(how, views) if tuned else None)
-    known = Derive(ItemVectors(), Train(SASRec(dim=backbone.dim), log), log)
+    trained = backbone if isinstance(backbone, SASRec) else SASRec(dim=backbone.dim)
+    known = Derive(ItemVectors(), Train(trained, log), log)
     return Train(
         backbone,
         log,

@@ -50,5 +50,5 @@ def llm4dsr(
     said = Generate(Replacement(shown=window), over=noisy, context=(log, items), adapter=tuned)
     titles = Embed(ItemText(fields=("title",)), over=items)
     meant = Embed(AnswerText(fallback="none"), over=said)
-    edits = Derive(SequenceEdits(), noisy, said, items, titles, meant, log)
+    edits = Derive(SequenceEdits(), said, noisy, items, titles, meant, log)
     return Train(backbone, log, aux=(EditedHistory(source=edits),))

@@ -37,13 +37,13 @@ from llmers_pipelines.api import (
 @recipe(name="SLIM", task="sequential", family="knowledge", paper="arXiv:2403.04260")
 def slim(
     backbone=SASRec(), mode="id", student=True, sample=500, share=0.7, epochs=3, batch=16, lr=1e-4,
-    rank=8, protocol="sequential",
+    rank=8, tokens=300, protocol="sequential",
 ):  # fmt: skip
     log = splits(protocol)
     seen = (log, items)
     ask = UserRationale(share=share)
     if student:
-        brief = UserRationale(share=share, brief=True)
+        brief = UserRationale(share=share, brief=True, max_tokens=tokens)
         taught = Generate(ask, over=Derive(SampledUsers(sample), users, log), context=seen)
         how = Sft(lora=Lora(rank=rank, targets=("all",)), lr=lr, batch=batch, epochs=epochs)
         tuned = Tune(how, Derive(AnswerPairs(brief), taught, items, log))

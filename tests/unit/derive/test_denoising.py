@@ -33,6 +33,7 @@ from llmers_pipelines.prompts.titled import titles_by_position, windows_of
 from llmers_pipelines.store.responses import ResponseStore
 from llmers_pipelines.teach.noise_scores import NoiseScores
 from llmers_pipelines.testing.planted import planted_rings
+from llmers_pipelines.train.arms import control_inputs
 from llmers_pipelines.train.loop import fit
 
 pytestmark = pytest.mark.proof("llm4dsr", "equations")
@@ -196,6 +197,15 @@ def test_a_part_cannot_touch_held_out_rows(data: TrainingData) -> None:
     with pytest.raises(ValueError, match="training rows alone"):
         training_log((Leaky(EDITS),), data, {}, 0)
 
+    class Shorter(EditedHistory):
+        def edited(self, data: Any, inputs: Any, seed: int) -> Any:
+            keep = np.arange(len(data.user)) != np.flatnonzero(data.split == TRAIN)[0]
+            rows = {n: getattr(data, n)[keep] for n in ("user", "item", "time", "split")}
+            return dataclasses.replace(data, **rows)
+
+    left = training_log((Shorter(EDITS),), data, {}, 0)
+    assert len(left.user) == len(data.user) - 1, "a method may drop training rows"
+
 
 def test_control_edits_are_as_many_and_mean_nothing(data: TrainingData, edits: pa.Table) -> None:
     dealt = random_edits(data, edits, np.random.default_rng(0), suggested=True)
@@ -205,6 +215,11 @@ def test_control_edits_are_as_many_and_mean_nothing(data: TrainingData, edits: p
         assert table["user_id"].equals(edits["user_id"])
         assert position_checks(table, data)[0].passed
         with_edits(data, table, "control")
+    for arm in ("permuted", "gaussian"):
+        made = control_inputs({EDITS: edits}, arm, seed=0, log=data)[EDITS]
+        assert position_checks(made, data)[0].passed and made.num_rows == edits.num_rows
+        with pytest.raises(ValueError, match="log"):
+            control_inputs({EDITS: edits}, arm, seed=0)
 
 
 def test_windows_are_cut_from_the_newest_row(data: TrainingData, items: pa.Table) -> None:

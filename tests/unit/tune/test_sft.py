@@ -173,3 +173,19 @@ def test_the_rate_rises_and_falls() -> None:
     flat = dataclasses.replace(how, warmup=0.0, schedule="constant")
     assert {flat.rate(s, 10) for s in range(10)} == {1.0}
     assert dataclasses.replace(flat, schedule="cosine").rate(5, 10) == pytest.approx(0.5)
+
+
+def test_a_base_in_half_precision_has_an_adapter_in_full(
+    lm: Path, sentences: pa.Table, tmp_path: Path
+) -> None:
+    """As on a GPU: weights of the base in bfloat16, those that are trained in float32."""
+    how = dataclasses.replace(HOW, epochs=3)
+    task = how.objective(Base(lm, dtype="bfloat16"), sentences)
+    trained = {p.dtype for p in task.module.parameters() if p.requires_grad}
+    frozen = {p.dtype for p in task.module.parameters() if not p.requires_grad}
+    assert (trained, frozen) == ({torch.float32}, {torch.bfloat16})
+    told = run(task, how, tmp_path / "steps")["losses"]
+    assert told[-1]["loss"] < told[0]["loss"]
+    save_adapter(task.module, tmp_path / "adapter")
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors").values()
+    assert all(w.dtype == torch.float32 and torch.isfinite(w).all() for w in weights)
