@@ -33,7 +33,7 @@ name = "tfidf?dim=16"
 controls = ["permuted", "gaussian"]
 [[methods]]
 recipe = "llmhd"
-settings = {{ most = 0.2, grow = 0, variance_share = 0.2, last = 3, gamma = 2 }}
+settings = {{ summary = true, most = 0.2, grow = 0, variance_share = 0.2, last = 3, gamma = 2 }}
 backbone_settings = {{ loss = "bpr", dim = 8, layers = 1, fit = {{ epochs = 4, min_epochs = 4 }} }}
 """
 

@@ -19,6 +19,7 @@ from llmers_pipelines.api import (
     Generate,
     HardCandidates,
     HardSamples,
+    ItemKnowledge,
     ItemSummary,
     LightGCN,
     PairTexts,
@@ -40,11 +41,11 @@ from llmers_pipelines.api import (
 @recipe(name="LLMHD", task="collaborative", family="interaction", paper="arXiv:2409.10343")
 def llmhd(
     backbone=LightGCN(loss="bpr"), rounds=2, most=0.1, grow=3000, variance_share=0.5, last=5,
-    gamma=3, floor=0.0, pairwise=True, protocol="collaborative",
+    gamma=3, floor=0.0, pairwise=True, summary=False, protocol="collaborative",
 ):  # fmt: skip
     log, watch = splits(protocol), TrainingStatistics(last=last)
     role = f"{snake(type(backbone).__name__)}__{protocol}"
-    about = Generate(ItemSummary(), over=items)
+    about = Generate(ItemSummary() if summary else ItemKnowledge(), over=items)
     profiles = (Generate(UserPreference(), over=users, context=(log, items)),)
     mask = ()
     for n in range(1, rounds + 1):
