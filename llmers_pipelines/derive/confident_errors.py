@@ -24,8 +24,8 @@ class ConfidentErrors(Derivation):
     ``least`` recorded epochs, a false negative a sampled negative whose score was among the highest
     in as many; both with a score variance among the lowest ``variance_share``. ``disliked`` and
     ``liked`` hold the texts of at most ``most`` items of each kind, surest first; ``shown`` the ids
-    of the false positives, which are training rows. Sources: the model with its
-    ``TrainingStatistics``, the answers about items, those about users (oldest version first), the
+    of the false positives, which are training rows. Sources: the answers about users
+    (oldest version first), those about items, the model with its ``TrainingStatistics``, the
     splits. A user without a profile, or whose items have no text, is left out.
     """
 

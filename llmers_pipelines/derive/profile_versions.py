@@ -45,13 +45,15 @@ def newest(versions: Sequence[dict[str, str]], user: str) -> tuple[str, int]:
 class PairTexts(Derivation):
     """The pairs of a table with ``profile``, ``profile_version`` and ``item_text``.
 
-    Sources: the pairs, the answers about items, and the answers about users, oldest version first.
+    Sources: the answers about users, oldest version first, those about items, and the pairs.
     A user whose profile a later version does not rewrite keeps the earlier one, so that questions
     about that user read as before and are not asked again. What has no text is "".
     """
 
     output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "pairs"
+
+    round: int = 1
 
     @property
     def needs_log(self) -> bool:

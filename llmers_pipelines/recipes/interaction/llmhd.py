@@ -51,12 +51,12 @@ def llmhd(
     for n in range(1, rounds + 1):
         seen = Pin(Train(backbone, log, aux=(*mask, watch)), role=f"llmhd_round{n}__{role}")
         if n > 1:
-            wrong = Derive(ConfidentErrors(least=gamma, round=n), seen, about, *profiles, log)
+            wrong = Derive(ConfidentErrors(least=gamma, round=n), *profiles, about, seen, log)
             better = Generate(RevisedPreference(version=n), over=wrong, context=(log, items))
             profiles = (*profiles, better)
         chosen = HardCandidates(most, variance_share, pairwise=pairwise, round=n)
         offered = Derive(chosen, seen, log)
-        told = Derive(PairTexts(), offered, about, *profiles, log)
+        told = Derive(PairTexts(round=n), *profiles, about, offered, log)
         scores = Generate(PreferenceScore(round=n), over=told, context=(log,))
         judged = HardSamples(round=n, rounds=rounds, floor=floor, pairwise=pairwise)
         hard = Derive(judged, scores, offered, log)
