@@ -7,15 +7,24 @@ from .derive.answer_pairs import AnswerPairs
 from .derive.aspect_edges import ItemAspectEdges, ReviewAspectEdges
 from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
+from .derive.click_sequences import ClickSequences
 from .derive.columns import ColumnSelect
+from .derive.confident_errors import ConfidentErrors
 from .derive.corruptions import Corruptions
+from .derive.deep_states import DeepStates
+from .derive.filtered_users import FilteredUsers
 from .derive.graph_rounds import MatchedTexts, Neighbourhood, RawTexts
+from .derive.hard_candidates import HardCandidates
+from .derive.hard_samples import HardSamples
 from .derive.history_examples import HistoryExamples
 from .derive.item_facts import ItemFacts
 from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.noisy_positions import NoisyPositions
 from .derive.pca import PCA
+from .derive.pooling import HistoryPooling
+from .derive.preference_examples import PreferenceExamples
+from .derive.profile_versions import PairTexts
 from .derive.random_projection import RandomProjection
 from .derive.reasoning import KeptChains, NewSteps, ReasoningRows, UserChains, VerifiedSteps
 from .derive.reasoning_graphs import GraphTexts, ReasoningGraphs
@@ -23,6 +32,9 @@ from .derive.reviews import AspectVocabulary, ReviewQuestions, ReviewSamples, Tr
 from .derive.sampled_users import SampledUsers
 from .derive.scenario_facts import ScenarioFacts
 from .derive.sequence_edits import SequenceEdits
+from .derive.simulated_edges import SimulatedEdges
+from .derive.user_vectors import UserVectors
+from .enhance.added_rows import AddedRows
 from .enhance.aspect_views import AspectViews
 from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.collaborative_alignment import CollaborativeAlignment
@@ -40,10 +52,12 @@ from .enhance.projected_items import ProjectedItems
 from .enhance.ranking_distillation import RankingDistillation
 from .enhance.rationale_fusion import RationaleFusion
 from .enhance.reasoning_fusion import ReasoningFusion
+from .enhance.sample_mask import SampleMask
 from .enhance.semantic_graph import SemanticGraph
 from .enhance.side_features import SideFeatures
 from .enhance.spectral_fusion import SpectralFusion
 from .enhance.text_offset import TextOffset
+from .enhance.training_statistics import TrainingStatistics
 from .models.als import ALS
 from .models.autoint import AutoInt
 from .models.bert4rec import BERT4Rec
@@ -98,19 +112,24 @@ from .prompts.item_summary import ItemSummary
 from .prompts.liked_disliked import LikedDisliked
 from .prompts.noise import NoiseList, Replacement
 from .prompts.pictured_item_summary import PicturedItemSummary
+from .prompts.preference_score import PreferenceScore
 from .prompts.rationale import UserRationale
 from .prompts.reasoning import ChainReasoning, ExtendChains, FillStep, ScoreChains
+from .prompts.revised_preference import RevisedPreference
 from .prompts.rewrite import RewriteItem, RewriteUser
 from .prompts.scenario_preference import ScenarioPreference
 from .prompts.scenario_reasoning import ScenarioReasoning
 from .prompts.user_preference import UserPreference
+from .prompts.would_like import WouldLike
 from .recipe import recipe
 from .teach.language_model_ranking import LanguageModelRanking
 from .teach.language_model_states import LanguageModelStates
 from .teach.noise_scores import NoiseScores
+from .teach.pair_judge import PairJudge
 from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
 from .tune.contrast import Contrast
+from .tune.deep_clicks import DeepClicks
 from .tune.item_prompt import ItemPrompt
 from .tune.sft import Sft
 from .tune.tuner import Lora
@@ -162,26 +181,29 @@ def rankings(
 
 __all__ = [
     "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AnswerPairs", "AnswerText", "AspectViews", "AspectVocabulary",
-    "AspectWords", "AttributeText", "AttributeViews", "AugmentedPairs", "AutoInt", "BERT4Rec",
-    "BiasedMF", "Caser", "ChainReasoning", "CollaborativeAlignment", "ColumnSelect", "ComiRec",
-    "Contrast", "Corruptions", "DCNv2", "DeepFM", "DeepSupervision", "Derive", "Distill",
-    "DualView", "EditedHistory", "Embed", "ExtendChains", "FiBiNET", "FillStep", "Fit",
-    "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "GraphTexts", "HistoryExamples",
-    "HistoryText", "HybridExperts", "ItemAspectEdges", "ItemAspects", "ItemComprehension",
-    "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemPrompt", "ItemSummary", "ItemText",
-    "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking", "LanguageModelStates",
-    "LayerDistillation", "LayerTexts", "LightGCN", "LikedDisliked", "Lora", "MMoE", "MatchedTexts",
-    "MeanOfHistory", "MetaLayers", "NearestNeighbours", "NeighbourDistillation", "Neighbourhood",
-    "NewSteps", "NoiseList", "NoiseScores", "NoisyPositions", "PicturedItemSummary", "Pin",
-    "Popularity", "ProjectedItems", "RandomProjection", "RankingDistillation", "RationaleFusion",
-    "RawTexts", "ReasoningFusion", "ReasoningGraphs", "ReasoningRows", "RecordedRanking",
-    "Replacement", "ReviewAspectEdges", "ReviewAspects", "ReviewQuestions", "ReviewSamples",
-    "RewriteItem", "RewriteUser", "SASRec", "SampledUsers", "ScenarioFacts", "ScenarioPreference",
+    "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText", "AspectViews",
+    "AspectVocabulary", "AspectWords", "AttributeText", "AttributeViews", "AugmentedPairs",
+    "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ChainReasoning", "ClickSequences",
+    "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors", "Contrast",
+    "Corruptions", "DCNv2", "DeepClicks", "DeepFM", "DeepStates", "DeepSupervision", "Derive",
+    "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FiBiNET", "FillStep",
+    "FilteredUsers", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "GraphTexts",
+    "HardCandidates", "HardSamples", "HistoryExamples", "HistoryPooling", "HistoryText",
+    "HybridExperts", "ItemAspectEdges", "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN",
+    "ItemKnowledge", "ItemPrompt", "ItemSummary", "ItemText", "ItemVectors", "KNNBlend",
+    "KeptChains", "LanguageModelRanking", "LanguageModelStates", "LayerDistillation", "LayerTexts",
+    "LightGCN", "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers",
+    "NearestNeighbours", "NeighbourDistillation", "Neighbourhood", "NewSteps", "NoiseList",
+    "NoiseScores", "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary", "Pin",
+    "Popularity", "PreferenceExamples", "PreferenceScore", "ProjectedItems", "RandomProjection",
+    "RankingDistillation", "RationaleFusion", "RawTexts", "ReasoningFusion", "ReasoningGraphs",
+    "ReasoningRows", "RecordedRanking", "Replacement", "ReviewAspectEdges", "ReviewAspects",
+    "ReviewQuestions", "ReviewSamples", "RevisedPreference", "RewriteItem", "RewriteUser",
+    "SASRec", "SampleMask", "SampledUsers", "ScenarioFacts", "ScenarioPreference",
     "ScenarioReasoning", "ScoreChains", "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures",
-    "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train",
-    "TrainedRanking", "TrainingReviews", "Tune", "TwoTower", "UserChains", "UserPreference",
-    "UserRationale", "VerifiedSteps", "XDeepFM",
-    "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
-    "reviews", "splits", "users",
+    "SimulatedEdges", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
+    "Train", "TrainedRanking", "TrainingReviews", "TrainingStatistics", "Tune", "TwoTower",
+    "UserChains", "UserPreference", "UserRationale", "UserVectors", "VerifiedSteps", "WouldLike",
+    "XDeepFM", "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings",
+    "recipe", "reviews", "splits", "users",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -21,3 +22,15 @@ def snake(name: str) -> str:
 
 def safe(value: Any) -> str:
     return re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
+
+
+def bounded(slug: str, most: int = 140) -> str:
+    """Return ``slug``, or where it is longer than ``most`` its start and a mark of the whole.
+
+    Chains of assets name their first source, so that long chains would outgrow what file systems
+    and trackers take as a name.
+    """
+    if len(slug) <= most:
+        return slug
+    mark = hashlib.sha256(slug.encode()).hexdigest()[:8]
+    return f"{slug[: most - 10].rstrip('_')}__{mark}"

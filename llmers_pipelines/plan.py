@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .naming import safe, snake
+from .naming import bounded, safe, snake
 from .node import Component, Node, canonical, component_slug, later, sha
 from .walk import PlanError, check_keys, rewrite, walk
 
@@ -65,7 +65,7 @@ class Generate(Node):
     def slug(self) -> str:
         slug = component_slug(self.task) + variant(self.context, getattr(self.task, "usual", ""))
         slug += f"__{self.adapter.slug}" if self.adapter else ""
-        return f"{slug}__{safe(self.llm)}" if self.llm else slug
+        return bounded(f"{slug}__{safe(self.llm)}" if self.llm else slug)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Embed(Node):
         made = isinstance(self.over, (Generate, Derive))
         slug = self.over.slug if made else component_slug(self.text) + variant(self.context)
         slug += f"__{self.adapter.slug}" if self.adapter else ""
-        return f"{slug}__{safe(self.encoder)}" if self.encoder else slug
+        return bounded(f"{slug}__{safe(self.encoder)}" if self.encoder else slug)
 
 
 @dataclass(frozen=True, init=False)
@@ -114,7 +114,7 @@ class Derive(Node):
 
     @property
     def slug(self) -> str:
-        return "__".join([component_slug(self.how), *(s.slug for s in self.sources[:1])])
+        return bounded("__".join([component_slug(self.how), *(s.slug for s in self.sources[:1])]))
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,8 @@ class Teach(Node):
     def slug(self) -> str:
         named = [s.slug for s in self.sources if not isinstance(s, Table)]
         tuned = [self.adapter.slug] if self.adapter else []
-        return "__".join([component_slug(self.how), *named[:1], *tuned]) + variant((self.log,))
+        slug = "__".join([component_slug(self.how), *named[:1], *tuned]) + variant((self.log,))
+        return bounded(slug)
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class Tune(Node):
     @property
     def slug(self) -> str:
         slug = f"{component_slug(self.how)}__{self.examples.slug}"
-        return f"{slug}__{safe(self.base)}" if self.base else slug
+        return bounded(f"{slug}__{safe(self.base)}" if self.base else slug)
 
 
 @dataclass(frozen=True)

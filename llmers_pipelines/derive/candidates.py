@@ -22,12 +22,16 @@ class PastModel:
     """A trained recommender with the log that it was trained on, whose positions it speaks.
 
     ``scores(users, histories)`` returns float32 (B, N + 1), as a served model does;
-    ``item_vectors()`` float (N + 1, D), of a model that has them.
+    ``item_vectors()`` float (N + 1, D), of a model that has them, and ``states(users, histories)``
+    float (B, D) what it scores them with. ``beside(name)`` is a table that was written beside the
+    weights, None where there is no such table.
     """
 
     log: TrainingData
     scores: Callable[[np.ndarray, list[np.ndarray]], np.ndarray]
     item_vectors: Callable[[], np.ndarray] | None = None
+    states: Callable[[np.ndarray, list[np.ndarray]], np.ndarray] | None = None
+    beside: Callable[[str], pa.Table | None] | None = None
 
 
 @dataclass(frozen=True)

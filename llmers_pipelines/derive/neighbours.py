@@ -169,22 +169,59 @@ def _without_self(
     return mine[kept], others[kept], np.take_along_axis(values, order, 1)[kept]
 
 
-def _inverted(unit: np.ndarray, wide: int, k: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return candidates from an inverted file, and its recall@k on a sample searched exactly."""
+def _inverted(
+    unit: np.ndarray, wide: int, k: int, queries: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return candidates from an inverted file, and its recall@k on a sample searched exactly.
+
+    Candidates are those of ``queries``, of ``unit`` itself where there are none.
+    """
     import faiss
 
+    asked = unit if queries is None else queries
     lists = max(1, min(int(4 * np.sqrt(len(unit))), len(unit) // 39))  # 39 points train a list
     quantizer = faiss.IndexFlatIP(unit.shape[1])
     index = faiss.IndexIVFFlat(quantizer, unit.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.train(unit)  # k-means under faiss's fixed seed
     index.add(unit)
-    sample = np.unique(np.linspace(0, len(unit) - 1, 200).astype(int))
-    truth = np.argpartition(unit[sample] @ unit.T, -k, axis=1)[:, -k:]
+    sample = np.unique(np.linspace(0, len(asked) - 1, 200).astype(int))
+    truth = np.argpartition(asked[sample] @ unit.T, -k, axis=1)[:, -k:]
     index.nprobe, recall = 4, 0.0
     while recall < RECALL and index.nprobe < lists:
         index.nprobe = min(lists, 2 * index.nprobe)
-        near = index.search(unit[sample], wide)[1]
+        near = index.search(asked[sample], wide)[1]
         hits = sum(len(np.intersect1d(t, n)) for t, n in zip(truth, near, strict=True))
         recall = hits / truth.size
     info = {"search": "ivf", "lists": lists, "probes": index.nprobe, "recall": recall}
-    return index.search(unit, wide)[1].astype(np.int64), info
+    return index.search(asked, wide)[1].astype(np.int64), info
+
+
+def nearest_of(
+    queries: np.ndarray, base: np.ndarray, k: int, exact_below: int = 50_000
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Return rows of ``base`` int64[q, k] by falling dot product, the products, and facts.
+
+    Ties go to the smaller row. Exact up to ``exact_below`` rows, beyond with an inverted file; -1
+    where there is no further row. queries float32[q, D], base float32[m, D].
+    """
+    wide = min(len(base), k + SPARE)
+    info: dict[str, Any] = {"search": "exact"}
+    if not len(queries) or not wide:
+        return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0)), info
+    if len(base) > exact_below:
+        near, info = _inverted(base, wide, min(k, wide), queries)
+    else:
+        parts = []
+        for block in _blocks(len(queries), max(1, SCORES // len(base))):
+            scores = queries[block] @ base.T
+            order = np.argpartition(scores, -wide, axis=1)[:, -wide:] if wide < len(base) else (
+                np.tile(np.arange(len(base)), (len(scores), 1)))  # fmt: skip
+            parts.append(order.copy())
+        near = np.concatenate(parts)
+    value = np.empty(near.shape)
+    for block in _blocks(len(near), max(1, GATHERED // (near.shape[1] * base.shape[1]))):
+        mine = queries[block].astype(np.float64)
+        value[block] = np.einsum("qd,qwd->qw", mine, base[near[block]].astype(np.float64))
+    value = np.where(near < 0, -np.inf, value)
+    order = np.lexsort((near, -value), axis=1)[:, :k]
+    return np.take_along_axis(near, order, 1), np.take_along_axis(value, order, 1), info

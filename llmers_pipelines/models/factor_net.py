@@ -194,6 +194,13 @@ class FactorNet(nn.Module):
             return ids[None], log_weight
         return batch.negative, None
 
+    def pair_scores(self, states: Tensor, ids: Tensor) -> Tensor:
+        """Return s(u, i), (A,), for user states (A, D) and item ids (A,)."""
+        if overrides(self, "score"):
+            return self.score(states).gather(1, ids[:, None])[:, 0]
+        users = self._compared(states) * self._scale
+        return (users * self._compared(self.item_output(ids))).sum(-1)
+
     def margins(self, states: Tensor, better: Tensor, worse: Tensor) -> Tensor:
         """Return s(u, better) - s(u, worse), (A,), for user states (A, D) and item ids (A,)."""
         if overrides(self, "score"):

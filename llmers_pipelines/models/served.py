@@ -167,6 +167,24 @@ class Served:
         with torch.no_grad():
             return self.net.item_output(None).float().cpu().numpy()
 
+    def states(
+        self, users: Sequence[int] | np.ndarray, histories: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Return float32[B, D]: users as they are scored. TypeError where there is no such."""
+        import torch
+
+        from .ranking_net import device_of, scoring_batch
+
+        net = self.net
+        if not hasattr(net, "user_state"):
+            raise TypeError(f"{type(net).__name__} scores users without vectors of them")
+        batch = scoring_batch(
+            np.asarray(users, np.int64), list(histories), getattr(net, "max_len", None),
+            device_of(net),
+        )  # fmt: skip
+        with torch.no_grad():
+            return net.user_state(batch).float().cpu().numpy()
+
     def predict(
         self,
         users: Sequence[int] | np.ndarray,

@@ -225,6 +225,10 @@ def base_of(train: Train) -> Train | None:
     return named if isinstance(named, Train) else None
 
 
+def _reads_templates(node: Node) -> bool:
+    return any(isinstance(n, Generate) and n.llm == "template" for n in walk([node]))
+
+
 def _template_of(train: Train) -> Train | None:
     """Return the same method with every answer from the template engine: the control of texts."""
     if not any(isinstance(n, Generate) for n in walk([train])):
@@ -233,6 +237,10 @@ def _template_of(train: Train) -> Train | None:
     def swap(node: Node) -> Node:
         if isinstance(node, Generate) and not node.llm:
             return dataclasses.replace(node, llm="template", adapter=None)
+        # A model that reads answers, or its pin, is another one under the template.
+        name = {"train": "label", "distill": "label", "pin": "role"}.get(node.verb, "")
+        if name and getattr(node, name) and _reads_templates(node):
+            return dataclasses.replace(node, **{name: f"{getattr(node, name)}__template"})
         return node
 
     return dataclasses.replace(rewrite(train, swap), label=f"{train.label}__template")

@@ -217,9 +217,11 @@ def _fit(
         return trained, kept.earlier if kept else {}
 
     warm = ctx.limits.get("warm_start", ctx.settings.warm_start)
-    goes_on = (ctx.settings.extend or warm) and not train.backbone.closed_form and arm != TRIAL
-    for before in earlier(train, arm, seed, ctx) if goes_on else ():
-        then = inputs_then(train, before, real, ctx) if ctx.settings.extend else None
+    goes_on = not train.backbone.closed_form and arm != TRIAL
+    # What a part records of a training is of no other one.
+    extend = ctx.settings.extend and not any(getattr(p, "writes", "") for p in train.parts)
+    for before in earlier(train, arm, seed, ctx) if goes_on and (extend or warm) else ():
+        then = inputs_then(train, before, real, ctx) if extend else None
         if then is not None and same_rows(before.data, data):
             if arm not in _REAL:
                 then = control_inputs(then, arm, seed=seed, log=before.data)
@@ -250,7 +252,9 @@ def _checkpoint(train: Train, arm: str, seed: int, ctx: StepContext, of: str) ->
     from ..train.checkpoint_net import Checkpoint
 
     every = ctx.settings.checkpoint_seconds
-    if every <= 0 or train.backbone.closed_form:
+    # What a part recorded of earlier epochs is not among the weights that are kept.
+    records = any(getattr(p, "writes", "") for p in train.parts)
+    if every <= 0 or train.backbone.closed_form or records:
         return None
     name = f"{train.slug} [{arm}, seed {seed}]"
     folder = _checkpoint_folder(train, arm, seed, ctx) / of

@@ -66,6 +66,10 @@ _POSITIONS = (
     CheckKind("row_identity", True, "Each training position at most once, with the item that "
               "stands there."),
 )  # fmt: skip
+_PAIRS = (CheckKind("row_identity", True, "Known users and items, each pair once."),)
+_ADDED = (
+    CheckKind("row_identity", True, "Known users and items, each pair once; no training row."),
+)
 _CANDIDATES = (
     CheckKind("row_identity", True, "Each pair of known ids once; no training row is offered."),
     CheckKind("no_leakage", True, "The model that offers was trained on no row held out now."),
@@ -156,7 +160,8 @@ def _by_verb(node: Node) -> tuple[CheckKind, ...]:
     if isinstance(node, Derive):
         tables = {"neighbours": _NEIGHBOURS, "candidates": _CANDIDATES, "examples": _EXAMPLES,
                   "entities": _ENTITIES, "positions": _POSITIONS, "edges": _EDGES,
-                  "graphs": _GRAPHS}  # fmt: skip
+                  "graphs": _GRAPHS, "pairs": _PAIRS, "samples": _PAIRS,
+                  "interactions": _ADDED}  # fmt: skip
         return _DERIVE if node.how.output == "vectors" else tables[node.how.rows]
     if isinstance(node, Generate) and node.prefix == "user_profiles":
         return (*_GENERATE, _PROFILES)

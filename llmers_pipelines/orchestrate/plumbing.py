@@ -22,9 +22,11 @@ TITLE = "Plumbing: what runs with a tiny language model"
 def with_tiny_model(settings: Settings) -> Settings:
     """Return ``settings`` that tune, and where they name it encode with, the tiny model."""
     folder = settings.data / "plumbing" / settings.dataset / TINY
-    encoder = settings.encoder
+    encoder, _, how = settings.encoder.partition("?")
     if encoder == TINY:
-        encoder = f"{folder}?pooling=mean&normalize=0"
+        encoder = f"{folder}?{how or 'pooling=mean&normalize=0'}"
+    else:
+        encoder = settings.encoder
     tune = dataclasses.replace(TuneSettings(), model=str(folder))
     return dataclasses.replace(settings, tune=tune, encoder=encoder)
 

@@ -27,6 +27,9 @@ def bound(node: Node, settings: Settings) -> Node:
     if adapter.how.base != wanted:
         raise PlanError(f"{node.name}: {adapter.name} tunes the {adapter.how.base}, not the "
                         f"{wanted}; choose another objective")  # fmt: skip
+    if adapter.how.partial:
+        raise PlanError(f"{node.name}: {adapter.name} tunes a part of a model, which no text goes "
+                        "through; read it with Derive(DeepStates(), ...)")  # fmt: skip
     if isinstance(node, Embed):
         if node.encoder:
             raise PlanError(f"{node.name}: the encoder is that of {adapter.name}; name it there")

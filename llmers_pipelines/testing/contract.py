@@ -207,6 +207,10 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
         vectors = rng.normal(size=(TEXTS, width)).astype(np.float32)
         ids = tuple(f"t{n}" for n in range(TEXTS))
         return VectorTable("text", ids, vectors, np.arange(TEXTS) % 4 > 0)
+    if isinstance(node, Derive) and node.how.output == "table" and node.how.rows == "interactions":
+        return _stand_in_rows(data, rng)
+    if isinstance(node, Derive) and node.how.output == "table" and node.how.rows == "samples":
+        return _stand_in_samples(data, rng)
     if isinstance(node, Derive) and node.how.output == "table":
         k = min(3, len(ids) - 1)
         rows = [(a, r + 1, ids.ids[(i + r + 1) % len(ids)], 1.0 - 0.1 * r)
@@ -308,7 +312,32 @@ def _stand_in_edits(data: TrainingData, rng: np.random.Generator) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
+def _stand_in_rows(data: TrainingData, rng: np.random.Generator) -> pa.Table:
+    """Return an item of every second user that the user did not train on."""
+    rows = []
+    for user in range(1, data.n_users + 1, 2):
+        met = data.item[(data.user == user) & (data.split == TRAIN)]
+        item = int(rng.choice(np.setdiff1d(np.arange(1, data.n_items + 1), met)))
+        rows.append({"user_id": data.users.ids[user - 1], "item_id": data.items.ids[item - 1],
+                     "source": "stand-in"})  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+def _stand_in_samples(data: TrainingData, rng: np.random.Generator) -> pa.Table:
+    """Return half of the training pairs, half of these hard."""
+    pairs = np.unique(np.stack([data.user, data.item], 1)[data.split == TRAIN], axis=0)[::2]
+    return pa.table({
+        "user_id": [data.users.ids[u - 1] for u in pairs[:, 0]],
+        "item_id": [data.items.ids[i - 1] for i in pairs[:, 1]],
+        "label": np.ones(len(pairs), np.int8), "score": rng.integers(0, 11, len(pairs)),
+        "hard": rng.random(len(pairs)) < 0.5,
+    })  # fmt: skip
+
+
 def _entity(node: Node) -> str:
+    side = getattr(node.how, "side", "") if isinstance(node, Derive) else ""
+    if side in ("item", "user"):
+        return side
     for n in walk([node]):
         if isinstance(n, Generate):
             return n.task.entity

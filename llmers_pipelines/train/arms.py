@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..data.added import dealt_added, is_added, random_added
 from ..data.edits import is_edits, random_edits
 from ..data.training import TRAIN, TrainingData
 from ..data.vectors import VectorTable
@@ -40,10 +41,12 @@ def control_inputs(
     of ``log`` without a training row of that user: both uniform, or the liked one in proportion to
     its training count and the disliked one uniform. Edits of sequences are as many per user at
     random positions under ``permuted`` (the real suggestions, dealt anew) and ``gaussian`` (random
-    items). Labelled edges stay edges of the log: ``permuted`` deals the labels of each pair to
-    another pair, ``gaussian`` draws as many pairs per label at random. Graphs of users are dealt to
-    other users (``permuted``), or keep their shape and draw their nodes (``gaussian``). Everything
-    else (a log) is passed through.
+    items); added training rows have their users dealt anew under ``permuted`` and are as many of
+    each item, of random users, under ``gaussian``. Marks of hard samples are dealt anew, or drawn
+    with the same share. Labelled edges stay edges of the log: ``permuted`` deals the labels of each
+    pair to another pair, ``gaussian`` draws as many pairs per label at random. Graphs of users are
+    dealt to other users (``permuted``), or keep their shape and draw their nodes (``gaussian``).
+    Everything else (a log) is passed through.
     Equal seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
     counterpart, for ``shuffled`` without rankings, and where pairs are drawn without a log.
     """
@@ -68,6 +71,12 @@ def control_inputs(
             if log is None:
                 raise ValueError("control edits are drawn from the log; give it as `log`")
             out[node] = random_edits(log, artifact, rng, suggested=arm == "permuted")
+        elif is_added(artifact) and arm in ("permuted", "gaussian"):
+            if log is None:
+                raise ValueError("control rows are drawn from the log; give it as `log`")
+            out[node] = (dealt_added if arm == "permuted" else random_added)(log, artifact, rng)
+        elif _is_samples(artifact) and arm in ("permuted", "gaussian"):
+            out[node] = _drawn_samples(artifact, rng, dealt=arm == "permuted")
         elif arm not in ("permuted", "shuffled") and _holds_pairs(artifact):
             out[node] = drawn_pairs(artifact, log, rng, popular=arm == "popular_pairs")
         else:
@@ -98,6 +107,19 @@ def _is_states(artifact: Any) -> bool:
     return isinstance(artifact, pa.Table) and {"user_id", "position", "layer", "vec"} <= set(
         artifact.column_names
     )
+
+
+def _is_samples(artifact: Any) -> bool:
+    """Say whether the artifact marks samples as hard or not."""
+    return isinstance(artifact, pa.Table) and {"label", "hard"} <= set(artifact.column_names)
+
+
+def _drawn_samples(table: pa.Table, rng: np.random.Generator, *, dealt: bool) -> pa.Table:
+    """Return the samples with their marks dealt anew, or drawn with the same share."""
+    hard = np.array(table["hard"].to_pylist(), bool)
+    drawn = rng.permutation(hard) if dealt else rng.random(len(hard)) < (hard.mean() if len(hard)
+                                                                         else 0)  # fmt: skip
+    return table.set_column(table.column_names.index("hard"), "hard", pa.array(drawn, pa.bool_()))
 
 
 def _id_columns(table: pa.Table) -> list[str]:

@@ -100,10 +100,19 @@ def fit(
             model, loader, backbone.fit, train.name, progress,
             steps=steps, checkpoint=checkpoint, loss=loss,
         )  # fmt: skip
+        beside = beside_of(train.parts, model)
         served = fold(model)
     seconds = checkpoint.spent()["seconds"] if checkpoint else time.perf_counter() - started
     state = {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
-    return Trained(train, data, served, seed, epochs, best["epoch"], best["valid"], seconds, state)
+    return Trained(train, data, served, seed, epochs, best["epoch"], best["valid"], seconds, state,
+                   beside)  # fmt: skip
+
+
+def beside_of(parts: Any, model: Any) -> dict[str, Any]:
+    """Return the tables that parts write beside the weights, by name."""
+    named = [p.writes for p in parts if getattr(p, "writes", "")]
+    hooks = [h for h in model.hooks if hasattr(h, "beside")]
+    return {name: hook.beside() for name, hook in zip(named, hooks, strict=True)}
 
 
 def check_data(train: Train, data: TrainingData) -> None:

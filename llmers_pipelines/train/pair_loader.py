@@ -11,8 +11,8 @@ import torch
 from ..data.training import TRAIN, VALID, TrainingData
 from ..models.histories import rows_of, unique_pairs
 from ..models.ranking_net import rank_metric, rank_targets
+from ..models.unseen import PAIRED, Unseen
 from .batches import PairBatch
-from .unseen import PAIRED, Unseen
 
 
 class Loader:

@@ -14,8 +14,8 @@ import torch
 from ..data.training import HISTORY, TRAIN, VALID, TrainingData
 from ..models.histories import rows_of, unique_pairs
 from ..models.ranking_net import rank_metric, rank_targets
+from ..models.unseen import PAIRED, Unseen
 from .batches import SequenceBatch, left_pad
-from .unseen import PAIRED, Unseen
 
 POOL = 16  # batches whose users are sorted by length together
 

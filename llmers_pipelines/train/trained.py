@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from ..data.training import TrainingData
 from ..models.served import Served, export, load_served, predictions
@@ -16,6 +17,7 @@ from ..plan import Train
 
 WEIGHTS, CONFIG, RECORD = "weights.safetensors", "model.json", "training.json"
 STATE = "state.safetensors"
+BESIDE = "beside_"  # tables that parts write beside the weights
 
 
 class Interrupted(Exception):
@@ -35,6 +37,7 @@ class Trained:
     best_valid: float = float("nan")
     seconds: float = 0.0
     state: dict[str, np.ndarray] = field(default_factory=dict)  # weights before they were folded
+    beside: dict[str, Any] = field(default_factory=dict)  # tables that parts wrote, by name
 
     @property
     def served(self) -> Served:
@@ -84,6 +87,8 @@ def save_trained(trained: Trained, folder: Path) -> None:
     save_file(arrays, folder / WEIGHTS)
     if trained.state:
         save_file(trained.state, folder / STATE)
+    for name, table in trained.beside.items():
+        pq.write_table(table, folder / f"{BESIDE}{name}.parquet", compression="zstd")
     _write(folder / CONFIG, config)
     _write(folder / RECORD, {
         "model": trained.train.name, "task": trained.data.task, "seed": trained.seed,

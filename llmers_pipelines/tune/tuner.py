@@ -54,6 +54,7 @@ class Tuner(Component):
 
     base: ClassVar[Literal["llm", "encoder"]] = "llm"
     columns: ClassVar[tuple[str, ...]] = ()
+    partial: ClassVar[bool] = False  # the adapter fits a part of the model, not the whole
 
     lora: Lora = field(default_factory=Lora)
     lr: float = 1e-4
@@ -79,8 +80,11 @@ class Tuner(Component):
                 f"clip={self.clip}): lr above 0, warmup a share in [0, 1), the others at least 0"
             )
 
-    def objective(self, base: Base, examples: pa.Table) -> Any:
-        """Return the model with its adapter and the loss over ``examples`` (``loop_net.Task``)."""
+    def objective(self, base: Base, examples: pa.Table, *sources: Any) -> Any:
+        """Return the model with its adapter and the loss over ``examples`` (``loop_net.Task``).
+
+        ``sources`` are what the node names beside its examples.
+        """
         raise NotImplementedError
 
     def rate(self, step: int, steps: int) -> float:
@@ -110,6 +114,7 @@ class Base:
     pooling: str = "mean"  # the next three: of an encoder
     max_length: int = 256
     prefix: str = ""
+    layer: int = -1
 
     @property
     def tokens(self) -> int:

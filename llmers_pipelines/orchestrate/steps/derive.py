@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ...data.training import TRAIN, TrainingData
 from ...data.vectors import VectorTable
-from ...plan import Derive, Node, Pin, Train
+from ...plan import Derive, Node, Pin, Train, Tune
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
+from ..tuned import adapter_folder
 from .derive_checks import CHECKS
 from .embed import stored_checks
 
@@ -83,11 +85,13 @@ def _table_checks(
 def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
     """Return the artifact of ``source``; a trained model comes with the log that it knows."""
     target = source.node if isinstance(source, Pin) else source
+    if isinstance(target, Tune):
+        return _layers(target, ctx)
     if not isinstance(target, Train):
         return ctx.load(source)
     from ...derive.candidates import PastModel
     from ...models.served import load_served
-    from ...train.trained import load_export
+    from ...train.trained import BESIDE, load_export
 
     train, manifest = ctx.stands_for(source)
     log = train.log
@@ -104,7 +108,27 @@ def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
             f"`llmers pin move {source.name} --dataset {ctx.dataset}`"
         )
     served = load_served(*load_export(ctx.manifests.path(manifest)))
-    return PastModel(ctx.load_version(log, past), served.scores, served.item_vectors)
+    folder = ctx.manifests.path(manifest)
+
+    def beside(name: str) -> pa.Table | None:
+        path = folder / f"{BESIDE}{name}.parquet"
+        return pq.read_table(path) if path.is_file() else None
+
+    return PastModel(ctx.load_version(log, past), served.scores, served.item_vectors,
+                     served.states, beside)  # fmt: skip
+
+
+def _layers(tune: Tune, ctx: StepContext) -> Any:
+    """Return the tuned upper layers of a model; nothing is loaded before they are used."""
+    from ...derive.deep_states import DeepLayers
+    from .tune import base_of
+
+    def states(sequences: Any) -> Any:
+        from ...tune.deep_clicks_net import deep_states
+
+        return deep_states(base_of(tune, ctx)[0], adapter_folder(tune, ctx), sequences)
+
+    return DeepLayers(states)
 
 
 def preview(table: pa.Table, n: int = 5) -> str:

@@ -119,5 +119,31 @@ def graph_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcom
     )  # fmt: skip
 
 
-CHECKS = {"examples": example_checks, "entities": entity_checks, "positions": position_checks,
-          "edges": edge_checks, "graphs": graph_checks}  # fmt: skip
+def pair_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
+    """Users and items of the log, each pair once."""
+    assert log is not None, "pairs are those of a log"
+    user = log.users.index(table["user_id"].to_pylist())
+    item = log.items.index(table["item_id"].to_pylist())
+    unknown = int(((user == 0) | (item == 0)).sum())
+    twice = len(user) - len(np.unique(user * (log.n_items + 1) + item))
+    details = {"pairs": len(user), "twice": twice, "unknown": unknown}
+    return (CheckOutcome("row_identity", not unknown and not twice, True, details),)
+
+
+def added_checks(table: pa.Table, log: TrainingData | None) -> tuple[CheckOutcome, ...]:
+    """Pairs that are no training row yet."""
+    (pairs,) = pair_checks(table, log)
+    assert log is not None
+    width, train = log.n_items + 1, log.split == TRAIN
+    mine = log.users.index(table["user_id"].to_pylist()) * width
+    mine = mine + log.items.index(table["item_id"].to_pylist())
+    there = int(np.isin(mine, log.user[train] * width + log.item[train]).sum())
+    details = {**pairs.details, "training rows": there}
+    return (CheckOutcome("row_identity", pairs.passed and not there, True, details),)
+
+
+CHECKS = {
+    "examples": example_checks, "entities": entity_checks, "positions": position_checks,
+    "edges": edge_checks, "graphs": graph_checks,
+    "pairs": pair_checks, "samples": pair_checks, "interactions": added_checks,
+}  # fmt: skip

@@ -13,19 +13,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...data.training import TRAIN, TrainingData
-from ...plan import Pin, Table, Teach, Train
+from ...plan import Derive, Pin, Table, Teach, Train
 from ...store.manifests import CheckOutcome
 from ...teach.language_model_ranking import NAME
 from ...teach.language_model_states import LanguageModelStates
 from ...teach.noise_scores import MEANINGS as SCORES
 from ...teach.noise_scores import NAME as NOISE
+from ...teach.pair_judge import MEANINGS as JUDGED
+from ...teach.pair_judge import NAME as JUDGE
 from ...teach.recorded_ranking import RecordedRanking
 from ...teach.teacher import MEANINGS, Taught
 from ..context import QUARANTINE, Outcome, StepContext, StepError, hash_table, save_rows
 from ..tuned import adapted
 from .derive import preview
-from .derive_checks import position_checks
+from .derive_checks import pair_checks, position_checks
 from .teach_states import states_identity, tuned_states
+
+NAMES = {"rankings": NAME, "scores": NOISE, "judgements": JUDGE}  # of tasks, by what is exported
+COLUMNS = {"rankings": MEANINGS, "states": MEANINGS, "scores": SCORES, "judgements": JUDGED}
 
 
 def sources(node: Teach, ctx: StepContext) -> dict[str, str]:
@@ -64,7 +69,7 @@ def run(node: Teach, ctx: StepContext) -> Outcome:
     else:
         taught = _trained(node, ctx, data)
     table, refused = taught.rows, taught.refused
-    means = SCORES if node.how.exports == "scores" else MEANINGS
+    means = COLUMNS[node.how.exports]
 
     def beside(folder: Path) -> None:
         if refused is None or not refused.num_rows:
@@ -135,8 +140,11 @@ def _requests(node: Teach, ctx: StepContext, data: TrainingData) -> tuple[Any, A
     items = next((s for s in node.sources if isinstance(s, Table)), None)
     if items is None:
         raise StepError(f"{node.name}: a language model needs the items among its sources")
-    proposer = next((s for s in node.sources if isinstance(s, (Pin, Train))), None)
-    model = _net(proposer, ctx) if proposer is not None else None
+    proposer = next((s for s in node.sources if isinstance(s, (Pin, Train, Derive))), None)
+    model = None
+    if proposer is not None:
+        pairs = isinstance(proposer, Derive)
+        model = ctx.load(proposer) if pairs else _net(proposer, ctx)
     rows = ctx.load(items).to_pylist()
     return node.how.requests(data, rows, model, prompt_context(ctx))
 
@@ -152,7 +160,7 @@ def _asked(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
     if why := cannot_rank(node, ctx):
         raise StepError(f"{node.name}: {why}")
     ctx = adapted(node, ctx)
-    name = NAME if node.how.exports == "rankings" else NOISE
+    name = NAMES[node.how.exports]
     engine = make_engine(ctx.settings)
     try:
         requests, asked = _requests(node, ctx, data)
@@ -191,7 +199,7 @@ def planned_requests(node: Teach, ctx: StepContext) -> tuple[list[Any], list[str
         return _requests(node, ctx, data)[0], []
     except StepError:
         items = next((s for s in node.sources if isinstance(s, Table)), None)
-        if items is None:
+        if items is None or node.how.exports == "judgements":
             raise
         rows = ctx.load(items).to_pylist()
     told = "its candidates are not there yet: counted with as many random ones"
@@ -226,6 +234,15 @@ def _checks(
             *position_checks(taught.rows, data),
             CheckOutcome("coverage", taught.rows.num_rows >= 0.5 * rows, False,
                          {"positions scored": taught.rows.num_rows, "training positions": rows}),
+            CheckOutcome("quarantine_small", True, False, {"refused": 0}),
+        )  # fmt: skip
+    if node.how.exports == "judgements":
+        pairs = int(taught.counts["pairs"])
+        return (
+            CheckOutcome("no_leakage", not violations and not foreign, True, leak),
+            *pair_checks(taught.rows, data),
+            CheckOutcome("coverage", taught.rows.num_rows >= 0.5 * pairs, False,
+                         {"judged": taught.rows.num_rows, "pairs": pairs}),
             CheckOutcome("quarantine_small", True, False, {"refused": 0}),
         )  # fmt: skip
     user, _ = positions_of(data, node.how.newest)

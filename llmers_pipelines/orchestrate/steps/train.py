@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from ...plan import Train
 from ...store.manifests import CheckOutcome
+from ...train.trained import BESIDE
 from ..cells import MAIN, run_cell
-from ..context import Outcome, StepContext
+from ..context import Outcome, StepContext, hash_table
 
 
 def run(node: Train, ctx: StepContext) -> Outcome:
@@ -57,10 +60,12 @@ def _carried(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _weights_hash(folder: Path) -> str:
-    """Hash weights and predictions: on the CPU equal inputs, code and seed give equal bytes."""
+    """Hash weights and what parts wrote beside them; on a CPU equal seeds give equal bytes."""
     h = hashlib.sha256()
     for name in ("model.json", "weights.safetensors"):
         h.update((folder / name).read_bytes())
+    for path in sorted(folder.glob(f"{BESIDE}*.parquet")):
+        h.update(f"{path.name} {hash_table(pq.read_table(path))}".encode())
     return h.hexdigest()[:16]
 
 

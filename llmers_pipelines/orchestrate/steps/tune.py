@@ -26,7 +26,7 @@ HEADS = "heads.safetensors"  # what an objective trains beside the adapter
 
 def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
     """Return the identity of the base model's files."""
-    return {"base": _base(node, ctx)[1]}
+    return {"base": base_of(node, ctx)[1]}
 
 
 def run(node: Tune, ctx: StepContext) -> Outcome:
@@ -65,11 +65,11 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
     from ...tune.lora_net import save_adapter
     from ...tune.tuner import TuneError
 
-    base, identity, name = _base(node, ctx)
+    base, identity, name = base_of(node, ctx)
     version = ctx.manifest(node.examples).data_version
-    more = [ctx.manifest(n).data_version for n in node.context]
-    key = sha([node.code_version, version, *more, identity, base.device, base.dtype, base.tokens],
-              20)  # fmt: skip
+    beside = [ctx.manifest(s).data_version for s in node.context]
+    key = sha([node.code_version, version, identity, base.device, base.dtype, base.tokens,
+               *([beside] if beside else [])], 20)  # fmt: skip
     home = ctx.settings.data / "tuning" / ctx.dataset / key
     done = home / "done"
     if (done / LOSSES).is_file():
@@ -80,7 +80,7 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
         report(lambda: told(node.name, epoch, time.monotonic() - began))
 
     try:
-        task = node.how.objective(base, examples, *(ctx.load(n) for n in node.context))
+        task = node.how.objective(base, examples, *map(ctx.load, node.context))
         facts = tune(task, node.how, home, report=progress,
                      checkpoint_seconds=ctx.settings.tune.checkpoint_seconds)  # fmt: skip
     except TuneError as error:
@@ -115,7 +115,7 @@ def _version(folder: Path) -> str:
     return sha([adapter, file_hash(heads)]) if heads.is_file() else adapter[:16]
 
 
-def _base(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
+def base_of(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
     """Return (what is tuned and where, identity of its files, its name)."""
     from ...llm.protocol import EngineError
     from ...tune.tuner import Base
@@ -132,8 +132,11 @@ def _base(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
 
         found: Any = make_encoder(node.model)
         info = found.info
-        base = Base(found.folder, device, dtype, tokens, info.pooling, info.max_length, info.prefix)
-        return base, f"{info.weights_sha256}+{info.tokenizer_sha256}+{info.pooling}", info.name
+        base = Base(found.folder, device, dtype, tokens, info.pooling, info.max_length,
+                    info.prefix, info.layer)  # fmt: skip
+        identity = f"{info.weights_sha256}+{info.tokenizer_sha256}+{info.pooling}"
+        layer = f"+layer{info.layer}" if node.how.partial else ""
+        return base, identity + layer, info.name
     from ...llm.identity import model_folder, tokenizer_sha256, weights_sha256
 
     model, revision = tuned_model(node, settings)

@@ -26,7 +26,8 @@ def entities_of(artifact: Any) -> tuple[str, ...]:
         return (artifact.entity,)
     if isinstance(artifact, pa.Table):
         names = artifact.column_names
-        found = tuple(c.removesuffix("_id") for c in names if c in ("item_id", "user_id", "row_id"))
+        own = ("item_id", "user_id", "row_id", "pair_id")
+        found = tuple(c.removesuffix("_id") for c in names if c in own)
         # A review, a step, a sample: rows of a table that another step made, with answers to them.
         made = names[0].removesuffix("_id") if "prompt_revision" in names else ""
         return found or ((made,) if f"{made}_id" == names[0] else ())

@@ -20,7 +20,9 @@ from llmers_pipelines.prompts.item_knowledge import ItemKnowledge
 from llmers_pipelines.prompts.item_summary import ItemSummary
 from llmers_pipelines.prompts.liked_disliked import LikedDisliked
 from llmers_pipelines.prompts.noise import Replacement
+from llmers_pipelines.prompts.preference_score import PreferenceScore
 from llmers_pipelines.prompts.rationale import UserRationale
+from llmers_pipelines.prompts.revised_preference import RevisedPreference
 from llmers_pipelines.prompts.scenario_preference import ScenarioPreference
 from llmers_pipelines.prompts.scenario_reasoning import ScenarioReasoning
 from llmers_pipelines.prompts.schema import check_schema
@@ -55,6 +57,14 @@ READER = {
     ],
 }
 PLACE = {**READER, "row_id": "u1@1", "position": 1, "noise": READER["history"][1]}
+PAIR = {
+    "pair_id": "u1|b2", "user_id": "u1", "item_id": "b2", "label": 0, "profile_version": 1,
+    "profile": "Likes quiet sea stories.", "item_text": "Harbour Lights: sea stories. </item>",
+}  # fmt: skip
+WRONG = {
+    "user_id": "u1", "profile": "Likes quiet sea stories.", "disliked": ["A loud sea story."],
+    "liked": ["A history of clerks.", None], "shown": ["b1"],
+}  # fmt: skip
 CLICKER = {"user_id": "u2", "history": [{"title": f"Item {n}", "label": n % 2} for n in range(6)]}
 CASES: dict[str, tuple[PromptTask, dict[str, Any], dict[str, Any]]] = {
     "item_knowledge_books": (ItemKnowledge(), BOOK, {"domain": "books"}),
@@ -64,6 +74,8 @@ CASES: dict[str, tuple[PromptTask, dict[str, Any], dict[str, Any]]] = {
     "item_summary_books": (ItemSummary(), BOOK, {"domain": "books"}),
     "liked_disliked_books": (LikedDisliked(), READER, {"domain": "books", "rating_max": 5}),
     "liked_disliked_two": (LikedDisliked(picks=2, max_items=2), READER, {}),
+    "preference_score_books": (PreferenceScore(), PAIR, {"domain": "books"}),
+    "revised_preference_books": (RevisedPreference(), WRONG, {"domain": "books"}),
     "replacement_books": (Replacement(), PLACE, {"domain": "books"}),
     "user_rationale_books": (UserRationale(), READER, {"domain": "books", "rating_max": 5}),
     "user_rationale_brief": (UserRationale(brief=True), READER, {"domain": "books"}),
@@ -143,11 +155,12 @@ def test_contract_of_every_task(name: str) -> None:
     kind = all_tasks()[name]
     task = kind()
     assert task.produces
-    assert task.entity in ("item", "user", "row", "scenario") or name in MADE
+    assert task.entity in ("item", "user", "row", "pair", "scenario") or name in MADE
     assert task.prompt_revision.startswith(f"{name}-r{task.revision}-")
     node = Generate(task, Table("items"))
     assert node.name == f"{task.produces}/{component_slug(task)}"
-    row = {"item": BOOK, "user": READER, "row": PLACE, "scenario": SITE}.get(task.entity, {})
+    rows = {"item": BOOK, "user": READER | WRONG, "row": PLACE, "pair": PAIR, "scenario": SITE}
+    row = rows.get(task.entity, {})
     row = {task.id_column: "x", **MADE[name]} if name in MADE else row
     assert task.unaskable(row) == ""
     assert task.unaskable({task.id_column: "x"}) != ""
