@@ -40,7 +40,18 @@ ELSEWHERE = {
     ("_GENERATE", "no_leakage"): "test_pipeline.py",
     ("_CANDIDATES", "no_leakage"): "test_candidates.py",
     ("_TEACH", "no_leakage"): "test_distillation.py",
-}
+    **{
+        (kind, check): "unit/orchestrate/test_derived_checks.py"
+        for kind, check in (
+            ("_ENTITIES", "row_identity"), ("_POSITIONS", "row_identity"),
+            ("_PAIRS", "row_identity"), ("_ADDED", "row_identity"),
+            ("_EDGES", "row_identity"), ("_EDGES", "no_leakage"),
+            ("_GRAPHS", "row_identity"), ("_GRAPHS", "no_leakage"),
+            ("_EXAMPLES", "row_identity"), ("_EXAMPLES", "no_leakage"),
+            ("_TUNE", "no_leakage"), ("_TUNE", "weights_finite"),
+        )
+    },
+}  # fmt: skip
 
 
 def case(kind: str, check: str, name: str) -> Callable[[Break], Break]:

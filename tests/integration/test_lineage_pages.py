@@ -22,7 +22,7 @@ from llmers_pipelines.config import Method
 from llmers_pipelines.orchestrate.lineage_url import asset_path, diff_path, row_path
 from llmers_pipelines.orchestrate.metadata import metadata_of
 from llmers_pipelines.orchestrate.publish import materialize
-from llmers_pipelines.plan import Train, Tune, walk
+from llmers_pipelines.plan import Table, Train, Tune, walk
 from llmers_pipelines.recipe import discover
 from llmers_pipelines.web.app import HERE, create_app
 from llmers_pipelines.web.site import Site
@@ -354,12 +354,19 @@ def test_every_column_that_lineage_names_exists(shop: Shop) -> None:
 
 
 def test_lineage_of_every_recipe_names_columns_that_exist(odd: Shop) -> None:
-    """Whatever is made of the catalog without a training: the rest has no columns of its own."""
+    """Whatever is made of the catalog without a training: the rest has no columns of its own.
+
+    The shop has no log for some tasks; what needs one is left out.
+    """
     found = [r for r in discover().values() if not r.is_baseline]
+    tables = (("items", ""), ("users", ""), ("interactions", ""))
+    there = (*tables, ("splits", "sequential"), ("splits", "ctr"))
     every = {"methods": tuple(Method(r.slug, backbone_settings={"dim": 8}) for r in found)}
     nodes = [n for n in odd.plan(**every).nodes
              if n.verb in ("table", "generate", "embed", "derive")
-             and not any(isinstance(m, (Train, Tune)) for m in walk([n]))]  # fmt: skip
+             and not any(isinstance(m, (Train, Tune))
+                         or (isinstance(m, Table) and (m.table, m.task) not in there)
+                         for m in walk([n]))]  # fmt: skip
     assert len({n.name for n in nodes} - {n.name for n in odd.plan().nodes}) >= 3
     ctx = odd.context(**every)
     made = [materialize(node, ctx).manifest for node in nodes]
