@@ -15,6 +15,8 @@ from .schema import EVENT, ITEM_ID, POSITION, TIMESTAMP, USER_ID, DataError
 from .split_spec import SplitSpec
 from .training import IdMap
 
+BLOCK = 1 << 16  # row numbers that are made at once
+
 
 @dataclass(frozen=True)
 class Log:
@@ -105,12 +107,17 @@ def prepare_log(
     keep = _wanted(log, spec, drops)
     item, items, user, users = _positions(tables, keep, drops)
     time, clock = _moments(log)
-    row = np.flatnonzero(keep)
-    if not len(row):
+    kept = np.count_nonzero(keep)
+    if not kept:
         raise DataError(f"split {spec.name!r}: no interaction is left; dropped: {drops}")
-    if len(row) < len(keep):
+    row = None
+    if kept < len(keep):
+        row = np.flatnonzero(keep)
         user, item, time = user[row], item[row], time[row]
-    result = Log(users, items, user, item, time, row, clock).take(_order(user, time))
+    order, user = _order(user, time)
+    item, time = item[order], time[order]
+    result = Log(users, items, user, item, time, order if row is None else row[order], clock)
+    del user, item, time, row, order  # each is as long as the log
     if spec.duplicates != "keep":
         before = len(result)
         result = result.take(_one_per_pair(result, last=spec.duplicates == "last"))
@@ -163,59 +170,88 @@ def _positions(
     item = _index(log[ITEM_ID], items)
     drops["unknown_item"] = int((keep & (item == 0)).sum())
     keep &= item > 0
-    users = pc.unique(log[USER_ID])
+    user, users = _numbered(log[USER_ID])
     if tables.get("users") is not None:
-        listed = tables["users"][USER_ID].combine_chunks()
+        listed, found = tables["users"][USER_ID].combine_chunks(), users
         users = pa.concat_arrays([listed, users.filter(pc.invert(pc.is_in(users, listed)))])
-    user = _index(log[USER_ID], users)
+        user = _index(found, users)[user - 1]
     return item, IdMap(tuple(items.to_pylist())), user, IdMap(tuple(users.to_pylist()))
 
 
-def _index(ids: pa.ChunkedArray, known: pa.Array) -> np.ndarray:
-    found = pc.fill_null(pc.index_in(ids, value_set=known), -1)
-    return found.to_numpy().astype(np.int64) + 1
+def _numbered(ids: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Return (int64[R] from 1, the distinct ids in the order in which they first appear)."""
+    distinct = pc.unique(ids) if ids.null_count or not ids.num_chunks else None
+    if distinct is not None:
+        return _index(ids, distinct), distinct
+    chunks = pc.dictionary_encode(ids).chunks  # hashes each id once; the chunks share a dictionary
+    return _from_one([c.indices for c in chunks]), chunks[-1].dictionary
+
+
+def _index(ids: pa.ChunkedArray | pa.Array, known: pa.Array) -> np.ndarray:
+    found = pc.index_in(ids, value_set=known)
+    found = pc.fill_null(found, -1) if found.null_count else found
+    return _from_one(found.chunks if isinstance(found, pa.ChunkedArray) else [found])
+
+
+def _from_one(numbers: Sequence[pa.Array]) -> np.ndarray:
+    out = np.empty(sum(map(len, numbers)), np.int64)
+    at = 0
+    for part in numbers:
+        np.add(part.to_numpy(zero_copy_only=False), 1, out=out[at : at + len(part)])
+        at += len(part)
+    return out
 
 
 def _moments(log: pa.Table) -> tuple[np.ndarray, str]:
     for column, clock in ((TIMESTAMP, "seconds"), (POSITION, "order")):
         if column in log.column_names:
-            return log[column].to_numpy().astype(np.int64), clock
+            return log[column].to_numpy().astype(np.int64, copy=False), clock
     return np.arange(log.num_rows, dtype=np.int64), "none"
 
 
-def _order(user: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Stable order by user, then time: equal moments keep the order of the table."""
+def _order(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (stable order by user, then time, the users in it): equal moments keep the order of
+    the table."""
     if int(time.max()) - int(time.min()) >= 2**63:
-        return np.lexsort((time, user))
-    by_time = stable_order(time - time.min())[0]
-    return by_time[stable_order(user[by_time])[0]]
+        order = np.lexsort((time, user))
+        return order, user[order]
+    by_time = stable_order(time - time.min(), reuse=True)[0]
+    by_user, user = stable_order(user[by_time], reuse=True)
+    return by_time[by_user], user
 
 
-def stable_order(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def stable_order(key: np.ndarray, *, reuse: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return (``argsort(key, kind="stable")``, the sorted keys) of int64 keys >= 0.
 
     Where both fit into 63 bits, keys are sorted with their row number in the low bits, which is
-    over 10 times faster than sorting row numbers by key.
+    over 10 times faster than sorting row numbers by key. ``reuse`` lets it overwrite ``key``: at
+    ten million rows fresh memory costs as much as the work that is done in it.
     """
     bits = max(len(key) - 1, 1).bit_length()
     if not len(key) or int(key.max()) >> (63 - bits):
         order = np.argsort(key, kind="stable")
         return order, key[order]
-    packed = key << bits
-    packed |= np.arange(len(key))
+    packed = np.left_shift(key, bits, out=key if reuse else None)
+    numbers = np.arange(min(len(key), BLOCK))
+    for low in range(0, len(packed), BLOCK):
+        part = packed[low : low + BLOCK]
+        part |= numbers[: len(part)] + low
     packed.sort()
-    return packed & ((1 << bits) - 1), packed >> bits
+    order = packed & ((1 << bits) - 1)
+    packed >>= bits
+    return order, packed
 
 
 def _one_per_pair(log: Log, *, last: bool) -> np.ndarray:
     """Mark the first (or last) row of each user and item."""
-    pair = log.user * (len(log.items) + 1) + log.item
-    order, ordered = stable_order(pair)
+    pair = log.user * (len(log.items) + 1)
+    pair += log.item
+    order, ordered = stable_order(pair, reuse=True)
     new = np.ones(len(pair), bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    chosen = np.roll(new, -1) if last else new
-    keep = np.zeros(len(pair), bool)
-    keep[order[chosen]] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    again = np.roll(~new, -1) if last else ~new  # rows that have an equal one on the other side
+    keep = np.ones(len(pair), bool)
+    keep[order[again]] = False
     return keep
 
 

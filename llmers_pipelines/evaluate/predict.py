@@ -10,14 +10,20 @@ import numpy as np
 import pyarrow as pa
 
 from ..data.training import SPLIT_NAMES, TEST, TrainingData
-from ..models.histories import Rows, history_before, rows_of
+from ..models.histories import Rows, distinct, history_before, rows_of, within
+from .places import Places
 
 BLOCK_BYTES = 4 << 20  # scores of one block; larger blocks leave the cache before they are counted
+BLOCK_USERS = 512  # states that meet the items together
 SMALLEST_BLOCK = 32  # users; below it the cost of a model call dominates
 
 
 class Ranker(Protocol):
-    """A model with a true ``reads_times`` is given the times of histories as well."""
+    """A model with a true ``reads_times`` is given the times of histories as well.
+
+    Where scores are a product, a method ``product`` with the arguments of ``scores`` may give its
+    factors (``models.product_net.Product``, or None): ranks then need no matrix of scores.
+    """
 
     def scores(self, users: np.ndarray, histories: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32[B, N + 1]; column 0 (padding) is ignored."""
@@ -57,15 +63,21 @@ def rank_table(
     user, item = user[allowed[item]], item[allowed[item]]
     gone_user, gone = gone_user[allowed[gone_item]], column[gone_item[allowed[gone_item]]]
     start, gone_start = (a.searchsorted(np.arange(data.n_users + 2)) for a in (user, gone_user))
-    target, rank = column[item], np.empty(len(user))
-    for users, scores in scored_blocks(model, data, seen, distinct(user), block):
-        scores = scores[:, 1:] if only is None else scores[:, allowed]
-        for u, row in zip(users.tolist(), scores, strict=True):
-            here = slice(start[u], start[u + 1])
-            values = row[target[here]]
-            out = row[gone[gone_start[u] : gone_start[u + 1]]]
-            # the target ties with itself, which gives it half a place
-            rank[here] = 0.5 + count_above(row, values) - count_above(out, values)
+    places = Places(start, column[item], gone_start, gone)
+    rank, rest = np.empty(len(user)), distinct(user)
+    if only is None and hasattr(model, "product"):
+        one = start[rest + 1] - start[rest] == 1
+        left = [rest[~one]]
+        for users, product in _products(model, data, seen, rest[one], block):
+            if product is None or not product.countable():
+                left.append(users)
+                continue
+            at, values = places.by_product(users, product)
+            rank[at] = values
+        rest = np.sort(np.concatenate(left))
+    for users, scores in scored_blocks(model, data, seen, rest, block):
+        at, values = places.by_rows(users, scores[:, 1:] if only is None else scores[:, allowed])
+        rank[at] = values
     return pa.table(
         {
             "user_id": _ids(data, user), "user": user, "item": item, "rank": rank,
@@ -75,19 +87,6 @@ def rank_table(
     )  # fmt: skip
 
 
-def count_above(values: np.ndarray, targets: np.ndarray) -> np.ndarray | float:
-    """Return how many ``values`` exceed each target, equal ones counted half.
-
-    A float64[T], or one number where there is one target.
-    """
-    if len(targets) == 1:  # two passes over a cached row beat one sort
-        target = targets[0]
-        return 0.5 * (np.count_nonzero(values > target) + np.count_nonzero(values >= target))
-    ordered = np.sort(values)
-    upto = ordered.searchsorted(targets, "left") + ordered.searchsorted(targets, "right")
-    return len(values) - 0.5 * upto
-
-
 def scored_blocks(
     model: Ranker, data: TrainingData, seen: Rows, users: np.ndarray, block: int = 512
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -95,11 +94,7 @@ def scored_blocks(
 
     Users go by history length, so that a model which pads its batches pads little.
     """
-    users = users[np.argsort(seen.counts[users], kind="stable")]
-    step = min(block, max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * (data.n_items + 1))))
-    for low in range(0, len(users), step):
-        part = users[low : low + step]
-        more = (seen.times(part),) if getattr(model, "reads_times", False) else ()
+    for part, more in _parts(model, data, seen, users, block):
         scores = np.asarray(model.scores(part, seen.lists(part), *more))
         if scores.shape != (len(part), data.n_items + 1):
             raise ValueError(
@@ -114,6 +109,38 @@ def scored_blocks(
                 "constant column that was divided by its deviation"
             )
         yield part, scores
+
+
+def _parts(
+    model: Any, data: TrainingData, seen: Rows, users: np.ndarray, block: int
+) -> Iterator[tuple[np.ndarray, tuple[list[np.ndarray], ...]]]:
+    """Yield (users of one model call, their times if the model reads them)."""
+    users = users[np.argsort(seen.counts[users], kind="stable")]
+    step = min(block, max(SMALLEST_BLOCK, BLOCK_BYTES // (4 * (data.n_items + 1))))
+    for low in range(0, len(users), step):
+        part = users[low : low + step]
+        yield part, (seen.times(part),) if getattr(model, "reads_times", False) else ()
+
+
+def _products(
+    model: Any, data: TrainingData, seen: Rows, users: np.ndarray, block: int
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Yield (users, product or None); model calls are those of ``scored_blocks``, so states are
+    the same bits, and the states of several calls make one product."""
+    waiting: list[np.ndarray] = []
+    states: list[Any] = []
+    for part, more in _parts(model, data, seen, users, block):
+        product = model.product(part, seen.lists(part), *more)
+        if product is None:  # the model's scores are no product
+            yield users, None
+            return
+        waiting.append(part)
+        states.append(product.state)
+        if sum(map(len, waiting)) >= BLOCK_USERS:
+            yield np.concatenate(waiting), product.joined(states)
+            waiting, states = [], []
+    if waiting:
+        yield np.concatenate(waiting), product.joined(states)
 
 
 def ctr_table(model: Predictor, data: TrainingData, split: int) -> pa.Table:
@@ -234,26 +261,12 @@ def _targets(
     held, width = rows_of(data, (split,)), data.n_items + 1
     target = distinct(held.user * width + held.item)
     past = distinct(seen.user * width + seen.item)
-    again = _within(target, past)
+    again = within(target, past)
     if repeats == "drop":
         target = target[~again]
     else:
-        past = past[~_within(past, target)]
+        past = past[~within(past, target)]
     return *divmod(target, width), *divmod(past, width), int(again.sum())
-
-
-def distinct(keys: np.ndarray) -> np.ndarray:
-    """Return the sorted distinct ``keys``; one sort is far cheaper here than numpy's hashing."""
-    keys = np.sort(keys)
-    return keys[np.diff(keys, prepend=keys[:1] - 1) != 0]
-
-
-def _within(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which ``keys`` are among the sorted ``others``."""
-    at = others.searchsorted(keys)
-    found = at < len(others)
-    found[found] = others[at[found]] == keys[found]
-    return found
 
 
 def _allowed(data: TrainingData, only: np.ndarray | None) -> np.ndarray:

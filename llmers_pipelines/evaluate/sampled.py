@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from ..data.training import TrainingData
 from ..models.histories import history_before
-from .predict import Ranker, count_above, rank_table, scored_blocks
+from .places import count_above
+from .predict import Ranker, rank_table, scored_blocks
 
 Draw = Literal["uniform", "popularity"]
 

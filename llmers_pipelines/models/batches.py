@@ -84,9 +84,10 @@ def left_pad(
     L is the longest kept history, at least 1, so that an empty history is one padding column.
     """
     kept = [h if max_len is None else h[-max_len:] for h in histories]
-    length = max([1, *(len(h) for h in kept)])
+    lengths = np.fromiter(map(len, kept), np.int64, len(kept))
+    length = max(1, int(lengths.max(initial=0)))
     out = np.zeros((len(kept), length), dtype)
-    for row, h in zip(out, kept, strict=True):
-        if len(h):
-            row[length - len(h) :] = h
+    if lengths.any():
+        filled = np.arange(length) >= length - lengths[:, None]
+        out[filled] = np.concatenate(kept, dtype=dtype, casting="unsafe")
     return out

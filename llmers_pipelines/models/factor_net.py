@@ -19,6 +19,7 @@ from .losses_net import (
     sampled_softmax,
     shared_softmax,
 )
+from .product_net import Product
 from .seams import through
 
 SOFTMAX = ("ssm", "ce", "in_batch")  # on cosines over a temperature
@@ -117,6 +118,8 @@ class FactorNet(nn.Module):
         if items is None:
             return self._final()[0][batch.user]
         own, added = self._parts()
+        if not self.depth and bool((batch.user > 0).all()):
+            return own[batch.user]
         total, count = history_sum(items, added)
         if self.depth:
             return own[batch.user] + total / count.sqrt()
@@ -146,7 +149,16 @@ class FactorNet(nn.Module):
             targets = self._compared(self.item_output(ids))
         else:
             targets = self._targets if ids is None else self._targets[ids]
-        return self._compared(state) @ targets.T * self._scale
+        scores = self._compared(state) @ targets.T
+        # in place: a second block of scores would cost a tenth of the product
+        return scores.mul_(self._scale) if self._scale != 1 else scores
+
+    def as_product(self, state: Tensor) -> Product | None:
+        """Return the factors of ``score(state)``; None where a hook scores in its own way."""
+        if overrides(self, "score"):
+            return None
+        items = self._compared(self.item_output()) if self._targets is None else self._targets
+        return Product(self._compared(state), items, self._scale)
 
     def loss(self, batch: Any) -> Tensor:
         """The objective on the batch, ``l2 / 2 |E^0|^2`` per pair, plus extra losses."""

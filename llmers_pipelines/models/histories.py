@@ -68,5 +68,18 @@ def history_before(data: TrainingData, split: int) -> Rows:
 
 def unique_pairs(user: np.ndarray, item: np.ndarray, n_items: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each (user, item) once, sorted by user, then item."""
-    key = np.unique(user * (n_items + 1) + item)
-    return key // (n_items + 1), key % (n_items + 1)
+    return np.divmod(distinct(user * (n_items + 1) + item), n_items + 1)
+
+
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """Return the sorted distinct ``keys``; one sort is far cheaper here than numpy's hashing."""
+    keys = np.sort(keys)
+    return keys[np.diff(keys, prepend=keys[:1] - 1) != 0]
+
+
+def within(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which ``keys`` are among the sorted ``others``."""
+    at = others.searchsorted(keys)
+    found = at < len(others)
+    found[found] = others[at[found]] == keys[found]
+    return found

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from .batches import SequenceBatch, left_pad
-from .histories import Rows, history_before, rows_of, unique_pairs
+from .counting import above_below, spread
+from .histories import Rows, distinct, history_before, rows_of, unique_pairs, within
+from .product_net import Product, lead
 
 if TYPE_CHECKING:
     from ..data.training import TrainingData
@@ -45,7 +48,7 @@ def kept(model: Any) -> Iterator[None]:
 
 
 def device_of(model: Any) -> torch.device:
-    tensor = next((t for t in [*model.parameters(), *model.buffers()]), None)
+    tensor = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 
@@ -86,50 +89,52 @@ def rank_targets(model: Any, data: TrainingData, split: int) -> Ranks:
     a tie, so a model without scores lands in the middle, not at the top. A target that the user
     has seen before is left out.
     """
-    return rank_variants(model, data, split, lambda state: [model.score(state)], 1)[0]
+    return rank_variants(
+        model, data, split, lambda state: [model.score(state)], 1,
+        product=getattr(model, "as_product", None),
+    )[0]  # fmt: skip
 
 
 def rank_variants(
-    model: Any, data: TrainingData, split: int, variants: Callable[[Any], Iterable[Any]], count: int
-) -> list[Ranks]:
+    model: Any, data: TrainingData, split: int, variants: Callable[[Any], Iterable[Any]],
+    count: int, *, product: Callable[[Any], Product | None] | None = None,
+) -> list[Ranks]:  # fmt: skip
     """Rank as ``rank_targets`` under ``count`` scorings that share their work.
 
-    ``variants(states)`` yields ``count`` tensors (B, N + 1), which are overwritten.
+    ``variants(states)`` yields ``count`` tensors (B, N + 1), which are overwritten. ``product``
+    gives the factors of the only variant, which spare its rows of scores.
     """
     n = data.n_items
     targets, history = rows_of(data, (split,)), history_before(data, split)
     user, item = unique_pairs(targets.user, targets.item, n)
     seen_user, seen_item = unique_pairs(history.user, history.item, n)
-    new = ~np.isin(user * (n + 1) + item, seen_user * (n + 1) + seen_item)
+    new = ~within(user * (n + 1) + item, seen_user * (n + 1) + seen_item)
     user, item = user[new], item[new]
     start = np.searchsorted(user, np.arange(data.n_users + 2))
     seen_start = np.searchsorted(seen_user, np.arange(data.n_users + 2))
+    counts, seen_counts = np.diff(start), np.diff(seen_start)
     rank = np.empty((count, len(user)))
     with kept(model):
-        device = device_of(model)
         step = max(1, CACHE_FLOATS // (n + 1))
-        for users, states in user_blocks(model, np.unique(user), history):
+        for users, states in user_blocks(model, distinct(user), history):
+            factors = product(states) if product and (counts[users] == 1).all() else None
+            if factors is not None and factors.countable():
+                at = start[users]
+                seen_row, seen_index = spread(seen_start[users], seen_counts[users])
+                above = lead(factors, item[at], seen_row, seen_item[seen_index])
+                rank[0, at] = 0.5 * (n - seen_counts[users] + 1 + above)
+                continue
             for at in range(0, len(users), step):
                 part = users[at : at + step]
-                row, index = _flat(part, start)
-                seen_row, seen_index = _flat(part, seen_start)
-                masked = _put(seen_row, device), _put(seen_item[seen_index], device)
-                candidates = n - np.diff(seen_start)[part][row]
+                row, index = spread(start[part], counts[part])
+                seen_row, seen_index = spread(seen_start[part], seen_counts[part])
+                masked = seen_row, seen_item[seen_index]
+                candidates = n - seen_counts[part][row]
                 scorings = variants(states[at : at + step])
                 for out, scores in zip(rank, scorings, strict=True):
-                    scores[:, 0] = -torch.inf
-                    scores[masked] = -torch.inf
-                    out[index] = _count(scores, row, item[index], candidates)
-    candidates = n - np.diff(seen_start)[user]
+                    out[index] = _count(scores, masked, row, item[index], candidates)
+    candidates = n - seen_counts[user]
     return [Ranks(user, item, one, candidates) for one in rank]
-
-
-def _flat(users: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (row in the block, index) of all entries of ``users`` in rows given by ``start``."""
-    first, counts = start[users], start[users + 1] - start[users]
-    row = np.repeat(np.arange(len(users)), counts)
-    offset = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return row, first[row] + offset
 
 
 def _put(values: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -137,17 +142,33 @@ def _put(values: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _count(
-    scores: torch.Tensor, row: np.ndarray, item: np.ndarray, candidates: np.ndarray
-) -> np.ndarray:
+    scores: torch.Tensor, masked: tuple[np.ndarray, np.ndarray], row: np.ndarray, item: np.ndarray,
+    candidates: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        table = scores.numpy()  # shares the memory
+        table[:, 0] = -np.inf
+        table[masked] = -np.inf
+        above, below = above_below(table, row, table[row, item])
+    else:
+        above, below = _count_on_device(scores, masked, row, item)
+    below -= scores.shape[1] - candidates  # the masked ones
+    return 1 + above + 0.5 * (candidates - 1 - above - np.maximum(below, 0))
+
+
+def _count_on_device(
+    scores: torch.Tensor, masked: tuple[np.ndarray, np.ndarray], row: np.ndarray, item: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     device = scores.device
+    scores[:, 0] = -torch.inf
+    scores[_put(masked[0], device), _put(masked[1], device)] = -torch.inf
     if len(row) != len(scores) or (row != np.arange(len(row))).any():  # several targets per user
         scores = scores[_put(row, device)]
     target = scores.gather(1, _put(item, device)[:, None])
     flags = torch.empty_like(scores)  # float flags sum faster than bool ones
     above = torch.gt(scores, target, out=flags).sum(1).cpu().numpy().astype(np.int64)
     below = torch.lt(scores, target, out=flags).sum(1).cpu().numpy().astype(np.int64)
-    below -= scores.shape[1] - candidates  # the masked ones
-    return 1 + above + 0.5 * (candidates - 1 - above - np.maximum(below, 0))
+    return above, below
 
 
 def ndcg(ranks: Ranks, k: int = 10) -> float:

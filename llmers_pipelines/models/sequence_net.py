@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .batches import SequenceBatch
 from .hooks_net import extra_losses, overrides
 from .losses_net import ItemLoss
+from .product_net import Product
 from .seams import through
 
 
@@ -98,6 +99,12 @@ class SequenceNet(nn.Module):
 
     def _score(self, state: Tensor, ids: Tensor | None) -> Tensor:
         return state @ self.item_output(ids).T
+
+    def as_product(self, state: Tensor) -> Product | None:
+        """Return the factors of ``score(state)``; None where a hook or subclass scores its way."""
+        if overrides(self, "score") or type(self)._score is not SequenceNet._score:
+            return None
+        return Product(state, self.item_output())
 
     def loss(self, batch: SequenceBatch) -> Tensor:
         """The objective's mean over all positions with a target, plus extra losses."""

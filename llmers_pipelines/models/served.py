@@ -6,9 +6,12 @@ import copy
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .product_net import Product
 
 FORMAT = 1
 ITEM_SEAMS = ("item_input", "item_output")
@@ -144,6 +147,26 @@ class Served:
         """
         import torch
 
+        with torch.no_grad():
+            scores = self.net.score(self._states(users, histories, times)).float()
+        scores[:, 0] = -torch.inf
+        return scores.cpu().numpy()
+
+    def product(
+        self,
+        users: Sequence[int] | np.ndarray,
+        histories: Sequence[np.ndarray],
+        times: Sequence[np.ndarray] | None = None,
+    ) -> Product | None:
+        """Return the factors of what ``scores`` gives, column 0 aside; None where it has none."""
+        import torch
+
+        if not hasattr(self.net, "as_product"):
+            return None
+        with torch.no_grad():
+            return self.net.as_product(self._states(users, histories, times))
+
+    def _states(self, users: Any, histories: Any, times: Any) -> Any:
         from .ranking_net import device_of, scoring_batch
 
         net = self.net
@@ -151,12 +174,9 @@ class Served:
             np.asarray(users, np.int64), list(histories), getattr(net, "max_len", None),
             device_of(net), None if times is None else list(times),
         )  # fmt: skip
-        with torch.no_grad():
-            if not getattr(net, "is_kept", True):
-                net.keep()  # weights are final, so the item outputs are computed once for all
-            scores = net.score(net.user_state(batch)).float()
-        scores[:, 0] = -torch.inf
-        return scores.cpu().numpy()
+        if not getattr(net, "is_kept", True):
+            net.keep()  # weights are final, so the item outputs are computed once for all
+        return net.user_state(batch)
 
     def item_vectors(self) -> np.ndarray:
         """Return float32[N + 1, D]: items as targets. TypeError where the network has no such."""

@@ -108,9 +108,7 @@ def build_index(
         limit = min(n, MOST_EFFORT)
     else:
         limit = min(settings.cells or max(1, int(4 * n**0.5)), max(1, n // 39))
-        index = faiss.IndexIVFFlat(
-            faiss.IndexFlatIP(dim), dim, limit, faiss.METRIC_INNER_PRODUCT
-        )
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, limit, faiss.METRIC_INNER_PRODUCT)
         # unit centroids: without them a few long ones attract every query of an inner product
         index.cp.spherical = True
         index.cp.seed = settings.seed
@@ -156,15 +154,27 @@ def measure_recall(index: ItemIndex, queries: np.ndarray, k: int) -> float:
 
 
 def _tune(made: ItemIndex, queries: np.ndarray, settings: IndexSettings, limit: int) -> None:
-    """Double the search effort until the recall suffices or the limit is reached."""
-    effort = min(16 if made.kind == "hnsw" else 4, limit)
-    while True:
+    """Find the least search effort whose recall suffices, to an eighth: doubled until it does or
+    the limit is reached, then halved in between."""
+
+    def recall(effort: int) -> float:
         _set_effort(made.faiss_index, made.kind, effort)
-        made.effort, made.measured_on = effort, len(queries)
-        made.recall = measure_recall(made, queries, settings.k)
-        if made.recall >= settings.target_recall or effort >= limit:
-            return
-        effort = min(2 * effort, limit)
+        return measure_recall(made, queries, settings.k)
+
+    low, high = 0, min(16 if made.kind == "hnsw" else 4, limit)
+    reached = recall(high)
+    while reached < settings.target_recall and high < limit:
+        low, high = high, min(2 * high, limit)
+        reached = recall(high)
+    while reached >= settings.target_recall and high - low > max(1, high // 8):
+        middle = (low + high) // 2
+        found = recall(middle)
+        if found >= settings.target_recall:
+            high, reached = middle, found
+        else:
+            low = middle
+    _set_effort(made.faiss_index, made.kind, high)
+    made.effort, made.measured_on, made.recall = high, len(queries), reached
 
 
 def _set_effort(index: Any, kind: str, effort: int) -> None:

@@ -59,6 +59,15 @@ class Trained:
         """
         return self.served.scores(users, histories, times)
 
+    def product(
+        self,
+        users: Sequence[int] | np.ndarray,
+        histories: Sequence[np.ndarray],
+        times: Sequence[np.ndarray] | None = None,
+    ) -> Any:
+        """Return the factors of what ``scores`` gives; see ``Served.product``."""
+        return self.served.product(users, histories, times)
+
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Return float32[R]: the click probability, or rating, of each row of ``data``."""
         import torch

@@ -91,6 +91,21 @@ def test_positions_order_and_universe(make):
     assert small.item.min() == 1 and small.n_items == 3
 
 
+def test_a_table_in_chunks_gives_the_log_of_one_piece(make):
+    d = make(log="user_id,item_id,timestamp\n" + "\n".join(
+        ",".join(map(str, r)) for r in log(u2="dcba", u1="bcda", u9="abcd")
+    ) + "\n", splits={"sequential": LOO})  # fmt: skip
+    tables = load_catalog(d)
+    whole = {"items": tables.items, "interactions": tables.interactions}
+    rows = whole["interactions"]
+    # users that appear late, and a chunk without rows
+    pieces = pa.concat_tables([rows.slice(0, 3), rows.slice(0, 0), rows.slice(3, 6), rows.slice(9)])
+    chunked = whole | {"interactions": pieces}
+    one, many = (build_training_data(t, d, "sequential") for t in (whole, chunked))
+    assert pieces["user_id"].num_chunks > 1
+    assert one.users.ids == ("u2", "u1", "u9") and one.content_hash() == many.content_hash()
+
+
 def test_users_follow_their_table_and_those_without_rows_are_left_out(make, tmp_path):
     (tmp_path / "users.csv").write_text("user_id,age\nu9,1\nu1,2\nu2,3\n")
     data = build(make, log(u2="abc", u1="bcd"), LOO, users={"path": "users.csv"})
@@ -337,9 +352,19 @@ def test_rows_are_ordered_as_by_a_stable_sort(top):
     assert np.array_equal(ordered, key[order])
 
 
+def test_a_stable_order_leaves_its_keys_unless_they_may_go():
+    key = np.random.default_rng(0).integers(0, 50, 200_000)  # more rows than numbers made at once
+    kept, expected = key.copy(), np.argsort(key, kind="stable")
+    for reuse in (False, True):
+        order, ordered = stable_order(key, reuse=reuse)
+        assert (order == expected).all() and (ordered == kept[expected]).all()
+        assert reuse or (key == kept).all()
+
+
 def test_order_takes_times_of_any_size():
     user = np.array([2, 1, 2, 1, 1])
     for scale in (1, 2**62):
         time = np.array([1, -1, -1, 1, -1]) * scale
-        assert _order(user, time).tolist() == [1, 4, 3, 2, 0]
+        order, users = _order(user, time)
+        assert order.tolist() == [1, 4, 3, 2, 0] and users.tolist() == [1, 1, 1, 2, 2]
     assert len(stable_order(np.zeros(0, np.int64))[0]) == 0

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from llmers_pipelines.data.training import HISTORY, TEST, TRAIN, VALID
+from llmers_pipelines.evaluate.places import count_above
 from llmers_pipelines.evaluate.predict import (
-    count_above,
     ctr_table,
     rank_table,
     stamp_of,

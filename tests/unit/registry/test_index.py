@@ -65,6 +65,19 @@ def test_effort_rises_until_the_measured_recall_suffices(kind: str, tmp_path: Pa
     np.testing.assert_array_equal(again.search(queries, 10)[1], high.search(queries, 10)[1])
 
 
+def test_effort_is_no_more_than_the_recall_needs(monkeypatch) -> None:
+    tried: list[int] = []
+
+    def needs_21(index, queries, k):
+        tried.append(index.faiss_index.nprobe)
+        return 0.995 if tried[-1] >= 21 else 0.9
+
+    monkeypatch.setattr(module, "measure_recall", needs_21)
+    made = build_index(vectors(), IndexSettings("ivf", k=10, cells=50))
+    assert tried[:4] == [4, 8, 16, 32] and 21 <= made.effort <= 24  # within an eighth
+    assert made.faiss_index.nprobe == made.effort and made.recall == 0.995
+
+
 def test_index_that_cannot_reach_its_target_is_not_used(monkeypatch) -> None:
     monkeypatch.setattr(module, "MOST_EFFORT", 16)
     table, queries = vectors(), vectors(seed=1)[1:257]

@@ -1,0 +1,100 @@
+"""Ranks under scores that are a product of states and item vectors, without a row of scores.
+
+A block of users meets items in chunks that fit into the cache. Each chunk is compared while it is
+there and then overwritten, so memory sees vectors and counts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHUNK_ITEMS = 512  # with 512 users 1 MiB of scores
+FULL = 127  # chunks that an int8 counts
+
+
+@dataclass(frozen=True)
+class Product:
+    """Scores ``(state @ items.T) * scale`` of states (B, D) and items (N + 1, D)."""
+
+    state: Tensor
+    items: Tensor
+    scale: float = 1.0
+
+    def countable(self) -> bool:
+        """Whether ``lead`` applies: single precision on a CPU, and no score infinite or NaN."""
+        if self.state.device.type != "cpu" or self.state.dtype != torch.float32:
+            return False
+        if len(self.state) == 1:  # products of one row are rounded in another way
+            return False
+        most = float(self.state.shape[1]) * max(1.0, abs(self.scale))
+        for table in (self.state, self.items):
+            low, high = (float(v) for v in torch.aminmax(table.detach()))
+            if not (low > -np.inf and high < np.inf):  # a NaN fails too
+                return False
+            most *= max(1.0, -low, high)
+        return most < 1e37
+
+    def joined(self, states: Sequence[Tensor]) -> Product:
+        """Return the product of several blocks of states."""
+        return replace(self, state=torch.cat(list(states)))
+
+
+def lead(product: Product, target: np.ndarray, row: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Return the number of items above each user's ``target`` (B,) minus that below: int64[B].
+
+    The ``item`` of each ``row`` (both (M,), distinct pairs without targets) and column 0 do not
+    take part. With C candidates the rank, ties counted half, is ``(C + 1 + lead) / 2``. The product
+    has to be ``countable``.
+    """
+    seen, aim = _by_chunk(item), _by_chunk(target)
+    guess = (product.state @ product.items[torch.from_numpy(target)].T).diagonal() * product.scale
+    own = guess.numpy().copy()
+    while True:
+        count, found = _compared(product, own, target, aim, row, item, seen)
+        if (found == own).all():
+            return count + np.bincount(row, minlength=len(target))  # the seen were counted as below
+        own = found  # products of another shape rounded differently
+
+
+def _by_chunk(item: np.ndarray) -> list[np.ndarray]:
+    """Return the places in ``item`` (M,) of the items of each chunk."""
+    chunk = (item - 1) // CHUNK_ITEMS
+    order = np.argsort(chunk, kind="stable")
+    last = int(chunk.max(initial=0))
+    return np.split(order, chunk[order].searchsorted(np.arange(1, last + 1)))
+
+
+def _compared(
+    product: Product, own: np.ndarray, target: np.ndarray, aim: list[np.ndarray], row: np.ndarray,
+    item: np.ndarray, seen: list[np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return (above minus below, with what was seen counted as below, and the targets' scores)."""
+    users, n = len(own), len(product.items)
+    width = min(CHUNK_ITEMS, n - 1)
+    buffer = torch.empty(users, width)
+    flags, counts = np.empty(buffer.shape, bool), np.zeros(buffer.shape, np.int8)
+    total, found, limit = np.zeros(users, np.int64), np.empty(users, np.float32), own[:, None]
+    for number, low in enumerate(range(1, n, CHUNK_ITEMS)):
+        start = min(low, n - width)  # a narrow last chunk would be rounded in another way
+        torch.mm(product.state, product.items[start : start + width].T, out=buffer)
+        if product.scale != 1:
+            buffer.mul_(product.scale)
+        new = slice(low - start, None)
+        scores, flag, count = buffer.numpy()[:, new], flags[:, new], counts[:, new]
+        if number < len(aim):
+            at = aim[number]
+            found[at] = scores[at, target[at] - low]
+        if number < len(seen):
+            at = seen[number]
+            scores[row[at], item[at] - low] = -np.inf
+        count += np.greater(scores, limit, out=flag).view(np.int8)
+        count -= np.less(scores, limit, out=flag).view(np.int8)
+        if number % FULL == FULL - 1:
+            total += counts.sum(1, dtype=np.int64)
+            counts[:] = 0
+    return total + counts.sum(1, dtype=np.int64), found

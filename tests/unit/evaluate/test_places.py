@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from llmers_pipelines.api import BPRMF, SASRec
+from llmers_pipelines.data.training import TEST, TRAIN
+from llmers_pipelines.evaluate.predict import rank_table
+from llmers_pipelines.models import product_net
+from llmers_pipelines.models.product_net import Product, lead
+from llmers_pipelines.models.ranking_net import rank_targets, rank_variants
+from llmers_pipelines.models.served import Served, fold
+from llmers_pipelines.testing.planted import planted_rings
+
+
+class Rows:
+    """The same model without its factors: ranks come from rows of scores."""
+
+    def __init__(self, served):
+        self.scores = served.scores
+
+
+@pytest.fixture
+def data():
+    """Some users have a second target, some one that they had seen."""
+    made = planted_rings(n_users=90, n_items=70).data
+    held = np.flatnonzero(made.split == TEST)
+    first = np.flatnonzero(made.split == TRAIN)[::9][:10]
+    user = np.concatenate([made.user, made.user[held[:20]], made.user[first]])
+    item = np.concatenate([made.item, made.item[held[:20]] % 70 + 1, made.item[first]])
+    order = np.argsort(user, kind="stable")
+    split = np.concatenate([made.split, np.full(30, TEST, np.int8)])
+    return dataclasses.replace(
+        made, user=user[order], item=item[order], split=split[order],
+        time=np.arange(len(user)), **{
+            name: getattr(made, name) for name in ("rating", "label") if getattr(made, name) is None
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("backbone", [BPRMF(dim=16), BPRMF(dim=16, loss="bpr"), SASRec(dim=16)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_product_net_as_its_rows_of_scores(backbone, ties, data, monkeypatch):
+    monkeypatch.setattr(product_net, "CHUNK_ITEMS", 16)
+    model = backbone.build(data, 0).eval()
+    if ties:  # rows of equal vectors
+        with torch.no_grad():
+            model.item_table.weight[1:] = model.item_table.weight[torch.arange(70) // 7 + 1]
+    served = Served(fold(model))
+    assert served.product([1], [np.array([2])]) is not None
+    for repeats in ("drop", "keep"):
+        ours = rank_table(served, data, TEST, repeats=repeats)
+        assert ours.equals(rank_table(Rows(served), data, TEST, repeats=repeats))
+    assert not ties or (ours["rank"].to_numpy() % 1 > 0).any()
+    ranks = rank_targets(model, data, TEST)
+    plain = rank_variants(model, data, TEST, lambda state: [model.score(state)], 1)[0]
+    np.testing.assert_array_equal(ranks.rank, plain.rank)
+    np.testing.assert_array_equal(ranks.candidates, plain.candidates)
+
+
+def test_the_lead_of_a_hand_counted_case_over_many_chunks(monkeypatch):
+    monkeypatch.setattr(product_net, "CHUNK_ITEMS", 2)
+    monkeypatch.setattr(product_net, "FULL", 1)
+    items = torch.tensor([9.0, 3, 1, 2, 2, 5, 4, 2])[:, None]
+    product = Product(torch.tensor([[1.0], [-1.0]]), items, 0.5)
+    # user 0, item 3 (2.0): above 3, 5, 4 without the seen 5; below 1; ties do not count
+    # user 1, item 1 (-3): above are 1, 2, 2, 2 without the seen 1; below are 5 and 4
+    seen_row, seen_item = np.array([0, 1]), np.array([5, 2])
+    assert lead(product, np.array([3, 1]), seen_row, seen_item).tolist() == [2 - 1, 3 - 2]
+
+
+def test_targets_get_the_value_that_their_chunk_gives(monkeypatch):
+    """A product of another shape may round differently: then the first guess is replaced."""
+    real, calls = product_net._compared, []
+
+    def guessed_wrong(product, own, *rest):
+        calls.append(own)
+        if len(calls) == 1:
+            own += 0.5
+        return real(product, own, *rest)
+
+    rng = np.random.default_rng(0)
+    items, state = (torch.from_numpy(rng.standard_normal((n, 8), np.float32)) for n in (60, 9))
+    args = Product(state, items), np.arange(1, 10), np.zeros(0, int), np.zeros(0, int)
+    right = lead(*args)
+    monkeypatch.setattr(product_net, "_compared", guessed_wrong)
+    assert lead(*args).tolist() == right.tolist() and len(calls) == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e37])
+def test_scores_that_may_not_be_finite_take_the_other_way(bad, data):
+    model = BPRMF(dim=4, loss="bpr").build(data, 0).eval()
+    with torch.no_grad():
+        model.item_table.weight[5] = bad
+    assert not model.as_product(torch.ones(2, 4)).countable()
+    if np.isnan(bad):
+        with pytest.raises(ValueError, match="NaN"):
+            rank_table(Served(fold(model)), data, TEST)
+    assert np.isfinite(rank_targets(model, data, TEST).rank).all()
