@@ -77,6 +77,8 @@ def dvc(request: pytest.FixtureRequest) -> str:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     outcome = yield
     report = outcome.get_result()
+    if report.skipped:  # says nothing for or against a proof
+        return
     if report.when == "call" or (report.when == "setup" and not report.passed):
         for mark in item.iter_markers("proof"):
             _OUTCOMES.setdefault(tuple(mark.args), []).append(report.passed)
