@@ -12,17 +12,9 @@ start with the spread of the item table; a distance of a trained teacher is -ln 
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    Distill,
-    Embed,
-    ItemText,
-    RankingDistillation,
-    SASRec,
-    TextOffset,
-    items,
-    rankings,
-    recipe,
+    Distill, Embed, ItemText, RankingDistillation, SASRec, TextOffset, items, rankings, recipe,
     splits,
-)
+)  # fmt: skip
 
 
 @recipe(name="DLLM2Rec", task="sequential", family="distillation", paper="arXiv:2405.00338")

@@ -13,23 +13,10 @@ states and for heads alike; the released code counts heads by the number of hidd
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    DeepSupervision,
-    Derive,
-    Distill,
-    HistoryExamples,
-    ItemPrompt,
-    ItemVectors,
-    LanguageModelStates,
-    LayerDistillation,
-    Lora,
-    ProjectedItems,
-    SASRec,
-    Teach,
-    Train,
-    Tune,
-    recipe,
-    splits,
-)
+    DeepSupervision, Derive, Distill, HistoryExamples, ItemPrompt, ItemVectors,
+    LanguageModelStates, LayerDistillation, Lora, ProjectedItems, SASRec, Teach, Train, Tune,
+    recipe, splits,
+)  # fmt: skip
 
 
 @recipe(name="SLMRec", task="sequential", family="distillation", paper="arXiv:2405.17890")

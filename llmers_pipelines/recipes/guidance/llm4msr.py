@@ -12,21 +12,9 @@ generated once and kept). Meta layers are narrow, have a residual, and start as 
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    STAR,
-    AnswerText,
-    Derive,
-    Embed,
-    Generate,
-    MetaLayers,
-    ScenarioFacts,
-    ScenarioPreference,
-    ScenarioReasoning,
-    Train,
-    items,
-    recipe,
-    splits,
-    users,
-)
+    STAR, AnswerText, Derive, Embed, Generate, MetaLayers, ScenarioFacts, ScenarioPreference,
+    ScenarioReasoning, Train, items, recipe, splits, users,
+)  # fmt: skip
 
 
 @recipe(

@@ -12,22 +12,9 @@ backbone's own loss.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    PCA,
-    Derive,
-    DualView,
-    Embed,
-    FromVectors,
-    HistoryText,
-    ItemText,
-    NearestNeighbours,
-    NeighbourDistillation,
-    SASRec,
-    Train,
-    items,
-    recipe,
-    splits,
-    users,
-)
+    PCA, Derive, DualView, Embed, FromVectors, HistoryText, ItemText, NearestNeighbours,
+    NeighbourDistillation, SASRec, Train, items, recipe, splits, users,
+)  # fmt: skip
 
 
 @recipe(name="LLM-ESR", task="sequential", family="guidance", paper="arXiv:2405.20646")

@@ -13,22 +13,9 @@ the mean of the vectors that the encoder gives.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    DIN,
-    ClickSequences,
-    DeepClicks,
-    DeepStates,
-    Derive,
-    Embed,
-    HistoryPooling,
-    HybridExperts,
-    ItemText,
-    Lora,
-    Train,
-    Tune,
-    items,
-    recipe,
-    splits,
-)
+    DIN, ClickSequences, DeepClicks, DeepStates, Derive, Embed, HistoryPooling, HybridExperts,
+    ItemText, Lora, Train, Tune, items, recipe, splits,
+)  # fmt: skip
 
 
 @recipe(

@@ -11,22 +11,9 @@ dividing rows by their L1 norm; base and enhanced have the same width.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    PCA,
-    AnswerText,
-    Derive,
-    Embed,
-    FromVectors,
-    Generate,
-    ItemKnowledge,
-    ItemSummary,
-    ItemText,
-    PicturedItemSummary,
-    SASRec,
-    Train,
-    items,
-    recipe,
-    splits,
-)
+    PCA, AnswerText, Derive, Embed, FromVectors, Generate, ItemKnowledge, ItemSummary, ItemText,
+    PicturedItemSummary, SASRec, Train, items, recipe, splits,
+)  # fmt: skip
 
 
 @recipe(

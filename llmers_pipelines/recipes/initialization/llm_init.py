@@ -9,18 +9,9 @@ order of time (leave one out) replaces the random order of the released configur
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    ColumnSelect,
-    Derive,
-    Embed,
-    FromVectors,
-    ItemText,
-    LightGCN,
-    MeanOfHistory,
-    Train,
-    items,
-    recipe,
-    splits,
-)
+    ColumnSelect, Derive, Embed, FromVectors, ItemText, LightGCN, MeanOfHistory, Train, items,
+    recipe, splits,
+)  # fmt: skip
 
 
 @recipe(name="LLMInit", task="sequential", family="initialization", paper="arXiv:2503.01814")

@@ -13,23 +13,9 @@ encoder is the configured one: for the paper's, the folder of a causal model wit
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    PCA,
-    AttributeText,
-    AttributeViews,
-    CollaborativeAlignment,
-    Contrast,
-    Derive,
-    Embed,
-    FrozenItems,
-    ItemVectors,
-    Lora,
-    SASRec,
-    Train,
-    Tune,
-    items,
-    recipe,
-    splits,
-)
+    PCA, AttributeText, AttributeViews, CollaborativeAlignment, Contrast, Derive, Embed,
+    FrozenItems, ItemVectors, Lora, SASRec, Train, Tune, items, recipe, splits,
+)  # fmt: skip
 
 
 @recipe(name="LLMEmb", task="sequential", family="initialization", paper="arXiv:2409.19925")

@@ -12,28 +12,10 @@ is best on validation, where the released code looks at the test split.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    AnswerText,
-    Corruptions,
-    Derive,
-    EditedHistory,
-    Embed,
-    Generate,
-    ItemText,
-    Lora,
-    NoiseList,
-    NoiseScores,
-    NoisyPositions,
-    Replacement,
-    SASRec,
-    SequenceEdits,
-    Sft,
-    Teach,
-    Train,
-    Tune,
-    items,
-    recipe,
-    splits,
-)
+    AnswerText, Corruptions, Derive, EditedHistory, Embed, Generate, ItemText, Lora, NoiseList,
+    NoiseScores, NoisyPositions, Replacement, SASRec, SequenceEdits, Sft, Teach, Train, Tune,
+    items, recipe, splits,
+)  # fmt: skip
 
 
 @recipe(name="LLM4DSR", task="sequential", family="interaction", paper="arXiv:2408.08208")

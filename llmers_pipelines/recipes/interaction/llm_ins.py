@@ -14,31 +14,10 @@ that knows no cold item, and goes on; the default trains anew.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    AddedRows,
-    Derive,
-    Embed,
-    FilteredUsers,
-    FromVectors,
-    HistoryText,
-    ItemText,
-    ItemVectors,
-    LightGCN,
-    Lora,
-    PairJudge,
-    PreferenceExamples,
-    Sft,
-    SimulatedEdges,
-    Teach,
-    Train,
-    Tune,
-    UserVectors,
-    WouldLike,
-    items,
-    pinned,
-    recipe,
-    splits,
-    users,
-)
+    AddedRows, Derive, Embed, FilteredUsers, FromVectors, HistoryText, ItemText, ItemVectors,
+    LightGCN, Lora, PairJudge, PreferenceExamples, Sft, SimulatedEdges, Teach, Train, Tune,
+    UserVectors, WouldLike, items, pinned, recipe, splits, users,
+)  # fmt: skip
 
 
 @recipe(name="LLM-InS", task="collaborative", family="interaction", paper="arXiv:2402.09176")

@@ -5,37 +5,18 @@ moves from epoch to epoch, against a profile of the user; profiles of users whom
 get wrong are rewritten between the rounds.
 Served online: the backbone, trained without the samples that are high in loss and not hard; no LLM.
 Deviations: rounds are trainings of their own (train, export statistics, ask, train), no model is
-asked inside the training loop; scores of one fixed negative per pair are recorded, and one that is
-drawn again later is found by its id; ``eps(T)`` grows linearly in steps; ``floor`` above 0 drops
-obviously false positives, which the paper's rule would call hard; models that feed prompts are
-pinned. ``variance_share=0`` asks nothing and is truncated loss; ``most=0`` is the backbone.
+asked inside the training loop; scores of one fixed negative per pair are recorded; ``eps(T)`` grows
+linearly in steps; ``floor`` above 0 drops false positives, which the paper's rule would call hard;
+prompt-feeding models are pinned. ``variance_share=0``: truncated loss; ``most=0``: the backbone.
 """
 
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    ConfidentErrors,
-    Derive,
-    Generate,
-    HardCandidates,
-    HardSamples,
-    ItemKnowledge,
-    ItemSummary,
-    LightGCN,
-    PairTexts,
-    Pin,
-    PreferenceScore,
-    RevisedPreference,
-    SampleMask,
-    Train,
-    TrainingStatistics,
-    UserPreference,
-    items,
-    recipe,
-    snake,
-    splits,
-    users,
-)
+    ConfidentErrors, Derive, Generate, HardCandidates, HardSamples, ItemKnowledge, ItemSummary,
+    LightGCN, PairTexts, Pin, PreferenceScore, RevisedPreference, SampleMask, Train,
+    TrainingStatistics, UserPreference, items, recipe, snake, splits, users,
+)  # fmt: skip
 
 
 @recipe(name="LLMHD", task="collaborative", family="interaction", paper="arXiv:2409.10343")

@@ -14,25 +14,10 @@ a reciprocal of the norm, is an ordinary L2; no softmax after the last propagati
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    AnswerText,
-    AugmentedPairs,
-    Derive,
-    Embed,
-    Generate,
-    ItemKnowledge,
-    ItemText,
-    LightGCN,
-    LikedDisliked,
-    SideFeatures,
-    TopCandidates,
-    Train,
-    UserPreference,
-    items,
-    pinned,
-    recipe,
-    splits,
-    users,
-)
+    AnswerText, AugmentedPairs, Derive, Embed, Generate, ItemKnowledge, ItemText, LightGCN,
+    LikedDisliked, SideFeatures, TopCandidates, Train, UserPreference, items, pinned, recipe,
+    splits, users,
+)  # fmt: skip
 
 
 @recipe(name="LLMRec", task="sequential", family="interaction", paper="arXiv:2311.00423")

@@ -11,24 +11,10 @@ penalized; histories tell titles and categories.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    AnswerText,
-    Derive,
-    Embed,
-    Generate,
-    ItemComprehension,
-    ItemFacts,
-    LightGCN,
-    NearestNeighbours,
-    SemanticGraph,
-    Train,
-    UserPreference,
-    items,
-    knowledge,
-    knowledge_links,
-    recipe,
-    splits,
-    users,
-)
+    AnswerText, Derive, Embed, Generate, ItemComprehension, ItemFacts, LightGCN,
+    NearestNeighbours, SemanticGraph, Train, UserPreference, items, knowledge, knowledge_links,
+    recipe, splits, users,
+)  # fmt: skip
 
 
 @recipe(name="CoLaKG", task="collaborative", family="knowledge", paper="arXiv:2410.12229")

@@ -12,26 +12,10 @@ own loss and optimizer.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    AnswerText,
-    Derive,
-    Embed,
-    Generate,
-    ItemText,
-    LayerTexts,
-    LightGCN,
-    MatchedTexts,
-    Neighbourhood,
-    RawTexts,
-    RewriteItem,
-    RewriteUser,
-    Sft,
-    Train,
-    Tune,
-    items,
-    recipe,
-    splits,
+    AnswerText, Derive, Embed, Generate, ItemText, LayerTexts, LightGCN, MatchedTexts,
+    Neighbourhood, RawTexts, RewriteItem, RewriteUser, Sft, Train, Tune, items, recipe, splits,
     users,
-)
+)  # fmt: skip
 
 
 @recipe(name="GaCLLM", task="sequential", family="knowledge", paper="arXiv:2402.08859")

@@ -9,19 +9,9 @@ answer gets a learned default vector and a mask bit instead of being dropped.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    DIN,
-    AnswerText,
-    Embed,
-    Generate,
-    HybridExperts,
-    ItemKnowledge,
-    Train,
-    UserPreference,
-    items,
-    recipe,
-    splits,
-    users,
-)
+    DIN, AnswerText, Embed, Generate, HybridExperts, ItemKnowledge, Train, UserPreference,
+    items, recipe, splits, users,
+)  # fmt: skip
 
 
 @recipe(name="KAR", task="ctr", family="knowledge", paper="arXiv:2306.10933", requires=("label",))

@@ -12,28 +12,10 @@ not by vectors; users' attributes are not told.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    AnswerText,
-    ChainReasoning,
-    Derive,
-    Embed,
-    ExtendChains,
-    FillStep,
-    Generate,
-    GraphTexts,
-    KeptChains,
-    NewSteps,
-    ReasoningFusion,
-    ReasoningGraphs,
-    ReasoningRows,
-    SASRec,
-    ScoreChains,
-    Train,
-    UserChains,
-    VerifiedSteps,
-    items,
-    recipe,
-    splits,
-)
+    AnswerText, ChainReasoning, Derive, Embed, ExtendChains, FillStep, Generate, GraphTexts,
+    KeptChains, NewSteps, ReasoningFusion, ReasoningGraphs, ReasoningRows, SASRec, ScoreChains,
+    Train, UserChains, VerifiedSteps, items, recipe, splits,
+)  # fmt: skip
 
 
 @recipe(name="LLMRG", task="sequential", family="knowledge", paper="arXiv:2308.10835")

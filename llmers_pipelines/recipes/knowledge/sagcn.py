@@ -14,25 +14,10 @@ item's aspects then hold for all of its edges.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    AspectViews,
-    AspectVocabulary,
-    AspectWords,
-    Derive,
-    Generate,
-    ItemAspectEdges,
-    ItemAspects,
-    LightGCN,
-    ReviewAspectEdges,
-    ReviewAspects,
-    ReviewQuestions,
-    ReviewSamples,
-    Train,
-    TrainingReviews,
-    items,
-    recipe,
-    reviews,
-    splits,
-)
+    AspectViews, AspectVocabulary, AspectWords, Derive, Generate, ItemAspectEdges, ItemAspects,
+    LightGCN, ReviewAspectEdges, ReviewAspects, ReviewQuestions, ReviewSamples, Train,
+    TrainingReviews, items, recipe, reviews, splits,
+)  # fmt: skip
 
 
 @recipe(name="SAGCN", task="collaborative", family="knowledge", paper="arXiv:2312.16275")

@@ -13,25 +13,9 @@ teacher's texts for all users.
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    AnswerPairs,
-    AnswerText,
-    Derive,
-    Embed,
-    Generate,
-    ItemText,
-    Lora,
-    RationaleFusion,
-    SampledUsers,
-    SASRec,
-    Sft,
-    Train,
-    Tune,
-    UserRationale,
-    items,
-    recipe,
-    splits,
-    users,
-)
+    AnswerPairs, AnswerText, Derive, Embed, Generate, ItemText, Lora, RationaleFusion,
+    SampledUsers, SASRec, Sft, Train, Tune, UserRationale, items, recipe, splits, users,
+)  # fmt: skip
 
 
 @recipe(name="SLIM", task="sequential", family="knowledge", paper="arXiv:2403.04260")

@@ -12,16 +12,8 @@ cosine over tau against the id table alone. Its base is the same backbone withou
 from __future__ import annotations
 
 from llmers_pipelines.api import (
-    Embed,
-    Fit,
-    ItemText,
-    SASRec,
-    SpectralFusion,
-    Train,
-    items,
-    recipe,
-    splits,
-)
+    Embed, Fit, ItemText, SASRec, SpectralFusion, Train, items, recipe, splits,
+)  # fmt: skip
 
 LAST = SASRec(
     supervise="last", head="cosine", layers=2, heads=2,
