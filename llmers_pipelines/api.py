@@ -17,7 +17,9 @@ from .derive.graph_rounds import MatchedTexts, Neighbourhood, RawTexts
 from .derive.hard_candidates import HardCandidates
 from .derive.hard_samples import HardSamples
 from .derive.history_examples import HistoryExamples
+from .derive.history_windows import HistoryWindows
 from .derive.item_facts import ItemFacts
+from .derive.item_texts import ItemTexts
 from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.noisy_positions import NoisyPositions
@@ -131,6 +133,7 @@ from .teach.trained_ranking import TrainedRanking
 from .tune.contrast import Contrast
 from .tune.deep_clicks import DeepClicks
 from .tune.item_prompt import ItemPrompt
+from .tune.next_item_contrast import NextItemContrast
 from .tune.sft import Sft
 from .tune.tuner import Lora
 
@@ -189,21 +192,22 @@ __all__ = [
     "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FiBiNET", "FillStep",
     "FilteredUsers", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "GraphTexts",
     "HardCandidates", "HardSamples", "HistoryExamples", "HistoryPooling", "HistoryText",
-    "HybridExperts", "ItemAspectEdges", "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN",
-    "ItemKnowledge", "ItemPrompt", "ItemSummary", "ItemText", "ItemVectors", "KNNBlend",
-    "KeptChains", "LanguageModelRanking", "LanguageModelStates", "LayerDistillation", "LayerTexts",
-    "LightGCN", "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers",
-    "NearestNeighbours", "NeighbourDistillation", "Neighbourhood", "NewSteps", "NoiseList",
-    "NoiseScores", "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary", "Pin",
-    "Popularity", "PreferenceExamples", "PreferenceScore", "ProjectedItems", "RandomProjection",
-    "RankingDistillation", "RationaleFusion", "RawTexts", "ReasoningFusion", "ReasoningGraphs",
-    "ReasoningRows", "RecordedRanking", "Replacement", "ReviewAspectEdges", "ReviewAspects",
-    "ReviewQuestions", "ReviewSamples", "RevisedPreference", "RewriteItem", "RewriteUser",
-    "SASRec", "SampleMask", "SampledUsers", "ScenarioFacts", "ScenarioPreference",
-    "ScenarioReasoning", "ScoreChains", "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures",
-    "SimulatedEdges", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
-    "Train", "TrainedRanking", "TrainingReviews", "TrainingStatistics", "Tune", "TwoTower",
-    "UserChains", "UserPreference", "UserRationale", "UserVectors", "VerifiedSteps", "WouldLike",
-    "XDeepFM", "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings",
-    "recipe", "reviews", "splits", "users",
+    "HistoryWindows", "HybridExperts", "ItemAspectEdges", "ItemAspects", "ItemComprehension",
+    "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemPrompt", "ItemSummary", "ItemText", "ItemTexts",
+    "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking", "LanguageModelStates",
+    "LayerDistillation", "LayerTexts", "LightGCN", "LikedDisliked", "Lora", "MMoE", "MatchedTexts",
+    "MeanOfHistory", "MetaLayers", "NearestNeighbours", "NeighbourDistillation", "Neighbourhood",
+    "NewSteps", "NextItemContrast", "NoiseList", "NoiseScores", "NoisyPositions", "PairJudge",
+    "PairTexts", "PicturedItemSummary", "Pin", "Popularity", "PreferenceExamples",
+    "PreferenceScore", "ProjectedItems", "RandomProjection", "RankingDistillation",
+    "RationaleFusion", "RawTexts", "ReasoningFusion", "ReasoningGraphs", "ReasoningRows",
+    "RecordedRanking", "Replacement", "ReviewAspectEdges", "ReviewAspects", "ReviewQuestions",
+    "ReviewSamples", "RevisedPreference", "RewriteItem", "RewriteUser", "SASRec", "SampleMask",
+    "SampledUsers", "ScenarioFacts", "ScenarioPreference", "ScenarioReasoning", "ScoreChains",
+    "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures", "SimulatedEdges", "SpectralFusion",
+    "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train", "TrainedRanking",
+    "TrainingReviews", "TrainingStatistics", "Tune", "TwoTower", "UserChains", "UserPreference",
+    "UserRationale", "UserVectors", "VerifiedSteps", "WouldLike", "XDeepFM", "interactions",
+    "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe", "reviews", "splits",
+    "users",
 ]  # fmt: skip

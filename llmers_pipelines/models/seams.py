@@ -79,6 +79,10 @@ class Enhancement(Component):
         """Return the log to train on; validation, test and what is served keep ``data``."""
         return data
 
+    def misfit(self, backbone: Backbone) -> str:
+        """Return why settings of ``backbone`` do not suit this part, "" where they do."""
+        return ""
+
     def inert(self) -> Enhancement | None:
         """Return these settings with a weight or gate of 0, so that the backbone trains as alone.
 
@@ -140,3 +144,10 @@ def check_seams(backbone: Backbone, parts: Iterable[Component], owner: str) -> N
                 f"{type(backbone).__name__} does not offer; choose a backbone that does, or leave "
                 "the part out"
             )
+
+
+def check_settings(backbone: Backbone, parts: Iterable[Any], owner: str) -> None:
+    """Raise ``PlanError`` for a part that says that settings of ``backbone`` do not suit it."""
+    for part in parts:
+        if isinstance(part, Enhancement) and (why := part.misfit(backbone)):
+            raise PlanError(f"{owner}: {type(part).__name__}: {why}")

@@ -10,7 +10,7 @@ from typing import Any
 from ..config import Method, Settings
 from ..data.tasks import TASKS
 from ..encode.encoder import check_encoder
-from ..models.seams import Backbone, check_seams
+from ..models.seams import Backbone, check_seams, check_settings
 from ..plan import (
     Champion,
     Embed,
@@ -185,6 +185,7 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
     node = rewrite(recipe(**settings), _with_readable_name)
     node = changed_parts(node, method.part_settings, f"llmers.toml [{method.recipe}]")
     check_seams(node.backbone, node.parts, recipe.slug)
+    check_settings(node.backbone, node.parts, recipe.slug)
     extra = [
         f"{k}{v}" if not isinstance(v, str) else v
         for k, v in settings.items()

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from ..data.file_hash import TOKEN
+from ..encode.transformer_net import WHOLE
 from .tuner import Lora, TuneError
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -57,6 +59,19 @@ def save_adapter(model: Any, folder: Path) -> None:
     # Where the base model lay is no part of the adapter; its identity stands in the manifest.
     config |= {"base_model_name_or_path": None, "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+
+
+def save_whole(model: Any, folder: Path) -> None:
+    """Write all weights of ``model``, in the place of an adapter; equal weights, equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {n: t.detach().cpu().float().contiguous() for n, t in model.state_dict().items()}
+    save_file(dict(sorted(weights.items())), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps({WHOLE: True}, indent=1) + "\n")
+
+
+def save_token(token: torch.Tensor, folder: Path) -> None:
+    """Write the vector that stands behind each text, beside an adapter."""
+    save_file({"token": token.detach().cpu().float().contiguous()}, folder / TOKEN)
 
 
 def _plain(value: Any) -> Any:

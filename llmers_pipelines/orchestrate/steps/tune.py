@@ -22,6 +22,7 @@ from ..tuned import ADAPTER, cannot_tune, log_of, shown_pairs, tuned_model
 
 LOSSES = "losses.json"
 HEADS = "heads.safetensors"  # what an objective trains beside the adapter
+USER = "user"  # folder of a second model, which reads vectors of items
 
 
 def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
@@ -52,7 +53,7 @@ def run(node: Tune, ctx: StepContext) -> Outcome:
             "last_loss": losses[-1]["loss"], "resumed_from": facts["resumed_from"],
             **facts["told"],
         },
-        checks=(leak, _finite(folder / ADAPTER), _learned(losses)),
+        checks=(leak, _finite(folder), _learned(losses)),
         info={"base": facts["base"], "preview": _curve(losses), "objective": facts["objective"]},
     )  # fmt: skip
 
@@ -91,7 +92,10 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
     home.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=home, prefix=".tmp-"))
     model: Any = task.module
-    save_adapter(getattr(model, "encoder", model), temporary / ADAPTER)
+    if publish := getattr(task, "publish", None):
+        publish(temporary)
+    else:
+        save_adapter(getattr(model, "encoder", model), temporary / ADAPTER)
     if heads := getattr(task, "heads", None):
         own = {n: t.detach().float().cpu().contiguous().numpy() for n, t in heads.items()}
         save_file(own, temporary / HEADS)
@@ -107,12 +111,13 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
 
 
 def _version(folder: Path) -> str:
-    """Return the identity of the adapter, and of the heads where there are some."""
+    """Return the identity of the adapter, of the heads and the user model where there are some."""
     from ...data.file_hash import adapter_sha256, file_hash
 
-    adapter = adapter_sha256(folder / ADAPTER)
-    heads = folder / HEADS
-    return sha([adapter, file_hash(heads)]) if heads.is_file() else adapter[:16]
+    adapter, heads, user = adapter_sha256(folder / ADAPTER), folder / HEADS, folder / USER
+    more = [file_hash(heads)] if heads.is_file() else []
+    more += [adapter_sha256(user)] if user.is_dir() else []
+    return sha([adapter, *more]) if more else adapter[:16]
 
 
 def base_of(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
@@ -133,7 +138,7 @@ def base_of(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
         found: Any = make_encoder(node.model)
         info = found.info
         base = Base(found.folder, device, dtype, tokens, info.pooling, info.max_length,
-                    info.prefix, info.layer)  # fmt: skip
+                    info.prefix, info.layer, info.normalize)  # fmt: skip
         identity = f"{info.weights_sha256}+{info.tokenizer_sha256}+{info.pooling}"
         layer = f"+layer{info.layer}" if node.how.partial else ""
         return base, identity + layer, info.name
@@ -182,7 +187,8 @@ def _no_leakage(node: Tune, examples: pa.Table, ctx: StepContext) -> CheckOutcom
 def _finite(folder: Path) -> CheckOutcome:
     from safetensors.numpy import load_file
 
-    arrays = load_file(folder / "adapter_model.safetensors")
+    files = [f for place in (ADAPTER, USER) for f in sorted((folder / place).glob("*.safetensors"))]
+    arrays = {f"{f.parent.name}/{n}": a for f in files for n, a in load_file(f).items()}
     wrong = sorted(name for name, a in arrays.items() if not np.isfinite(a).all())
     return CheckOutcome("weights_finite", not wrong, True,
                         {"tensors": len(arrays), "wrong": ", ".join(wrong) or "none"})  # fmt: skip
