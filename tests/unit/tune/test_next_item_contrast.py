@@ -219,6 +219,22 @@ def test_tuned_published_and_read(
     np.testing.assert_allclose(layers[-1], found, atol=1e-5)
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_in_bfloat16_what_is_trained_stays_in_float32(
+    lm: Path, windows, texts, tmp_path: Path, full: bool
+) -> None:
+    how = dataclasses.replace(HOW, full=full)
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        task = how.objective(Base(lm, pooling="last", dtype=dtype), windows, texts)
+        losses.append(task.backward(np.arange(4), 0))
+        trained = [p for p in task.module.parameters() if p.grad is not None]
+        assert {p.dtype for p in trained} == {torch.float32}
+        assert all(bool(torch.isfinite(p.grad).all()) for p in trained)
+    assert losses[1] != losses[0] and losses[1] == pytest.approx(losses[0], rel=0.05)
+    run(task, dataclasses.replace(how, epochs=1), tmp_path)
+
+
 def test_the_token_is_part_of_the_identity(lm: Path, windows, texts, tmp_path: Path) -> None:
     task = task_of(lm, windows, texts)
     task.publish(tmp_path)
