@@ -101,7 +101,7 @@ def test_blocks_are_counted_before_anything_is_tuned(shop: Shop) -> None:
     toml = shop.home / "llmers.toml"
     text = toml.read_text()
     toml.write_text(text.replace("blocks = 3", "blocks = 4"))
-    with pytest.raises(PlanError, match="4 blocks of a model with 3 layers.*layers = 4"):
+    with pytest.raises(PlanError, match=r"4 blocks of a model with 3 layers.*layers = 4"):
         shop.plan()
     toml.write_text(toml.read_text().replace("layers = 3", "layers = 4"))
     result = shop.invoke("run", "slmrec")

@@ -23,21 +23,22 @@ from llmers_pipelines.api import (
 @recipe(name="HLLM", task="sequential", family="initialization", paper="arXiv:2409.12740")
 def hllm(
     backbone=SASRec(), use="replace", teach=0.0, tuned=True, full=False, rank=8, token=True,
-    negatives=512, length=10, newest=0, epochs=5, lr=1e-4, batch=16, protocol="sequential",
+    negatives=512, length=10, newest=0, epochs=5, lr=1e-4, batch=16, recompute=False,
+    protocol="sequential",
 ):  # fmt: skip
     log = splits(protocol)
     text = AttributeText(most=1000, instruction="Compress the following item into its embedding:")
     how = NextItemContrast(lora=Lora(rank=rank, alpha=2.0 * rank, targets=("all",)), lr=lr,
                            batch=batch, epochs=epochs, most=length, negatives=negatives,
-                           token=token, full=full)  # fmt: skip
+                           token=token, full=full, recompute=recompute)  # fmt: skip
     told = Derive(HistoryWindows(length, newest), log)
     models = Tune(how, told, context=(Derive(ItemTexts(text), items),)) if tuned else None
     vectors = Embed(text, over=items, adapter=models)
-    part = {"fuse": (FrozenItems(source=vectors),)}
-    if use == "init":
-        part = {"init": (FromVectors("item", Derive(PCA(dim=backbone.dim), vectors)),)}
+    start = (FromVectors("item", Derive(PCA(dim=backbone.dim), vectors)),)
+    init = {"replace": (), "init": start}[use]
+    fuse = () if init else (FrozenItems(source=vectors),)
     if not (tuned and teach):
-        return Train(backbone, log, **part)
+        return Train(backbone, log, init=init, fuse=fuse)
     states = Teach(LanguageModelStates(blocks=1, newest=1), log, (models, vectors))
     last = LayerDistillation(teacher=states, blocks=1, weight=teach)
-    return Distill(backbone, log, aux=(last,), **part)
+    return Distill(backbone, log, init=init, fuse=fuse, aux=(last,))

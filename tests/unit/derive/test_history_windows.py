@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +33,8 @@ def test_each_row_after_the_first_is_told_once(data, most: int) -> None:
         train = [data.items.ids[i - 1] for i in own]
         mine = [r["history"] for r in table.to_pylist() if r["user_id"] == name][::-1]
         assert all(2 <= len(w) <= most + 1 for w in mine)
-        steps = [pair for w in mine for pair in zip(w, w[1:], strict=False)]
-        assert steps == list(zip(train, train[1:], strict=False))
+        steps = [pair for w in mine for pair in pairwise(w)]
+        assert steps == list(pairwise(train))
     assert table["history"].equals(table["shown"])
 
 

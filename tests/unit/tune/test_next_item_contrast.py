@@ -205,6 +205,9 @@ def test_tuned_published_and_read(
     np.testing.assert_allclose(packed, wanted, atol=1e-3, rtol=1e-3)
     alone = np.concatenate([encoder.encode([t]) for t in texts["text"].to_pylist()])
     np.testing.assert_allclose(alone, packed, atol=1e-4, rtol=1e-4)
+    half = make_encoder(f"{name}&dtype=bfloat16", adapter=tmp_path / "adapter")
+    one, two = half.encode(texts["text"].to_pylist()), half.encode([texts["text"][3].as_py()])
+    assert cosines(one[[3]], two[0])[0] > 0.999 and cosines(one[[3]], packed[3])[0] > 0.99
     plain = make_encoder(name).encode(texts["text"].to_pylist())
     assert np.abs(plain - packed).max() > 1e-2
     rows = [wanted[[0, 1, 2]], wanted[[3]]]
