@@ -26,7 +26,7 @@ def slmrec(
     told=0, protocol="sequential",
 ):  # fmt: skip
     log = splits(protocol)
-    known = Derive(ItemVectors(), Train(SASRec(dim=backbone.dim), log), log)
+    known = Derive(ItemVectors(), Train(SASRec(dim=backbone.dim, fit=backbone.fit), log), log)
     how = ItemPrompt(lora=Lora(rank=rank, alpha=16.0, targets=("all",)), lr=3e-4, batch=128,
                      epochs=epochs, schedule="cosine")  # fmt: skip
     teacher = Tune(how, Derive(HistoryExamples(newest=told), log), context=(known,))
