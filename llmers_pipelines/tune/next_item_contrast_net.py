@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 256  # sequences at a time, where states are exported
+LOOKED_AT = 256  # texts whose vectors are compared before and after
+TOO_ALIKE = 0.9  # share of their pairs above which next to no negative is left
 
 
 class TwoModels(nn.Module):
@@ -90,6 +92,13 @@ class NextItemTask:
         self.text_of = np.array([place[t] for t in texts["text"].to_pylist()], np.int64)
         limit = min(base.max_length, how.max_tokens) - how.token
         self.tokens = token_ids(self.tokenizer, [base.prefix + t for t in distinct], limit)
+        self.before = self.alike()
+        if self.before > TOO_ALIKE:
+            raise TuneError(
+                f"{self.before:.0%} of the pairs of items have a cosine above same = {how.same}: "
+                "nearly every negative would be left out and nothing learned; set same = 1, or "
+                "tune another model"
+            )
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -97,7 +106,24 @@ class NextItemTask:
             "examples_used": self.size, "examples_left_out": self.left_out,
             "items": len(self.text_of), "texts": len(self.tokens),
             "scale": min(float(self.module.log_scale.detach().exp()), self.how.most_scale),
+            "alike_before": round(self.before, 4), "alike_after": round(self.alike(), 4),
         }  # fmt: skip
+
+    @torch.no_grad()
+    def alike(self) -> float:
+        """Return the share of pairs of items, among some, that are no negatives of each other.
+
+        Where it changes, losses of epochs compare different sums.
+        """
+        training = self.module.training
+        self.module.eval()
+        step = max(1, len(self.tokens) // LOOKED_AT)
+        first = np.unique(self.text_of, return_index=True)[1][::step]
+        vectors = F.normalize(self.vectors(first), dim=1)
+        self.module.train(training)
+        close = (vectors @ vectors.T > self.how.same).float()
+        count = len(vectors)
+        return float((close.sum() - close.diagonal().sum()) / max(1, count * (count - 1)))
 
     def drawn(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         """Return the negatives (M,) of a batch: they follow from seed, epoch and rows alone."""

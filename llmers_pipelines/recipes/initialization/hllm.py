@@ -24,13 +24,13 @@ from llmers_pipelines.api import (
 def hllm(
     backbone=SASRec(), use="replace", teach=0.0, tuned=True, full=False, rank=8, token=True,
     negatives=512, length=10, newest=0, epochs=5, lr=1e-4, batch=16, recompute=False,
-    protocol="sequential",
+    same=0.99, protocol="sequential",
 ):  # fmt: skip
     log = splits(protocol)
     text = AttributeText(most=1000, instruction="Compress the following item into its embedding:")
     how = NextItemContrast(lora=Lora(rank=rank, alpha=2.0 * rank, targets=("all",)), lr=lr,
                            batch=batch, epochs=epochs, most=length, negatives=negatives,
-                           token=token, full=full, recompute=recompute)  # fmt: skip
+                           token=token, full=full, recompute=recompute, same=same)  # fmt: skip
     told = Derive(HistoryWindows(length, newest), log)
     models = Tune(how, told, context=(Derive(ItemTexts(text), items),)) if tuned else None
     vectors = Embed(text, over=items, adapter=models)

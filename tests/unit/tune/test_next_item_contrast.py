@@ -147,6 +147,22 @@ def test_items_without_a_text_are_skipped(lm: Path, windows, texts) -> None:
     assert not torch.allclose(same[0], same[2])
 
 
+def test_a_base_that_tells_no_items_apart_is_refused(lm: Path, windows, texts) -> None:
+    """Where every pair is above the bound no negative is left; the share is told besides."""
+    task = task_of(lm, windows, texts)
+    with torch.no_grad():
+        own = torch.nn.functional.normalize(task.vectors(np.arange(7)), dim=1)
+    pairs = (own @ own.T)[~torch.eye(7, dtype=torch.bool)]
+    bound = float(pairs.sort().values[-6])  # three pairs, both ways, lie at or above it
+    some = task_of(lm, windows, texts, same=bound - 1e-5)
+    assert (
+        some.facts["alike_before"] == some.facts["alike_after"] == pytest.approx(6 / 42, abs=1e-4)
+    )
+    with pytest.raises(TuneError, match="set same = 1"):
+        task_of(lm, windows, texts, same=float(pairs.min()) - 1e-5)
+    assert task_of(lm, windows, texts, same=1.0001).facts["alike_before"] == 0
+
+
 def test_negatives_follow_from_seed_epoch_and_rows(lm: Path, windows, texts) -> None:
     task = task_of(lm, windows, texts)
     one, rows = task.drawn(np.array([3, 1]), 0), np.array([3, 1])
