@@ -36,7 +36,7 @@ def test_the_log_may_be_a_source_or_an_argument_and_counts_once():
     assert given(data).log is data and given(log=data).log is data
     assert given("x", data, log=data).sources == (data, "x")
     with pytest.raises(ValueError, match=r"Asked needs the splits of a task"):
-        given("x").log
+        _ = given("x").log
 
 
 def test_tables_are_found_by_their_columns_in_order():
@@ -53,7 +53,7 @@ def test_one_table_of_vectors_is_the_one():
     vectors = VectorTable("item", ("a",), np.ones((1, 2), np.float32), np.ones(1, bool))
     assert given(log(), vectors).vectors is vectors
     with pytest.raises(ValueError, match=r"one vector table; got VectorTable, VectorTable"):
-        given(vectors, vectors).vectors
+        _ = given(vectors, vectors).vectors
 
 
 def test_a_derivation_without_its_own_make_says_so():
