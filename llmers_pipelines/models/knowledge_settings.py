@@ -43,17 +43,9 @@ class GraphOfFacts:
 
     def build(self, data: TrainingData, seed: int) -> Any:
         """Return the untrained network; it reads the triples before step 0."""
-        from .hooks_net import seeded
         from .knowledge_net import KnowledgeSettings
-        from .losses_net import log_share
 
         module, _, name = self.net.partition(":")
         kind = getattr(importlib.import_module(f"{__package__}.{module}"), name)
-        with seeded(seed):
-            net = kind(
-                knowledge=KnowledgeSettings(self.kg, self.link, self.weight, self.triples),
-                n_users=data.n_users, n_items=data.n_items, dim=self.dim, objective=self.loss,
-                temperature=self.temperature, l2=self.l2, table_std=self.table_std,
-            )  # fmt: skip
-        net.log_q = log_share(data.train_counts) if self.loss == "in_batch" else None
-        return net
+        facts = KnowledgeSettings(self.kg, self.link, self.weight, self.triples)
+        return kind.of(self, data, seed, knowledge=facts)
