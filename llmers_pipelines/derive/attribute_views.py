@@ -41,7 +41,7 @@ class AttributeViews(DerivedTable):
             )
 
     def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
-        """Return one row per item with at least two attributes; Source: the item table."""
+        """Return one row per item with at least two attributes. Source: the item table."""
         items = given.table()
         found = attribute_pairs(items, self.fields, (given.context or {}).get("fields"), self.most)
         rows = [(i, pairs) for i, pairs in zip(items["item_id"].to_pylist(), found, strict=True)

@@ -43,7 +43,7 @@ class PreferenceExamples(DerivedTable):
             )
 
     def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
-        """Return the examples; Sources: the item table and the log."""
+        """Return the examples. Sources: the item table and the log."""
         items = given.table()
         data = given.log
         titles = titles_by_position(items, data)
