@@ -41,4 +41,5 @@ class FromTrunk(Enhancement):
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> None:
         from .from_trunk_net import load_trunk
 
-        load_trunk(model, inputs[self.source].arrays, self.share, self.source.name)
+        source: Any = self.source
+        load_trunk(model, inputs[source].arrays, self.share, source.name)

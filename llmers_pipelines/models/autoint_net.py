@@ -64,4 +64,4 @@ class AutoIntNet(FieldNet):
         return e.flatten(1), self.out(self.layers(e).flatten(1)).squeeze(1)
 
     def states(self, e: Tensor) -> Tensor:
-        return torch.cat([self.layers(e).flatten(1), self.tower.hidden(e.flatten(1))], 1)
+        return torch.cat([self.layers(e).flatten(1), self.hidden(e.flatten(1))], 1)

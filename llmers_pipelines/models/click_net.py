@@ -184,10 +184,16 @@ class FieldNet(ClickNet):
         """Return (B, d) of e (B, fields, dim): all that the last linear layers read."""
         raise NotImplementedError(f"{self.title} does not say what its logit is made of")
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return (B, last width): what the last layer of the tower reads, of its input x."""
+        tower: Any = self.tower
+        return tower.hidden(x)
+
     @property
     def trunk(self) -> dict[str, Tensor]:
         """The weights that ``states`` hangs on, by name, and the running statistics beside them."""
-        last = (*self.final, f"tower.rest.{len(self.tower.rest) - 1}.", "hooks.")
+        tower: Any = self.tower
+        last = (*self.final, f"tower.rest.{len(tower.rest) - 1}.", "hooks.")
         tensors = [*self.named_parameters(), *self.named_buffers()]
         kept = ("running_mean", "running_var")
         buffers = {n for n, _ in self.named_buffers() if not n.endswith(kept)}

@@ -146,8 +146,8 @@ class Tower(nn.Module):
         h = self.first(x)
         if added is not None:
             h = h + added
-        for layer in self.rest[:-1]:
-            h = layer(h)
+        for number in range(len(self.rest) - 1):
+            h = self.rest[number](h)
         return h
 
 

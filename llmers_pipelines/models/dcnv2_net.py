@@ -84,5 +84,5 @@ class DCNv2Net(FieldNet):
         first = e.flatten(1)
         x = self.cross(first)
         if self.cross_out is None:
-            return self.tower.hidden(x)
-        return torch.cat([x, self.tower.hidden(first)], 1)
+            return self.hidden(x)
+        return torch.cat([x, self.hidden(first)], 1)

@@ -35,4 +35,4 @@ class DeepFMNet(FieldNet):
 
     def states(self, e: Tensor) -> Tensor:
         """Return ``[pairs of fields ; last hidden layer]``; first-order weights are left out."""
-        return torch.cat([pairs(e), self.tower.hidden(e.flatten(1))], 1)
+        return torch.cat([pairs(e), self.hidden(e.flatten(1))], 1)

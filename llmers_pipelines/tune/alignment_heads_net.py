@@ -80,10 +80,11 @@ class MaskedFields(nn.Module):
         super().__init__()
         self.fields, self.k = tuple(counts), k
         self.heads = nn.Linear(inputs, len(counts) * width)
-        self.values = nn.ModuleList(nn.Embedding(len(c), width) for c in counts.values())
+        tables = [nn.Embedding(len(c), width) for c in counts.values()]
+        self.values = nn.ModuleList(tables)
         self.log_q, self.bias, self._upto = [], nn.ParameterList(), []
-        for embedding, count in zip(self.values, counts.values(), strict=True):
-            nn.init.normal_(embedding.weight, std=width**-0.5)  # type: ignore[arg-type]
+        for table, count in zip(tables, counts.values(), strict=True):
+            nn.init.normal_(table.weight, std=width**-0.5)
             share = count / max(1, count.sum())
             log_q = torch.from_numpy(np.log(np.maximum(share, 1e-10))).float()
             self.log_q.append(log_q)
@@ -98,7 +99,7 @@ class MaskedFields(nn.Module):
 
     def scores(self, field: int, states: Tensor, values: Tensor) -> Tensor:
         """Return (n, m): s_f of the values (n, m) given what the heads read, states (n, inputs)."""
-        width = self.values[field].weight.shape[1]
+        width = self.heads.out_features // len(self.fields)
         part = slice(field * width, (field + 1) * width)
         h = F.linear(states, self.heads.weight[part], self.heads.bias[part])
         return (self.values[field](values) @ h.unsqueeze(2)).squeeze(2) + self.bias[field][values]

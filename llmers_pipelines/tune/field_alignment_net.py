@@ -131,7 +131,7 @@ class FieldAlignmentTask:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"texts_cut": self.cut, "fields": len(self.names), "kind": "trunk",
+        return {"texts_cut": self.cut, "fields": len(self.names),
                 **{f"last_{name}": value for name, value in self.last.items()}}  # fmt: skip
 
     @property
@@ -216,7 +216,7 @@ class FieldAlignmentTask:
         for field, (name, (codes, _)) in enumerate(self.values.items()):
             side = self.data.user if name.startswith("user") else self.data.item
             at = np.flatnonzero(shut[:, self.names.index(name)])
-            own = codes[side[[rows[n].row for n in at]]] if len(at) else np.zeros((0, 1), int)
+            own = codes[side[[rows[int(n)].row for n in at]]] if len(at) else np.zeros((0, 1), int)
             at = at[own.any(1)]
             own = own[own.any(1)]
             if len(at):

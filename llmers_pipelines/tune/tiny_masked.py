@@ -45,16 +45,15 @@ def make_tiny_masked_model(
         tokenizer_object=backend, pad_token=SPECIAL[0], cls_token=SPECIAL[1], sep_token=SPECIAL[2],
         mask_token=SPECIAL[3], padding_side="right", model_max_length=context,
     )  # fmt: skip
-    mask = tokenizer.convert_tokens_to_ids(SPECIAL[3])
+    pad, _, stop, mask = range(len(SPECIAL))  # special tokens come first
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BertForMaskedLM(BertConfig(
             vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width,
             num_hidden_layers=layers, num_attention_heads=4, max_position_embeddings=context,
-            pad_token_id=tokenizer.convert_tokens_to_ids(SPECIAL[0]),
+            pad_token_id=pad,
         ))  # fmt: skip
         rows = tokenizer([t for t in texts if t], add_special_tokens=False)["input_ids"]
-        stop = tokenizer.convert_tokens_to_ids(SPECIAL[2])
         stream = torch.tensor([i for row in rows for i in [*row, stop]])
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         rng, length = np.random.default_rng(seed), min(48, len(stream) - 1)

@@ -78,6 +78,24 @@ def test_rows_are_told_without_what_is_to_be_learnt(data: TrainingData) -> None:
     assert same[5] and all(s or a for s, a in zip(same, after, strict=True)) and not all(same)
 
 
+def test_fields_without_a_value_are_left_out(masked_lm: Path, data: TrainingData) -> None:
+    codes = data.user_fields["group"].codes.copy()
+    codes[1] = 0
+    group = dataclasses.replace(data.user_fields["group"], codes=codes)
+    less = dataclasses.replace(data, user_fields={"group": group})
+    table = told(less, last=0)
+    for row in table.to_pylist():
+        assert ("user.group" in row["fields"]) == (row["user_id"] != "u1")
+    own = task(masked_lm, less, table, ratio=1.0)
+    rows = own.rows[:30]
+    rng = np.random.default_rng(0)
+    shut = own.shut(rows, own.masks(rows, rng))
+    for field, at, value in own.targets(rows, shut, rng):
+        if list(own.values)[field] == "user.group":
+            assert all(less.user[rows[n].row] != 1 for n in at)
+        assert (value >= 0).all()
+
+
 def test_history_is_what_was_liked_before(data: TrainingData) -> None:
     assert data.label is not None
     ids, names = data.items.ids, dict(zip(*items(data).to_pydict().values(), strict=True))
@@ -224,7 +242,7 @@ def test_bfloat16_and_an_adapter(masked_lm: Path, data: TrainingData) -> None:
     for own in (wide, narrow):
         own.module.eval()
     assert {p.dtype for p in narrow.module.parameters()} == {torch.float32}
-    a, b = (float(t.losses(at, 0)["words"]) for t in (wide, narrow))
+    a, b = (float(t.losses(at, 0)["words"].detach()) for t in (wide, narrow))
     assert a == pytest.approx(b, rel=0.02) and a != b
     how = dataclasses.replace(HOW, whole=False, lora=Lora(rank=2))
     assert HOW.has_adapter is False and how.has_adapter
