@@ -186,11 +186,10 @@ def _no_leakage(node: Tune, examples: pa.Table, ctx: StepContext) -> CheckOutcom
 def _finite(folder: Path) -> CheckOutcome:
     from safetensors.numpy import load_file
 
-    files = [p for p in (folder / ADAPTER / "adapter_model.safetensors", folder / HEADS)
-             if p.is_file()]  # fmt: skip
+    files = sorted(folder.rglob("*.safetensors"))
     arrays = {f"{p.stem} {n}": a for p in files for n, a in load_file(p).items()}
     wrong = sorted(name for name, a in arrays.items() if not np.isfinite(a).all())
-    return CheckOutcome("weights_finite", not wrong, True,
+    return CheckOutcome("weights_finite", bool(arrays) and not wrong, True,
                         {"tensors": len(arrays), "wrong": ", ".join(wrong) or "none"})  # fmt: skip
 
 
