@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..data.fences import fenced
 from ..data.spans import history_spans
-from ..data.training import TRAIN, Field, TrainingData
+from ..data.training import TRAIN, Field
 from ..prompts.titled import titles_by_position
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class FencedRows(Derivation):
+class FencedRows(DerivedTable):
     """``example_id, row, user_id, item_id, fields, text, shown``: one per training row.
 
     ``text`` tells the user's id, the user's fields, the title, the item's fields and the titles of
@@ -30,7 +29,6 @@ class FencedRows(Derivation):
     drawn (0 = all).
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "examples"
 
     last: int = 5
@@ -41,22 +39,9 @@ class FencedRows(Derivation):
         if self.last < 0 or self.samples < 0:
             raise ValueError(f"FencedRows(last={self.last}, samples={self.samples}): at least 0")
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
-        items = next((s for s in sources if isinstance(s, pa.Table)), None)
-        if items is None:
-            raise ValueError("FencedRows needs the item table: Derive(FencedRows(), log, items)")
-        titles = titles_by_position(items, data)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
+        titles = titles_by_position(given.table("item_id"), data)
         liked = None if data.label is None else data.label > 0
         seen, start, end = history_spans(data, liked)
         rows = np.flatnonzero(data.split == TRAIN)

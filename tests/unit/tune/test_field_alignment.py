@@ -113,7 +113,7 @@ def test_history_is_what_was_liked_before(data: TrainingData) -> None:
     cut = np.where((data.split == TRAIN) & (data.time < 3), HISTORY, data.split)
     early = dataclasses.replace(data, split=cut.astype(np.int8))
     assert told(early).num_rows == int((cut == TRAIN).sum())
-    with pytest.raises(ValueError, match="item table"):
+    with pytest.raises(ValueError, match="table with item_id"):
         FencedRows().apply([data], log=data)
 
 
