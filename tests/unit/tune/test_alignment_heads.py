@@ -91,7 +91,7 @@ def test_the_best_scores_have_accuracy_one_and_less_loss_than_the_start() -> Non
     loss, accuracy = head.loss(states, [(0, rows, np.tile([1, 3], 5))], np.random.default_rng(0))
     del head.scores
     untold, _ = head.loss(states, [(0, rows, np.tile([1, 3], 5))], np.random.default_rng(0))
-    assert accuracy == 1 and float(loss) < float(untold)
+    assert accuracy == 1 and float(loss.detach()) < float(untold.detach())
     optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
     for step in range(150):
         optimizer.zero_grad()
