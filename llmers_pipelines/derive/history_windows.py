@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import TrainingData
-from .derivation import Derivation, told_rows
+from .derivation import DerivedTable, Given, told_rows
 
 
 @dataclass(frozen=True)
-class HistoryWindows(Derivation):
+class HistoryWindows(DerivedTable):
     """Examples ``history`` (item ids, oldest first), ``user_id`` and ``shown`` (the same items).
 
     A user's told rows (training rows; where a cut is declared, those before it) are cut from the
@@ -24,7 +21,6 @@ class HistoryWindows(Derivation):
     user are kept, 0 = all. Users with fewer than two rows have none.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "examples"
 
     most: int = 10
@@ -37,18 +33,8 @@ class HistoryWindows(Derivation):
                 "the one to tell; newest at least 0 (all windows)"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
         keep = told_rows(data)
         if data.label is not None:
             keep = keep & (data.label > 0)
