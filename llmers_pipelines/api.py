@@ -42,7 +42,9 @@ from .enhance.dual_view import DualView
 from .enhance.edited_history import EditedHistory
 from .enhance.from_vectors import FromVectors
 from .enhance.frozen_items import FrozenItems
+from .enhance.hierarchy_tree import HierarchyTree
 from .enhance.hybrid_experts import HybridExperts
+from .enhance.hyperbolic_alignment import HyperbolicAlignment
 from .enhance.layer_distillation import DeepSupervision, LayerDistillation
 from .enhance.layer_texts import LayerTexts
 from .enhance.mean_of_history import MeanOfHistory
@@ -76,6 +78,7 @@ from .models.ease import EASE
 from .models.fibinet import FiBiNET
 from .models.fit import Fit
 from .models.gru4rec import GRU4Rec
+from .models.hgcf import HGCF
 from .models.hstu import HSTU
 from .models.itemknn import ItemKNN
 from .models.knnblend import KNNBlend
@@ -180,30 +183,31 @@ def rankings(
 
 
 __all__ = [
-    "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText", "AspectViews",
+    "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HGCF", "HSTU", "NAML", "NRMS",
+    "PCA", "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText", "AspectViews",
     "AspectVocabulary", "AspectWords", "AttributeText", "AttributeViews", "AugmentedPairs",
     "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ChainReasoning", "ClickSequences",
     "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors", "Contrast",
     "Corruptions", "DCNv2", "DeepClicks", "DeepFM", "DeepStates", "DeepSupervision", "Derive",
     "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FiBiNET", "FillStep",
     "FilteredUsers", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "GraphTexts",
-    "HardCandidates", "HardSamples", "HistoryExamples", "HistoryPooling", "HistoryText",
-    "HybridExperts", "ItemAspectEdges", "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN",
-    "ItemKnowledge", "ItemPrompt", "ItemSummary", "ItemText", "ItemVectors", "KNNBlend",
-    "KeptChains", "LanguageModelRanking", "LanguageModelStates", "LayerDistillation", "LayerTexts",
-    "LightGCN", "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers",
-    "NearestNeighbours", "NeighbourDistillation", "Neighbourhood", "NewSteps", "NoiseList",
-    "NoiseScores", "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary", "Pin",
-    "Popularity", "PreferenceExamples", "PreferenceScore", "ProjectedItems", "RandomProjection",
+    "HardCandidates", "HardSamples", "HierarchyTree", "HistoryExamples", "HistoryPooling",
+    "HistoryText", "HybridExperts", "HyperbolicAlignment", "ItemAspectEdges", "ItemAspects",
+    "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemPrompt", "ItemSummary",
+    "ItemText", "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking",
+    "LanguageModelStates", "LayerDistillation", "LayerTexts", "LightGCN", "LikedDisliked", "Lora",
+    "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers", "NearestNeighbours",
+    "NeighbourDistillation", "Neighbourhood", "NewSteps", "NoiseList", "NoiseScores",
+    "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary", "Pin", "Popularity",
+    "PreferenceExamples", "PreferenceScore", "ProjectedItems", "RandomProjection",
     "RankingDistillation", "RationaleFusion", "RawTexts", "ReasoningFusion", "ReasoningGraphs",
     "ReasoningRows", "RecordedRanking", "Replacement", "ReviewAspectEdges", "ReviewAspects",
-    "ReviewQuestions", "ReviewSamples", "RevisedPreference", "RewriteItem", "RewriteUser",
-    "SASRec", "SampleMask", "SampledUsers", "ScenarioFacts", "ScenarioPreference",
-    "ScenarioReasoning", "ScoreChains", "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures",
-    "SimulatedEdges", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
-    "Train", "TrainedRanking", "TrainingReviews", "TrainingStatistics", "Tune", "TwoTower",
-    "UserChains", "UserPreference", "UserRationale", "UserVectors", "VerifiedSteps", "WouldLike",
-    "XDeepFM", "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings",
-    "recipe", "reviews", "splits", "users",
+    "ReviewQuestions", "ReviewSamples", "RevisedPreference", "RewriteItem", "RewriteUser", "SASRec",
+    "SampleMask", "SampledUsers", "ScenarioFacts", "ScenarioPreference", "ScenarioReasoning",
+    "ScoreChains", "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures", "SimulatedEdges",
+    "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates", "Train",
+    "TrainedRanking", "TrainingReviews", "TrainingStatistics", "Tune", "TwoTower", "UserChains",
+    "UserPreference", "UserRationale", "UserVectors", "VerifiedSteps", "WouldLike", "XDeepFM",
+    "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings", "recipe",
+    "reviews", "splits", "users",
 ]  # fmt: skip

@@ -31,6 +31,7 @@ SEAMS = {
     "item_table": "initial item weights",
     "user_table": "initial user weights",
     "graph_input": "vectors of users and items before they are propagated (graph models)",
+    "points": "users and items as points of a hyperboloid (hyperbolic models)",
 }
 
 
