@@ -156,7 +156,7 @@ def test_a_new_user_asks_about_new_pairs_alone(
         assert not set(asked) & known, "a verified pair is paid once"
 
 
-KILLED = ("colakg", "sagcn", "gacllm", "llmrg")
+KILLED = ("colakg", "sagcn", "gacllm", "harec", "llmrg")
 
 
 @pytest.mark.parametrize("method", KILLED)
@@ -175,7 +175,7 @@ def test_killed_at_any_answer_it_goes_on_without_a_repeated_call(
         command = [sys.executable, graph_shop.__file__, str(shop.home), str(kill_after), *names]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    at = {"colakg": 9, "sagcn": 31, "gacllm": 71, "llmrg": 57}[method]  # inside of a later step
+    at = {"colakg": 9, "sagcn": 31, "gacllm": 71, "harec": 50, "llmrg": 57}[method]  # inside of a later step
     assert run(at).returncode == -signal.SIGKILL
     again = run(0)
     assert again.returncode == 0, again.stderr[-2000:]

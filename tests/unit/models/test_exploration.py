@@ -23,8 +23,10 @@ def test_candidates_share_the_ancestor_at_the_layer():
         below(1, ITEMS, 2, 3)
 
 
-@pytest.mark.parametrize(("k", "temperature", "count"), [(20, 0.0, 0), (20, 0.5, 10), (20, 0.04, 0),
-                                                        (100, 0.29, 29), (20, 1.0, 20)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("k", "temperature", "count"),
+    [(20, 0.0, 0), (20, 0.5, 10), (20, 0.04, 0), (100, 0.29, 29), (20, 1.0, 20)],
+)
 def test_how_many_places_are_explored(k, temperature, count):
     assert replaced(k, temperature) == count
 

@@ -1,4 +1,4 @@
-"""Steps on the hyperboloid, against the same steps in all coordinates; several optimizers as one."""
+"""Steps on the hyperboloid against those in all coordinates; several optimizers as one."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def stepped(model, optimizer, steps):
 
 
 def test_points_move_on_the_manifold_and_hooks_at_their_own_rate():
-    model, optimizer = model_and_optimizer()
+    _, optimizer = model_and_optimizer()
     assert isinstance(optimizer, Together)
     kinds = [type(part).__name__ for part in optimizer.parts]
     assert kinds == ["RiemannianSGD", "AdamW"]
