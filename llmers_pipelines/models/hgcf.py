@@ -27,8 +27,11 @@ class HGCF(Backbone):
     with ``momentum``; ``fit.weight_decay`` draws them to the origin. Another curvature would scale
     squared distances alone, which is what ``margin`` does.
 
-    Deviations: means over a batch, not sums (so rates are larger by the batch); the nearest
-    negative is found by the hyperbolic distance, not by that of the coordinates.
+    Deviations: means over a batch, not sums (so rates are larger, and decays smaller, by the
+    batch); the nearest negative is found by the hyperbolic distance, not by that of the
+    coordinates. The papers have 50 negatives and momentum .95; on a dense log the nearest of many
+    is a film that the user would have liked, so one is the default (ml100k, one seed, validation
+    NDCG@10: 1 negative .195, 3 .179, 50 below .11).
     """
 
     seams: ClassVar[frozenset[str]] = frozenset(
@@ -42,10 +45,13 @@ class HGCF(Backbone):
     layers: int = 3
     margin: float = 1.0
     adaptive: bool = True
-    negatives: int = 50
-    momentum: float = 0.95
+    negatives: int = 1
+    momentum: float = 0.9
     table_std: float = 0.1  # tangent vectors start uniform in +-table_std
-    fit: Fit = Fit(lr=2.0, batch=4096, epochs=300, min_epochs=30, patience=20, weight_decay=1e-4)
+    fit: Fit = Fit(
+        lr=10.0, batch=2048, epochs=60, min_epochs=30, patience=20, weight_decay=3e-6,
+        schedule="cosine",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.layers < 1 or self.negatives < 1 or self.margin <= 0 or not 0 <= self.momentum < 1:

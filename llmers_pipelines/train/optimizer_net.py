@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ..models.fit import Fit
-from ..models.hyperboloid_net import moved, riemannian, transported
+from ..models.hyperboloid_net import moved, riemannian, tangent_length, transported
+
+LONGEST = 1.0  # distance of a step: a rate that is too high must not throw points to the horizon
 
 
 class RiemannianSGD(torch.optim.Optimizer):
@@ -21,7 +23,9 @@ class RiemannianSGD(torch.optim.Optimizer):
 
     Parameters are points of the hyperboloid by spatial coordinates (..., D). ``weight_decay``
     draws to the origin: it adds the gradient of ``weight_decay / 2 (x0^2 + |x|^2)``, the decay of
-    all coordinates as released with HGCF.
+    all coordinates as released with HGCF. A step goes at most ``LONGEST`` far. The momentum of the
+    first step is that step's gradient; the code released with HGCF starts it from the gradient
+    before its projection, so that the first step counts twice and points off the tangent space.
     """
 
     def __init__(
@@ -43,7 +47,8 @@ class RiemannianSGD(torch.optim.Optimizer):
             state = self.state[points]
             before = state.get("momentum")
             ascent = ascent if before is None else ascent + group["momentum"] * before
-        new = moved(points, -group["lr"] * ascent)
+        step = -group["lr"] * ascent
+        new = moved(points, step * (LONGEST / tangent_length(points, step)).clamp(max=1))
         if group["momentum"]:
             self.state[points]["momentum"] = transported(points, new, ascent)
         points.copy_(new)

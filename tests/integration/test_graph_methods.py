@@ -175,7 +175,8 @@ def test_killed_at_any_answer_it_goes_on_without_a_repeated_call(
         command = [sys.executable, graph_shop.__file__, str(shop.home), str(kill_after), *names]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    at = {"colakg": 9, "sagcn": 31, "gacllm": 71, "harec": 50, "llmrg": 57}[method]  # inside of a later step
+    # inside of a later step
+    at = {"colakg": 9, "sagcn": 31, "gacllm": 71, "harec": 50, "llmrg": 57}[method]
     assert run(at).returncode == -signal.SIGKILL
     again = run(0)
     assert again.returncode == 0, again.stderr[-2000:]
@@ -191,7 +192,7 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_lm(tmp_path_factory.mktemp("talker"), stops=2.0)
 
 
-@pytest.mark.parametrize("method", ["sagcn", "llmrg", "gacllm"])
+@pytest.mark.parametrize("method", ["sagcn", "llmrg", "gacllm", "harec"])
 def test_a_real_engine_answers_in_the_form_that_is_asked_for(
     tmp_path: Path, talker: Path, method: str
 ) -> None:

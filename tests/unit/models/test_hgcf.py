@@ -138,7 +138,7 @@ def test_it_learns_and_what_is_served_ranks_alike(data):
     start = fit(
         Train(dataclasses.replace(SMALL, fit=Fit(lr=1e-8, epochs=1)), LOG), data, {}, seed=0
     )
-    assert trained.best_valid > 1.2 * start.best_valid
+    assert trained.best_valid > 1.1 * start.best_valid
     assert trained.epochs[-1]["train_loss"] < 0.5 * trained.epochs[0]["train_loss"]
     ranks = rank_targets(trained.model, data, 2).rank
     assert ranks.mean() < 0.8 * data.n_items / 2

@@ -9,7 +9,7 @@ from torch import nn
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.hyperboloid_net import distance2, lifted
 from llmers_pipelines.train.loop import set_rate
-from llmers_pipelines.train.optimizer_net import RiemannianSGD, Together, optimizer_of
+from llmers_pipelines.train.optimizer_net import LONGEST, RiemannianSGD, Together, optimizer_of
 
 pytestmark = pytest.mark.proof("hgcf", "equations")
 
@@ -69,6 +69,15 @@ def test_every_point_is_on_the_hyperboloid_after_each_step(kind):
         assert float(off.max()) < (1e-12 if kind is torch.float64 else 1e-6)
         before = before or loss.item()
     assert loss.item() < 0.01 * before
+
+
+def test_a_step_goes_no_farther_than_its_bound():
+    table = nn.Parameter(torch.full((3, 2), 0.4))
+    before = table.detach().clone()
+    table.grad = torch.tensor([[100.0, 0.0], [0.0, -3.0], [0.01, 0.0]])
+    RiemannianSGD([table], 1.0).step()
+    gone = distance2(table.detach(), before).sqrt()
+    assert gone[:2].tolist() == pytest.approx([LONGEST] * 2, abs=1e-3) and gone[2] < 0.02
 
 
 def test_decay_alone_draws_to_the_origin_and_what_has_no_gradient_stays():
