@@ -27,7 +27,6 @@ class HyperbolicAlignment(Enhancement):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"points", "extra_loss"})
-    space: ClassVar[dict[str, str]] = {"weight": "0.003..1:log"}
 
     users: Node | None = None
     items: Node | None = None
