@@ -101,15 +101,17 @@ class HyperbolicNet(FactorNet):
         own, below = self._parts()
         sizes = {n: self.config[n] for n in ("n_users", "n_items", "dim")}
         served = ServedPoints(**sizes, layers=self.depth)
-        served.own.copy_(own), served.below.copy_(below)
+        served.own.copy_(own)
+        served.below.copy_(below)
         served.items.copy_(self.item_output())
         return served.to(own.device)
 
 
 def hierarchy(inner: Tensor, user: Tensor, item: Tensor) -> Tensor:
-    """Return ``-(1 - <u, i>_L - u0 - i0) / (u0 i0)`` of products and times, all (B,): HICF, eq. 10.
+    """Return ``-(1 - <u, i>_L - u0 - i0) / (u0 i0)`` of products and times, all (B,).
 
-    Larger where both are near the origin in the tree's sense: high in it and close together.
+    The ratio by which HICF widens the margin: 0 where one of both is the origin, positive where
+    they are near to each other for their distance to it, negative where they are far.
     """
     return -(1 - inner - user - item) / (user * item)
 

@@ -70,6 +70,19 @@ def test_no_prompt_tells_of_a_held_out_row(ran: Any, method: str) -> None:
     assert told > 0
 
 
+def test_a_request_explores_along_the_tree_of_the_bundle(ran: Any) -> None:
+    shop = ran[0]
+    name = next(n.name for n in shop.plan().nodes if n.name.startswith("recommenders/harec"))
+    asked = ("recommend", "--user", "u01", "-k", "6", "--method", name)
+    plain, mixed = shop.ask(*asked), shop.ask(*asked, "--explore", "0.5", "--layer", "0")
+    new = [row for row in mixed["items"] if row.get("explored")]
+    assert len(new) == 3 and mixed["items"][:3] == plain["items"][:3]
+    known = {r["item_id"] for r in shop.read("interactions") if r["user_id"] == "u01"}
+    assert not known & {row["item_id"] for row in mixed["items"]}
+    report = shop.manifest(name.replace("recommenders", "evaluations")).info["report"]
+    assert "Exploration along the tree" in report
+
+
 def test_a_review_of_a_test_row_never_enters(ran: Any) -> None:
     shop = ran[0]
     ctx, plan = shop.context(), shop.plan()
