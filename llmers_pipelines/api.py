@@ -12,6 +12,7 @@ from .derive.columns import ColumnSelect
 from .derive.confident_errors import ConfidentErrors
 from .derive.corruptions import Corruptions
 from .derive.deep_states import DeepStates
+from .derive.fenced_rows import FencedRows
 from .derive.filtered_users import FilteredUsers
 from .derive.graph_rounds import MatchedTexts, Neighbourhood, RawTexts
 from .derive.hard_candidates import HardCandidates
@@ -40,6 +41,7 @@ from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.collaborative_alignment import CollaborativeAlignment
 from .enhance.dual_view import DualView
 from .enhance.edited_history import EditedHistory
+from .enhance.from_trunk import FromTrunk
 from .enhance.from_vectors import FromVectors
 from .enhance.frozen_items import FrozenItems
 from .enhance.hierarchy_tree import HierarchyTree
@@ -133,6 +135,7 @@ from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
 from .tune.contrast import Contrast
 from .tune.deep_clicks import DeepClicks
+from .tune.field_alignment import FieldAlignment
 from .tune.item_prompt import ItemPrompt
 from .tune.sft import Sft
 from .tune.tuner import Lora
@@ -189,17 +192,17 @@ __all__ = [
     "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ChainReasoning", "ClickSequences",
     "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors", "Contrast",
     "Corruptions", "DCNv2", "DeepClicks", "DeepFM", "DeepStates", "DeepSupervision", "Derive",
-    "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FiBiNET", "FillStep",
-    "FilteredUsers", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "GraphTexts",
-    "HardCandidates", "HardSamples", "HierarchyTree", "HistoryExamples", "HistoryPooling",
-    "HistoryText", "HybridExperts", "HyperbolicAlignment", "ItemAspectEdges", "ItemAspects",
-    "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemPrompt", "ItemSummary",
-    "ItemText", "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking",
-    "LanguageModelStates", "LayerDistillation", "LayerTexts", "LightGCN", "LikedDisliked", "Lora",
-    "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers", "NearestNeighbours",
-    "NeighbourDistillation", "Neighbourhood", "NewSteps", "NoiseList", "NoiseScores",
-    "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary", "Pin", "Popularity",
-    "PreferenceExamples", "PreferenceScore", "ProjectedItems", "RandomProjection",
+    "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FencedRows", "FiBiNET",
+    "FieldAlignment", "FillStep", "FilteredUsers", "Fit", "FromTrunk", "FromVectors", "FrozenItems",
+    "GRU4Rec", "Generate", "GraphTexts", "HardCandidates", "HardSamples", "HierarchyTree",
+    "HistoryExamples", "HistoryPooling", "HistoryText", "HybridExperts", "HyperbolicAlignment",
+    "ItemAspectEdges", "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge",
+    "ItemPrompt", "ItemSummary", "ItemText", "ItemVectors", "KNNBlend", "KeptChains",
+    "LanguageModelRanking", "LanguageModelStates", "LayerDistillation", "LayerTexts", "LightGCN",
+    "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers",
+    "NearestNeighbours", "NeighbourDistillation", "Neighbourhood", "NewSteps", "NoiseList",
+    "NoiseScores", "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary", "Pin",
+    "Popularity", "PreferenceExamples", "PreferenceScore", "ProjectedItems", "RandomProjection",
     "RankingDistillation", "RationaleFusion", "RawTexts", "ReasoningFusion", "ReasoningGraphs",
     "ReasoningRows", "RecordedRanking", "Replacement", "ReviewAspectEdges", "ReviewAspects",
     "ReviewQuestions", "ReviewSamples", "RevisedPreference", "RewriteItem", "RewriteUser", "SASRec",

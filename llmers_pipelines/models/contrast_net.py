@@ -6,12 +6,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def info_nce(x: Tensor, y: Tensor, tau: float | Tensor) -> Tensor:
+def info_nce(x: Tensor, y: Tensor, tau: float | Tensor, *, cosine: bool = True) -> Tensor:
     """Return the mean over both directions of ``-log exp(cos(x_a, y_a) / tau) / sum_b ...``.
 
     Rows are normalized; the others of the batch are the negatives (SimCLR's NT-Xent over pairs).
+    Without ``cosine`` the scores are dot products of the rows as they are.
     """
-    scores = F.normalize(x, dim=1) @ F.normalize(y, dim=1).T / tau
+    one, two = (F.normalize(x, dim=1), F.normalize(y, dim=1)) if cosine else (x, y)
+    scores = one @ two.T / tau
     own = F.log_softmax(scores, 1).diagonal() + F.log_softmax(scores, 0).diagonal()
     return -own.mean() / 2
 

@@ -30,6 +30,7 @@ SEAMS = {
     "pair_loss": "the loss of a batch of observed pairs (pair models)",
     "item_table": "initial item weights",
     "user_table": "initial user weights",
+    "trunk": "all weights below the last linear layers (models of feature interaction)",
     "graph_input": "vectors of users and items before they are propagated (graph models)",
     "points": "users and items as points of a hyperboloid (hyperbolic models)",
 }

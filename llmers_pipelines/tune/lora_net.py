@@ -74,4 +74,5 @@ def quiet() -> None:
     from transformers.utils import logging as own
 
     own.disable_progress_bar()
+    own.set_verbosity_error()  # an encoder without the head that it was trained with is no fault
     logging.getLogger("peft").setLevel(logging.ERROR)

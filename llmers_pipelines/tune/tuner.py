@@ -80,6 +80,11 @@ class Tuner(Component):
                 f"clip={self.clip}): lr above 0, warmup a share in [0, 1), the others at least 0"
             )
 
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter over the model is published; else other weights alone."""
+        return True
+
     def objective(self, base: Base, examples: pa.Table, *sources: Any) -> Any:
         """Return the model with its adapter and the loss over ``examples`` (``loop_net.Task``).
 

@@ -1,4 +1,4 @@
-"""Tune: an adapter over a base model, trained on a table of examples, resumed where it stopped."""
+"""Tune: a base model, trained on a table of examples, resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ import pyarrow as pa
 from ...data.leakage import prompt_violations
 from ...plan import Tune, sha
 from ...store.manifests import CheckOutcome
-from ..context import Outcome, StepContext, StepError
+from ..context import HEADS, Outcome, StepContext, StepError
 from ..progress import tuned as told
 from ..tuned import ADAPTER, cannot_tune, log_of, shown_pairs, tuned_model
 
 LOSSES = "losses.json"
-HEADS = "heads.safetensors"  # what an objective trains beside the adapter
 
 
 def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
@@ -30,7 +29,7 @@ def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
 
 
 def run(node: Tune, ctx: StepContext) -> Outcome:
-    """Tune, or read a finished training back, and publish adapter and losses."""
+    """Tune, or read a finished training back, and publish adapter, heads and losses."""
     examples: pa.Table = ctx.load(node.examples)
     _check_columns(node, examples)
     leak = _no_leakage(node, examples, ctx)
@@ -52,13 +51,15 @@ def run(node: Tune, ctx: StepContext) -> Outcome:
             "last_loss": losses[-1]["loss"], "resumed_from": facts["resumed_from"],
             **facts["told"],
         },
-        checks=(leak, _finite(folder / ADAPTER), _learned(losses)),
+        checks=(leak, _finite(folder), _learned(losses)),
         info={"base": facts["base"], "preview": _curve(losses), "objective": facts["objective"]},
     )  # fmt: skip
 
 
 def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of the finished training (``adapter/``, ``losses.json``) and its facts."""
+    """Return the folder of the finished training (``adapter/``, ``heads.safetensors`` where there
+    are any, ``losses.json``) and its facts.
+    """
     from safetensors.numpy import save_file
 
     from ...tune.loop_net import run as tune
@@ -91,7 +92,8 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
     home.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=home, prefix=".tmp-"))
     model: Any = task.module
-    save_adapter(getattr(model, "encoder", model), temporary / ADAPTER)
+    if node.how.has_adapter:
+        save_adapter(getattr(model, "encoder", model), temporary / ADAPTER)
     if heads := getattr(task, "heads", None):
         own = {n: t.detach().float().cpu().contiguous().numpy() for n, t in heads.items()}
         save_file(own, temporary / HEADS)
@@ -110,8 +112,10 @@ def _version(folder: Path) -> str:
     """Return the identity of the adapter, and of the heads where there are some."""
     from ...data.file_hash import adapter_sha256, file_hash
 
-    adapter = adapter_sha256(folder / ADAPTER)
     heads = folder / HEADS
+    if not (folder / ADAPTER).is_dir():
+        return sha([file_hash(heads)])
+    adapter = adapter_sha256(folder / ADAPTER)
     return sha([adapter, file_hash(heads)]) if heads.is_file() else adapter[:16]
 
 
@@ -182,9 +186,10 @@ def _no_leakage(node: Tune, examples: pa.Table, ctx: StepContext) -> CheckOutcom
 def _finite(folder: Path) -> CheckOutcome:
     from safetensors.numpy import load_file
 
-    arrays = load_file(folder / "adapter_model.safetensors")
+    files = sorted(folder.rglob("*.safetensors"))
+    arrays = {f"{p.stem} {n}": a for p in files for n, a in load_file(p).items()}
     wrong = sorted(name for name, a in arrays.items() if not np.isfinite(a).all())
-    return CheckOutcome("weights_finite", not wrong, True,
+    return CheckOutcome("weights_finite", bool(arrays) and not wrong, True,
                         {"tensors": len(arrays), "wrong": ", ".join(wrong) or "none"})  # fmt: skip
 
 
