@@ -46,7 +46,9 @@ from .enhance.edited_history import EditedHistory
 from .enhance.from_trunk import FromTrunk
 from .enhance.from_vectors import FromVectors
 from .enhance.frozen_items import FrozenItems
+from .enhance.hierarchy_tree import HierarchyTree
 from .enhance.hybrid_experts import HybridExperts
+from .enhance.hyperbolic_alignment import HyperbolicAlignment
 from .enhance.layer_distillation import DeepSupervision, LayerDistillation
 from .enhance.layer_texts import LayerTexts
 from .enhance.mean_of_history import MeanOfHistory
@@ -80,6 +82,7 @@ from .models.ease import EASE
 from .models.fibinet import FiBiNET
 from .models.fit import Fit
 from .models.gru4rec import GRU4Rec
+from .models.hgcf import HGCF
 from .models.hstu import HSTU
 from .models.itemknn import ItemKNN
 from .models.knnblend import KNNBlend
@@ -186,31 +189,32 @@ def rankings(
 
 
 __all__ = [
-    "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText", "AspectViews",
-    "AspectVocabulary", "AspectWords", "AttributeText", "AttributeViews", "AugmentedPairs",
-    "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ChainReasoning", "ClickSequences",
-    "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors", "Contrast",
-    "Corruptions", "DCNv2", "DeepClicks", "DeepFM", "DeepStates", "DeepSupervision", "Derive",
-    "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FencedRows", "FiBiNET",
-    "FieldAlignment", "FillStep", "FilteredUsers", "Fit", "FromTrunk", "FromVectors", "FrozenItems",
-    "GRU4Rec", "Generate", "GraphTexts", "HardCandidates", "HardSamples", "HistoryExamples",
-    "HistoryPooling", "HistoryText", "HistoryWindows", "HybridExperts", "ItemAspectEdges",
-    "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemPrompt",
-    "ItemSummary", "ItemText", "ItemTexts", "ItemVectors", "KNNBlend", "KeptChains",
-    "LanguageModelRanking", "LanguageModelStates", "LayerDistillation", "LayerTexts", "LightGCN",
-    "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers",
-    "NearestNeighbours", "NeighbourDistillation", "Neighbourhood", "NewSteps", "NextItemContrast",
-    "NoiseList", "NoiseScores", "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary",
-    "Pin", "Popularity", "PreferenceExamples", "PreferenceScore", "ProjectedItems",
-    "RandomProjection", "RankingDistillation", "RationaleFusion", "RawTexts", "ReasoningFusion",
-    "ReasoningGraphs", "ReasoningRows", "RecordedRanking", "Replacement", "ReviewAspectEdges",
-    "ReviewAspects", "ReviewQuestions", "ReviewSamples", "RevisedPreference", "RewriteItem",
-    "RewriteUser", "SASRec", "SampleMask", "SampledUsers", "ScenarioFacts", "ScenarioPreference",
+    "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HGCF", "HSTU", "NAML",
+    "NRMS", "PCA", "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText",
+    "AspectViews", "AspectVocabulary", "AspectWords", "AttributeText", "AttributeViews",
+    "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ChainReasoning",
+    "ClickSequences", "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors",
+    "Contrast", "Corruptions", "DCNv2", "DeepClicks", "DeepFM", "DeepStates", "DeepSupervision",
+    "Derive", "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FencedRows",
+    "FiBiNET", "FieldAlignment", "FillStep", "FilteredUsers", "Fit", "FromTrunk", "FromVectors",
+    "FrozenItems", "GRU4Rec", "Generate", "GraphTexts", "HardCandidates", "HardSamples",
+    "HierarchyTree", "HistoryExamples", "HistoryPooling", "HistoryText", "HistoryWindows",
+    "HybridExperts", "HyperbolicAlignment", "ItemAspectEdges", "ItemAspects",
+    "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemPrompt", "ItemSummary",
+    "ItemText", "ItemTexts", "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking",
+    "LanguageModelStates", "LayerDistillation", "LayerTexts", "LightGCN", "LikedDisliked",
+    "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers", "NearestNeighbours",
+    "NeighbourDistillation", "Neighbourhood", "NewSteps", "NextItemContrast", "NoiseList",
+    "NoiseScores", "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary", "Pin",
+    "Popularity", "PreferenceExamples", "PreferenceScore", "ProjectedItems", "RandomProjection",
+    "RankingDistillation", "RationaleFusion", "RawTexts", "ReasoningFusion", "ReasoningGraphs",
+    "ReasoningRows", "RecordedRanking", "Replacement", "ReviewAspectEdges", "ReviewAspects",
+    "ReviewQuestions", "ReviewSamples", "RevisedPreference", "RewriteItem", "RewriteUser",
+    "SASRec", "SampleMask", "SampledUsers", "ScenarioFacts", "ScenarioPreference",
     "ScenarioReasoning", "ScoreChains", "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures",
-    "SimulatedEdges", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
-    "Train", "TrainedRanking", "TrainingReviews", "TrainingStatistics", "Tune", "TwoTower",
-    "UserChains", "UserPreference", "UserRationale", "UserVectors", "VerifiedSteps", "WouldLike",
-    "XDeepFM", "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings",
-    "recipe", "reviews", "splits", "users",
+    "SimulatedEdges", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset",
+    "TopCandidates", "Train", "TrainedRanking", "TrainingReviews", "TrainingStatistics", "Tune",
+    "TwoTower", "UserChains", "UserPreference", "UserRationale", "UserVectors", "VerifiedSteps",
+    "WouldLike", "XDeepFM", "interactions", "items", "knowledge", "knowledge_links", "pinned",
+    "rankings", "recipe", "reviews", "splits", "users",
 ]  # fmt: skip

@@ -32,6 +32,7 @@ SEAMS = {
     "user_table": "initial user weights",
     "trunk": "all weights below the last linear layers (models of feature interaction)",
     "graph_input": "vectors of users and items before they are propagated (graph models)",
+    "points": "users and items as points of a hyperboloid (hyperbolic models)",
 }
 
 
