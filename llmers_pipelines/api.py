@@ -182,7 +182,8 @@ def rankings(
         start = FromVectors("item", Derive(PCA(dim=dim), vectors))
         return Teach(TrainedRanking(k=k), log, (Train(model, log, init=(start,)),))
     if teacher == "llm":
-        return Teach(LanguageModelRanking(k=k), log, (items, Pin(Train(ItemKNN(), log))))
+        known = Pin(Train(ItemKNN(decay="harmonic"), log))
+        return Teach(LanguageModelRanking(k=k), log, (items, known))
     if teacher == "file":
         return Teach(RecordedRanking(k=k), log)
     raise PlanError(f"teacher is {teacher!r}; use 'larger', 'text', 'llm' or 'file'")

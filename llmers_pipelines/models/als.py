@@ -35,7 +35,7 @@ class ALS(Backbone):
     l2: float = 0.003
     power: float = 1.0
     iterations: int = 16
-    decay: str = "harmonic"
+    decay: str = "validated"
 
     def build(self, data: TrainingData, seed: int) -> Any:
         from .als_net import ALSNet

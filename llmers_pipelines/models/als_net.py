@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.training import TRAIN
-from .decay_net import decay_weights
+from .decay_net import decay_weights, known_decay, settle_decay
 from .histories import rows_of, unique_pairs
 
 BLOCK_FLOATS = 1 << 22  # gathered factors and normal matrices that are in work together: 16 MiB
@@ -72,7 +72,7 @@ class ALSNet(nn.Module):
         decay: str,
     ) -> None:  # fmt: skip
         super().__init__()
-        decay_weights(decay, 1)  # an unknown name fails here
+        known_decay(decay)
         if alpha < 0 or l2 <= 0:
             raise ValueError(f"ALS: alpha {alpha} must not be negative and l2 {l2} must be above 0")
         self.config = {
@@ -99,6 +99,7 @@ class ALSNet(nn.Module):
             x = half_step(of_user, items, y, **how, size=data.n_items)
             y = half_step(of_item, users, x, **how, size=data.n_users)
         self.items = y.to(self.items.device)
+        settle_decay(self, data)
 
     def user_state(self, batch: Any) -> Tensor:
         """Return x (B, D), solved from the items of each history (B, L), weighed by their age."""

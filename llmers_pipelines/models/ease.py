@@ -25,7 +25,7 @@ class EASE(Backbone):
     closed_form: ClassVar[bool] = True
 
     l2: float = 250.0
-    decay: str = "harmonic"
+    decay: str = "validated"
 
     def build(self, data: TrainingData, seed: int) -> Any:
         from .ease_net import EASENet

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.training import TRAIN
-from .decay_net import decay_weights, weighted_hot
+from .decay_net import known_decay, settle_decay, weighted_hot
 from .histories import rows_of, unique_pairs
 from .itemknn_net import binary_matrix
 
@@ -39,7 +39,7 @@ class EASENet(nn.Module):
 
     def __init__(self, *, n_items: int, l2: float, decay: str) -> None:
         super().__init__()
-        decay_weights(decay, 1)  # an unknown name fails here
+        known_decay(decay)
         self.config = {"n_items": n_items, "l2": l2, "decay": decay}
         self.hooks = nn.ModuleList()
         self.register_buffer("weights", torch.zeros(n_items + 1, n_items + 1))
@@ -51,6 +51,7 @@ class EASENet(nn.Module):
         self.weights[1:, 1:] = torch.from_numpy(
             ease_weights(gram, self.config["l2"]).astype(np.float32)
         )
+        settle_decay(self, data)
 
     def user_state(self, batch: Any) -> Tensor:
         """Return the weights (B, N + 1) of the items of each history."""

@@ -23,7 +23,7 @@ class ItemKNN(Backbone):
 
     k: int = 100
     shrink: float = 10.0
-    decay: str = "harmonic"
+    decay: str = "validated"
 
     def build(self, data: TrainingData, seed: int) -> Any:
         from .itemknn_net import ItemKNNNet

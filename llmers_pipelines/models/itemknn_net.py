@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.training import TRAIN
-from .decay_net import decay_weights, weighted_hot
+from .decay_net import known_decay, settle_decay, weighted_hot
 from .histories import rows_of, unique_pairs
 from .sparse_net import csr
 
@@ -50,7 +50,7 @@ class ItemKNNNet(nn.Module):
 
     def __init__(self, *, n_items: int, k: int, shrink: float, decay: str) -> None:
         super().__init__()
-        decay_weights(decay, 1)  # an unknown name fails here
+        known_decay(decay)
         self.config = {"n_items": n_items, "k": k, "shrink": shrink, "decay": decay}
         self.hooks = nn.ModuleList()
         self.register_buffer("start", torch.zeros(n_items + 2, dtype=torch.int64))
@@ -64,6 +64,7 @@ class ItemKNNNet(nn.Module):
         counts = np.bincount(target, minlength=data.n_items + 1)
         self.start = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]))
         self.column, self.value = torch.from_numpy(other.astype(np.int64)), torch.from_numpy(value)
+        settle_decay(self, data)
 
     def _load_from_state_dict(self, state: Any, prefix: str, *args: Any) -> None:
         for name in ("column", "value"):  # their length is known only from the weights

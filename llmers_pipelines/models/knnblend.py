@@ -29,7 +29,7 @@ class KNNBlend(Backbone):
     k: int = 100
     shrink: float = 10.0
     centre: bool = True
-    decay: str = "harmonic"
+    decay: str = "validated"
     weights: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
     def build(self, data: TrainingData, seed: int) -> Any:

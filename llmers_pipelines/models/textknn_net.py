@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .decay_net import decay_weights
+from .decay_net import decay_weights, known_decay, settle_decay
 
 
 class TextKNNNet(nn.Module):
@@ -18,7 +18,7 @@ class TextKNNNet(nn.Module):
         self, *, n_items: int, decay: str, centre: bool, width: int = 0, source: Any = None
     ) -> None:
         super().__init__()
-        decay_weights(decay, 1)  # an unknown name fails here
+        known_decay(decay)
         self.config = {"n_items": n_items, "decay": decay, "centre": centre, "width": width}
         self.source = source
         self.hooks = nn.ModuleList()
@@ -40,6 +40,7 @@ class TextKNNNet(nn.Module):
         vectors[~real] = 0
         self.vectors = F.normalize(vectors, dim=-1)
         self.config["width"] = table.dim
+        settle_decay(self, data)
 
     def user_state(self, batch: Any) -> Tensor:
         """Return the unit vector (B, E) of each history."""

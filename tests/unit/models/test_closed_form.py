@@ -189,3 +189,32 @@ def test_the_blend_weight_is_the_best_on_validation(rings):
 def test_popularity_counts_training_rows_alone():
     model = trained(Popularity(), small_log())
     assert model.scores([1], [np.array([], int)])[0, 1:].tolist() == [2, 3, 1]
+
+
+@pytest.mark.parametrize("kind", [EASE, ItemKNN, ALS])
+@pytest.mark.parametrize(("follows", "expected"), [("newest", "harmonic"), ("most", "mean")])
+def test_the_decay_is_that_which_ranks_better_on_validation(kind, follows, expected):
+    """Histories of two items of a group and then one of another; the target is of one of them."""
+    rng, rows = np.random.default_rng(0), []
+    for _ in range(150):
+        most, newest = rng.choice(6, 2, replace=False)
+        first, second, third = most * 4 + rng.permutation(4)[:3]
+        last, after = newest * 4 + rng.permutation(4)[:2]
+        rows.append([first, second, last, third if follows == "most" else after])
+    items = 1 + np.array(rows)
+    data = TrainingData(
+        "sequential", IdMap(tuple(map(str, range(150)))), IdMap(tuple(map(str, range(24)))),
+        np.repeat(np.arange(1, 151), 4), items.ravel(), np.tile(np.arange(4), 150),
+        np.tile(np.array([TRAIN, TRAIN, TRAIN, VALID], np.int8), 150),
+    )  # fmt: skip
+    found = {
+        d: ndcg(rank_targets(trained(kind(decay=d), data).model, data, VALID))
+        for d in ("harmonic", "mean")
+    }
+    assert found[expected] > max(v for d, v in found.items() if d != expected) + 0.02
+    assert trained(kind(), data).model.config["decay"] == expected
+
+
+def test_an_unknown_decay_is_refused(rings):
+    with pytest.raises(ValueError, match=r"unknown decay 'newest': use one of .*validated"):
+        EASE(decay="newest").build(rings.data, 0)
