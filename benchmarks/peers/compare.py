@@ -47,6 +47,7 @@ def recbole(model: str, **more: Any) -> Entry:
 
 # The least of each click model whose validation AUC stays within the peer's standard error.
 LEAN = {"grouped": True, "dim": 8, "mlp": (64,), "act": "relu", "max_len": 10}
+HALF = {"precision": "bfloat16"}  # of products; sums and the optimizer stay in float32
 RECTOOLS = {"n_factors": 64, "n_blocks": 2, "n_heads": 2, "session_max_len": 50}
 CASES: dict[str, tuple[str, list[Entry]]] = {
     "sasrec": ("sequential", [
@@ -55,12 +56,15 @@ CASES: dict[str, tuple[str, list[Entry]]] = {
         ours("SASRec"),
         ours("SASRec", "ours, 2 blocks, 2 heads", train=False, layers=2, heads=2,
              positions="right"),
+        ours("SASRec", "ours, bfloat16", fit=HALF),
     ]),
-    "gru4rec": ("sequential", [recbole("GRU4Rec"), ours("GRU4Rec")]),
+    "gru4rec": ("sequential", [
+        recbole("GRU4Rec"), ours("GRU4Rec"), ours("GRU4Rec", "ours, bfloat16", fit=HALF),
+    ]),
     "bert4rec": ("sequential", [
         recbole("BERT4Rec"),
         Entry("RecTools", "rectools", "BERT4Rec", RECTOOLS, epochs=400, patience=15, eval_every=4),
-        ours("BERT4Rec"),
+        ours("BERT4Rec"), ours("BERT4Rec", "ours, bfloat16", fit=HALF),
     ]),
     "lightgcn": ("sequential", [
         recbole("LightGCN", epochs=40, patience=40),
