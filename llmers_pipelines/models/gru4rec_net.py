@@ -44,9 +44,9 @@ class GRU4RecNet(SequenceNet):
             raise ValueError(f"history of length {length}, at most max_len = {self.max_len}")
         shift = length - mask.sum(1, keepdim=True)  # (B, 1) padded columns
         at = torch.arange(length, device=x.device)
-        x = dropout(self.norm(x), self.dropout, self.training) * mask[..., None]
+        x = dropout(self.norm(x), self.dropout, self.training)
         padded = bool(shift.any())
-        x = taken(x, (at + shift) % length) if padded else x
+        x = taken(x * mask[..., None], (at + shift) % length) if padded else x
         for number, layer in enumerate(self.layers):
             x = gru(layer, dropout(x, self.dropout if number else 0.0, self.training))
         x = taken(x, (at - shift) % length) * mask[..., None] if padded else x

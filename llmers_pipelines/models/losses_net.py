@@ -94,7 +94,7 @@ def _half_softmax(
             d_table += torch.mm(short.T, (h / total).bfloat16())
     if not train:
         return [loss / rows]
-    d_states.sub_(exact[targets])
+    d_states.sub_(exact.index_select(0, targets))
     d_table.index_add_(0, targets, states.float(), alpha=-1)
     return [loss / rows, d_states.div_(rows), d_table.div_(rows)]
 

@@ -30,10 +30,13 @@ class _Recurrence(torch.autograd.Function):
         gates, fresh = given.split([2 * width, width], 2)
         old = x.new_empty(length, batch, 3 * width)  # W_h h + b_h
         states = x.new_zeros(length + 1, batch, width)
-        columns = w_hidden.T
+        columns = w_hidden.T.bfloat16() if half else w_hidden.T
         for t in range(length):
             h, out = states[t], states[t + 1]
-            own = torch.addmm(b_hidden, h, columns, out=old[t])
+            if half:
+                own = torch.add(h.bfloat16() @ columns, b_hidden, out=old[t])
+            else:
+                own = torch.addmm(b_hidden, h, columns, out=old[t])
             both = gates[t].add_(own[:, : 2 * width]).sigmoid_()
             r, z = both.split(width, 1)
             n = fresh[t].addcmul_(r, own[:, 2 * width :]).tanh_()
@@ -54,13 +57,17 @@ class _Recurrence(torch.autograd.Function):
         made = x.new_empty(length, batch, 4 * width)
         new, reset, update, inner = made.split(width, 2)
         d_h = x.new_zeros(batch, width)
+        weight = w_hidden.bfloat16() if ctx.half else w_hidden
         for t in reversed(range(length)):
             d_h.add_(grad[t])
             torch.mul(d_h, by_new[t], out=new[t])
             torch.mul(d_h, by_update[t], out=update[t])
             torch.mul(new[t], by_reset[t], out=reset[t])
             torch.mul(new[t], r[t], out=inner[t])
-            d_h.mul_(z[t]).addmm_(made[t, :, width:], w_hidden)
+            if ctx.half:
+                d_h.mul_(z[t]).add_(made[t, :, width:].bfloat16() @ weight)
+            else:
+                d_h.mul_(z[t]).addmm_(made[t, :, width:], weight)
         flat = made.flatten(0, 1)
         outer, hidden = flat[:, : 3 * width], flat[:, width:]
         total = flat.sum(0)
@@ -84,8 +91,8 @@ def _rolled(weight: Tensor, width: int) -> Tensor:
 def gru(layer: nn.GRU, x: Tensor) -> Tensor:
     """Return the states (B, L, H) that one layer of ``nn.GRU`` (batch first) gives from zero.
 
-    On a CPU under autocast to bfloat16, where torch has no such layer, the products over all steps
-    are made in bfloat16, the recurrence in float32. Otherwise it is torch's own.
+    On a CPU under autocast to bfloat16, where torch has no such layer, products are made in
+    bfloat16, gates and states in float32. Otherwise it is torch's own.
     """
     half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     if x.device.type != "cpu" or not half:
@@ -95,7 +102,7 @@ def gru(layer: nn.GRU, x: Tensor) -> Tensor:
 
 
 def recurrence(layer: nn.GRU, x: Tensor, half: bool) -> Tensor:
-    """Return the states (B, L, H) by the products of this module, ``half`` those over all steps."""
+    """Return the states (B, L, H) by the products of this module, in bfloat16 if ``half``."""
     weights = layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0
     steps = x.transpose(0, 1).contiguous().to(weights[0].dtype)
     return _Recurrence.apply(steps, *weights, half).transpose(0, 1)
