@@ -1,6 +1,6 @@
 """Top 10 of a million trained item vectors: the bundle's index against exact search.
 
-    python benchmarks/retrieval.py [--items 1000000] [--quick] [--keep FOLDER] [--kinds hnsw;ivf]
+    python benchmarks/retrieval.py [--items 1000000] [--quick] [--keep FOLDER] [--kinds 'ivf;ivf8']
 
 The vectors are trained (BPRMF, softmax over shared negatives) until validation stops rising, on a
 drawn log with 20 rows per item, because vectors drawn at random say little about an index. The log
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import time
 from collections.abc import Callable
@@ -56,7 +57,9 @@ def log(items: int, users: int, seed: int = 0) -> TrainingData:
     categories = items // (LEAVES * STYLES * PLACES)
     popular = np.arange(1, categories + 1) ** -0.5
     within = 1.0 / np.arange(1, PLACES + 1)
-    name = rng.permutation(items) + 1  # positions say nothing of the structure
+    # positions say nothing of the structure; counted from the end, because the index draws what it
+    # learns its cells from by the same permutation
+    name = items - rng.permutation(items)
     blocks = []
     for at in range(0, users, 10_000):
         n = min(10_000, users - at)
@@ -82,11 +85,14 @@ def log(items: int, users: int, seed: int = 0) -> TrainingData:
     )  # fmt: skip
 
 
-def trained(data: TrainingData, batch: int, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+def trained(
+    data: TrainingData, batch: int, seconds: float, keep: Path | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return unit user vectors and item vectors float32[N + 1, 64] of the best epoch.
 
     Training ends when the recall of the validation items in the top 100 stops rising, or after as
-    many CPU seconds.
+    many CPU seconds. What ``keep`` holds of an earlier training is gone on from, without the
+    moments of the optimizer.
     """
     base = BPRMF(temperature=0.1, l2=0.0)
     backbone = dataclasses.replace(base, fit=dataclasses.replace(base.fit, batch=batch))
@@ -96,7 +102,13 @@ def trained(data: TrainingData, batch: int, seconds: float) -> tuple[np.ndarray,
     some = np.random.default_rng(2).permutation(data.n_users)[:1000]
     aim = data.item[data.split == VALID][some]
     start, best, number, kept = time.process_time(), -1.0, 0, (np.zeros(0), np.zeros(0))
-    while time.process_time() - start < seconds:
+    if keep is not None and (keep / "progress.json").is_file():
+        number, best = json.loads((keep / "progress.json").read_text())
+        kept = np.load(keep / "user.npy"), np.load(keep / "item.npy")
+        with torch.no_grad():
+            model.user_table.weight[1:] = torch.from_numpy(kept[0])
+            model.item_table.weight.copy_(torch.from_numpy(kept[1]))
+    while time.process_time() - start < seconds or not len(kept[0]):
         number += 1
         losses = []
         for part in loader.epoch(number):
@@ -115,7 +127,12 @@ def trained(data: TrainingData, batch: int, seconds: float) -> tuple[np.ndarray,
               f"{time.process_time() - start:.0f} CPU-s", flush=True)  # fmt: skip
         if recall <= best:
             break
-        best, kept = recall, (user[1:], item)
+        best, kept = recall, (user[1:].copy(), item)
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            np.save(keep / "user.npy", kept[0])
+            np.save(keep / "item.npy", kept[1])
+            (keep / "progress.json").write_text(json.dumps([number, best]))
     return kept
 
 
@@ -132,17 +149,15 @@ def per_query(job: Callable[[np.ndarray], object], queries: np.ndarray, repeats:
 
 def vectors(args: argparse.Namespace, items: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the vectors of users and items, trained now or, with ``--keep``, before."""
-    names = [args.keep / f"{side}_{items}.npy" for side in ("user", "item")] if args.keep else []
-    if names and all(n.is_file() for n in names):
-        return np.load(names[0]), np.load(names[1])
+    keep = args.keep / str(items) if args.keep else None
+    if keep is not None and (keep / "finished").is_file():
+        return np.load(keep / "user.npy"), np.load(keep / "item.npy")
     start = time.process_time()
     data = log(items, int(items * 0.4))
     print(f"log: {len(data.user):,} rows, {time.process_time() - start:.0f} CPU-s", flush=True)
-    made = trained(data, max(4096, items * 131072 // 1_000_000), args.seconds)
-    if names:
-        args.keep.mkdir(parents=True, exist_ok=True)
-        for name, array in zip(names, made, strict=True):
-            np.save(name, array)
+    made = trained(data, max(4096, items * 131072 // 1_000_000), args.seconds, keep)
+    if keep is not None:
+        (keep / "finished").touch()
     return made
 
 
@@ -150,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=1200.0, help="CPU-s of training at most")
-    parser.add_argument("--kinds", default="hnsw;ivf", help="of the index, separated by ;")
+    parser.add_argument("--kinds", default="hnsw;ivf;ivf8", help="of the index, separated by ;")
     parser.add_argument("--keep", type=Path, help="folder for the trained vectors")
     parser.add_argument("--quick", action="store_true", help="50,000 items")
     args = parser.parse_args()
