@@ -34,6 +34,7 @@ from llmers_pipelines.registry.index import (  # noqa: E402
     IndexSettings,
     build_index,
     measure_recall,
+    set_effort,
 )
 from llmers_pipelines.train.loop import load_loader  # noqa: E402
 
@@ -187,17 +188,21 @@ def main() -> None:
     base = min(exact.values())
     for name, ms in exact.items():
         print(f"{name:<26} {ms:9.4f} CPU-ms a query")
+    top = flat.search(queries, K)[1] + 1
     for kind in args.kinds.split(";"):
         start = time.process_time()
         settings = IndexSettings(kind, k=K)
         index = build_index(item, settings, queries=tuning, unit=True)
         built = time.process_time() - start
-        recall = measure_recall(index, queries, K)
-        ms = per_query(lambda q, index=index: index.search(q, K), queries)
-        print(
-            f"{kind} -> {index.kind}, effort {index.effort:<6} {ms:9.4f} CPU-ms a query  "
-            f"x{base / ms:.0f}  recall {recall:.4f}  built in {built:.0f} CPU-s", flush=True,
-        )  # fmt: skip
+        print(f"{kind} -> {index.kind}, built in {built:.0f} CPU-s", flush=True)
+        for effort in sorted({max(1, index.effort // part) for part in (1, 2, 4, 8)}):
+            if index.kind != "flat":
+                set_effort(index.faiss_index, index.kind, effort)
+            recall = measure_recall(index, queries, K, top)
+            ms = per_query(lambda q, index=index: index.search(q, K), queries)
+            chosen = "  <- chosen" if effort == index.effort else ""
+            print(f"  effort {effort:<6} {ms:9.4f} CPU-ms a query  x{base / ms:<6.0f} "
+                  f"recall {recall:.4f}{chosen}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ CASES: dict[str, tuple[str, list[Entry]]] = {
     ]),
     "autoint": ("ctr", [
         recbole("AutoInt"), ours("AutoInt"),
-        ours("AutoInt", "ours, lean", **{**LEAN, "max_len": 20}, layers=1, heads=1, attention=8,
+        ours("AutoInt", "ours, lean", **LEAN, layers=1, heads=1, attention=4,
              fit={"batch": 2048, "lr": 0.006}),
     ]),
 }  # fmt: skip

@@ -161,7 +161,7 @@ def load_index(
             f"{path}: {index.ntotal} vectors of width {index.d}; the item table has "
             f"{len(vectors) - 1} of width {vectors.shape[1]}; write the bundle again"
         )
-    _set_effort(index, described["kind"], described["effort"])
+    set_effort(index, described["kind"], described["effort"])
     index = _to_gpu(index, gpu and described["kind"] == "ivf")
     return ItemIndex(vectors, **described, faiss_index=index)
 
@@ -184,7 +184,7 @@ def _tune(made: ItemIndex, queries: np.ndarray, settings: IndexSettings, limit: 
     _, exact = _exact(made.vectors, queries, settings.k)
 
     def recall(effort: int) -> float:
-        _set_effort(made.faiss_index, made.kind, effort)
+        set_effort(made.faiss_index, made.kind, effort)
         return measure_recall(made, queries, settings.k, exact)
 
     low, high = 0, min(16 if made.kind == "hnsw" else 4, limit)
@@ -199,11 +199,12 @@ def _tune(made: ItemIndex, queries: np.ndarray, settings: IndexSettings, limit: 
             high, reached = middle, found
         else:
             low = middle
-    _set_effort(made.faiss_index, made.kind, high)
+    set_effort(made.faiss_index, made.kind, high)
     made.effort, made.measured_on, made.recall = high, len(queries), reached
 
 
-def _set_effort(index: Any, kind: str, effort: int) -> None:
+def set_effort(index: Any, kind: str, effort: int) -> None:
+    """Set efSearch of an ``hnsw`` faiss index, nprobe of the others."""
     if kind == "hnsw":
         index.hnsw.efSearch = effort
     else:
