@@ -154,9 +154,18 @@ class Tower(nn.Module):
 
     def above(self, h: Tensor, added: Tensor | None = None) -> Tensor:
         """Return logits (B,) of what the first layer gave, (B, layers[0])."""
+        return self.rest[-1](self._last(h, added)).squeeze(1)
+
+    def hidden(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Return (B, layers[-1]): what the last layer makes its logit of."""
+        return self._last(self.first(x), added)
+
+    def _last(self, h: Tensor, added: Tensor | None) -> Tensor:
         if added is not None:
             h = h + added
-        return self.rest(h).squeeze(1)
+        for number in range(len(self.rest) - 1):
+            h = self.rest[number](h)
+        return h
 
 
 class ColumnWeights(nn.Module):

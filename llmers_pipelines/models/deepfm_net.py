@@ -21,7 +21,12 @@ def fm(e: Tensor) -> Tensor:
 
     ``0.5 sum_k [(sum_i e_ik)^2 - sum_i e_ik^2]`` (DeepFM, equation 2).
     """
-    return 0.5 * (e.sum(1).square() - e.square().sum(1)).sum(1)
+    return 0.5 * pairs(e).sum(1)
+
+
+def pairs(e: Tensor) -> Tensor:
+    """Return (B, dim): twice the sum over all pairs of fields of their products, per dimension."""
+    return e.sum(1).square() - e.square().sum(1)
 
 
 class DeepFMNet(FieldNet):
@@ -33,8 +38,8 @@ class DeepFMNet(FieldNet):
         return self.n_fields * self.dim
 
     def interact(self, e: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = fm(e)  # before e is flattened: gradients are added up in this order
-        return e.flatten(1), pairs
+        second = fm(e)  # before e is flattened: gradients are added up in this order
+        return e.flatten(1), second
 
     def logits(self, batch: CtrBatch) -> Tensor:
         """Return (B,) log-odds. Grouped, what the first layer, FM and the first order make of a
@@ -64,3 +69,7 @@ class DeepFMNet(FieldNet):
         """Return ``weight`` (m, fields * dim) over the rows that add up the fields."""
         one = torch.eye(self.dim, dtype=weight.dtype, device=weight.device)
         return torch.cat([weight, one.repeat(1, weight.shape[1] // self.dim)])
+
+    def states(self, e: Tensor) -> Tensor:
+        """Return ``[pairs of fields ; last hidden layer]``; first-order weights are left out."""
+        return torch.cat([pairs(e), self.hidden(e.flatten(1))], 1)

@@ -16,24 +16,26 @@ from .compare import evaluation_of
 from .context import StepContext
 
 TINY = "tiny"  # names the tiny model where an experiment names an encoder
+TINY_MASKED = "tiny_masked"  # likewise, a masked language model
 TITLE = "Plumbing: what runs with a tiny language model"
 
 
 def with_tiny_model(settings: Settings) -> Settings:
     """Return ``settings`` that tune, and where they name it encode with, the tiny model."""
-    folder = settings.data / "plumbing" / settings.dataset / TINY
+    folder = settings.data / "plumbing" / settings.dataset
     encoder, _, how = settings.encoder.partition("?")
-    if encoder == TINY:
-        encoder = f"{folder}?{how or 'pooling=mean&normalize=0'}"
+    if encoder in (TINY, TINY_MASKED):
+        encoder = f"{folder / encoder}?{how or 'pooling=mean&normalize=0'}"
     else:
         encoder = settings.encoder
-    tune = dataclasses.replace(TuneSettings(), model=str(folder))
+    tune = dataclasses.replace(TuneSettings(), model=str(folder / TINY))
     return dataclasses.replace(settings, tune=tune, encoder=encoder)
 
 
 def make_tiny(plan: Plan, settings: Settings) -> None:
-    """Train the tiny model on the catalog of the data set, where it is not there yet."""
+    """Train the tiny models on the catalog of the data set, where they are not there yet."""
     from ..data.text import ItemText
+    from ..tune.tiny_masked import make_tiny_masked_model
     from ..tune.tiny_model import make_tiny_model
     from .publish import materialize
 
@@ -41,7 +43,10 @@ def make_tiny(plan: Plan, settings: Settings) -> None:
     items = next(n for n in plan.nodes if n.name == "catalog/items")
     materialize(items, ctx)
     texts = ItemText().texts(table=ctx.load(items), fields=ctx.field_kinds).texts
-    make_tiny_model(settings.data / "plumbing" / settings.dataset / TINY, texts)
+    folder = settings.data / "plumbing" / settings.dataset
+    make_tiny_model(folder / TINY, texts)
+    if settings.encoder.startswith(f"{folder / TINY_MASKED}?"):
+        make_tiny_masked_model(folder / TINY_MASKED, texts)
 
 
 def plumbing_table(experiments: list[tuple[str, Plan, Settings]]) -> list[str]:
@@ -50,10 +55,11 @@ def plumbing_table(experiments: list[tuple[str, Plan, Settings]]) -> list[str]:
         return []
     lines = [
         f"## {TITLE}", "",
-        "A causal model of some hundred thousand weights, trained for seconds on the titles of the "
-        "catalog, goes through the engine, the tuning, the hidden states, the scores and the "
-        "grammar that a real one would. It knows nothing: **no row claims a lift**, and test "
-        "metrics stand here only to show that the recommender was trained to its end.", "",
+        "A model of some hundred thousand weights (causal; for FLIP a masked one), trained for "
+        "seconds on the titles of the catalog, goes through the engine, the tuning, the hidden "
+        "states, the scores and the grammar that a real one would. It knows nothing: **no row "
+        "claims a lift**, and test metrics stand here only to show that the recommender was "
+        "trained to its end.", "",
         "| experiment | method | assets | tuned on | loss, first to last epoch | texts encoded "
         "| rows asked | LLM calls | re-used | quarantined | test metric | base | with the method |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
