@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .ctr_net import Distinct, EntityFields, ExtraColumns, Tower
+from .ctr_net import Distinct, EntityFields, ExtraColumns, Tower, per_entity
+from .gather_net import pooled, rows
 from .hooks_net import extra_losses
 from .seams import through
 
@@ -42,6 +43,7 @@ class ClickNet(nn.Module):
         act: str,
         dropout: float,
         std: float,
+        grouped: bool = False,
         columns: Sequence[int] = (),
         **own: Any,
     ) -> None:
@@ -51,6 +53,9 @@ class ClickNet(nn.Module):
             "user_id": user_id, "mlp": list(mlp), "act": act, "dropout": dropout, "std": std,
             **{k: list(v) if isinstance(v, tuple) else v for k, v in own.items()},
         }  # fmt: skip
+        if grouped:  # no trace where it is off, as in bundles that were written before
+            self._arguments["grouped"] = True
+        self.grouped = grouped
         self.hooks = nn.ModuleList()
         self.max_len = max_len
         self.items = EntityFields(shape["n_items"], shape["item"], dim, item_id, std)
@@ -100,6 +105,10 @@ class ClickNet(nn.Module):
             )
         return entity.table
 
+    def profile(self, batch: CtrBatch) -> Tensor:
+        """Return the user's fields (B, fields, dim)."""
+        return per_entity(self.users, batch.user, self.grouped)
+
     def fill(self, fields: CtrFields) -> None:
         """Take the field codes of a data set."""
         self.items.fill(fields.item, fields.shape["item"])
@@ -127,7 +136,9 @@ class FieldNet(ClickNet):
     """``logit = w_0 + sum_i w_i + rest + MLP(x)`` with ``x, rest = interact(e)``.
 
     ``e`` (B, fields, dim): fields of the user, of the candidate, and of the history, each the mean
-    over its liked items. Where ``first_order`` is off, w_0 and the sum are left out.
+    over its liked items. Where ``first_order`` is off, w_0 and the sum are left out. ``grouped``:
+    the rows of one user (of one item) share what is computed of it, which sums gradients in another
+    order.
     """
 
     first_order: ClassVar[bool] = True
@@ -161,14 +172,19 @@ class FieldNet(ClickNet):
 
     def embeddings(self, batch: CtrBatch) -> Tensor:
         """Return e (B, fields, dim)."""
+        items, vectors, history = self.entities(batch)
+        candidate = rows(vectors.flatten(1), items.place(batch.item))
+        both = (x.unflatten(1, vectors.shape[1:]) for x in (candidate, history))
+        return torch.cat([self.profile(batch), *both], 1)
+
+    def entities(self, batch: CtrBatch) -> tuple[Distinct, Tensor, Tensor]:
+        """Return the distinct items of the batch, their vectors (n, item fields, dim) and the
+        mean over each history (B, item fields * dim)."""
         items = Distinct(self._arguments["shape"]["n_items"] + 1, batch.history, batch.item)
-        vectors = self.items(items.ids)  # (n, item fields, dim)
+        vectors = self.items(items.ids)
         liked = self.liked(batch).to(vectors.dtype)
         weights = liked / liked.sum(1, keepdim=True).clamp(min=1)  # no liked item: the zero vector
-        history = F.embedding_bag(
-            items.place(batch.history), vectors.flatten(1), mode="sum", per_sample_weights=weights
-        ).unflatten(1, vectors.shape[1:])
-        return torch.cat([self.users(batch.user), vectors[items.place(batch.item)], history], 1)
+        return items, vectors, pooled(vectors.flatten(1), items.place(batch.history), weights)
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -210,8 +226,9 @@ class FieldNet(ClickNet):
         """Return w_0 + sum_i w_i (B,) over the fields of the user and of the candidate."""
         if not self.first_order:
             return 0.0
-        linear = self.user_weights(batch.user).sum((1, 2))
-        return self.bias + (linear + self.item_weights(batch.item).sum((1, 2)))
+        user = per_entity(self.user_weights, batch.user, self.grouped).sum((1, 2))
+        item = per_entity(self.item_weights, batch.item, self.grouped).sum((1, 2))
+        return self.bias + (user + item)
 
     def logits(self, batch: CtrBatch) -> Tensor:
         x, rest = self.interact(self.embeddings(batch))
@@ -240,5 +257,5 @@ class HistoryNet(ClickNet):
         if batch.history_rating is not None:
             pairs = pairs + torch.bucketize(batch.history_rating, self.levels, right=True)
         rated = Distinct(len(items.ids) * n_levels, pairs)
-        rows = vectors[rated.ids // n_levels] + self.signal(rated.ids % n_levels)
-        return rows[rated.place(pairs)], vectors[items.place(batch.item)]
+        known = rows(vectors, rated.ids // n_levels) + self.signal(rated.ids % n_levels)
+        return rows(known, rated.place(pairs)), rows(vectors, items.place(batch.item))

@@ -7,6 +7,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..plan import later
 from .fit import Fit
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class ClickSettings:
     fit: Fit = Fit(
         lr=2e-3, batch=1024, epochs=40, min_epochs=5, patience=5, weight_decay=0.5, metric="auc"
     )
+    grouped: bool = later(False)  # compute what is of one user or item once; sums in another order
 
     def build(self, data: TrainingData, seed: int) -> Any:
         """Return the untrained network; raises ValueError where ``data`` has no labels."""

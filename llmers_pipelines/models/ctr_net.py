@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .dropout_net import dropout
+from .gather_net import rows
 
 
 class EntityFields(nn.Module):
@@ -25,7 +26,7 @@ class EntityFields(nn.Module):
         self, n: int, shape: Mapping[str, Sequence[int]], dim: int, ids: bool, std: float
     ) -> None:
         super().__init__()
-        self.n_fields = len(shape) + int(ids)
+        self.n, self.n_fields = n, len(shape) + int(ids)
         self.dim = dim
         self.table: nn.Embedding | None = None
         if ids:
@@ -57,9 +58,10 @@ class EntityFields(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return (n, fields, dim) of the positions ``ids`` (n,)."""
-        parts = [] if self.table is None else [self.table(ids).unsqueeze(1)]
+        parts = [] if self.table is None else [rows(self.table.weight, ids, 0).unsqueeze(1)]
         if self.values is not None:
-            e = self.values(self.codes[ids])  # (n, slots, dim)
+            codes = self.codes.index_select(0, ids)
+            e = rows(self.values.weight, codes)  # (n, slots, dim)
             if self.pool.shape[0] > self.pool.shape[1]:
                 weighted = e * self.weights[ids].unsqueeze(2)
                 e = (weighted.mT @ self.pool).mT  # (n, fields, dim)
@@ -82,7 +84,16 @@ class Distinct:
 
     def place(self, ids: Tensor) -> Tensor:
         """Return where in ``self.ids`` each of ``ids`` stands."""
-        return self._place[ids]
+        return self._place.index_select(0, ids.reshape(-1)).view(ids.shape)
+
+
+def per_entity(fields: EntityFields, ids: Tensor, grouped: bool) -> Tensor:
+    """Return ``fields(ids)`` (B, fields, dim); with ``grouped`` each distinct entity once."""
+    if not grouped or not fields.n_fields:
+        return fields(ids)
+    distinct = Distinct(fields.n + 1, ids)
+    vectors = fields(distinct.ids)
+    return rows(vectors.flatten(1), distinct.place(ids)).unflatten(1, vectors.shape[1:])
 
 
 class Dice(nn.Module):
@@ -139,11 +150,17 @@ class Tower(nn.Module):
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Return logits (B,) of ``x`` (B, width); ``added`` (B, layers[0]) is a summand of h."""
-        return self.rest[-1](self.hidden(x, added)).squeeze(1)
+        return self.above(self.first(x), added)
+
+    def above(self, h: Tensor, added: Tensor | None = None) -> Tensor:
+        """Return logits (B,) of what the first layer gave, (B, layers[0])."""
+        return self.rest[-1](self._last(h, added)).squeeze(1)
 
     def hidden(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Return (B, layers[-1]): what the last layer makes its logit of."""
-        h = self.first(x)
+        return self._last(self.first(x), added)
+
+    def _last(self, h: Tensor, added: Tensor | None) -> Tensor:
         if added is not None:
             h = h + added
         for number in range(len(self.rest) - 1):

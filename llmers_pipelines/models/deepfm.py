@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..plan import later
 from .click_settings import FIELD_SEAMS
 from .fit import Fit
 from .seams import Backbone
@@ -36,6 +37,7 @@ class DeepFM(Backbone):
     fit: Fit = Fit(
         lr=2e-3, batch=1024, epochs=40, min_epochs=5, patience=5, weight_decay=0.5, metric="auc"
     )
+    grouped: bool = later(False)  # compute what is of one user or item once; sums in another order
 
     def build(self, data: TrainingData, seed: int) -> Any:
         """Return the untrained ``DeepFMNet``; raises ValueError where ``data`` has no labels."""
@@ -48,7 +50,7 @@ class DeepFM(Backbone):
             net = DeepFMNet(
                 shape=fields.shape, dim=self.dim, max_len=self.max_len, item_id=self.item_id,
                 user_id=self.user_id, mlp=self.mlp, act=self.act, dropout=self.dropout,
-                std=self.std,
+                std=self.std, grouped=self.grouped,
             )  # fmt: skip
         net.fill(fields)
         return net

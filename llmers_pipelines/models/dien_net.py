@@ -80,7 +80,7 @@ class DIENNet(HistoryNet):
         mask = batch.history > 0
         states = self.interests(h, mask)
         u = self.evolve(states, self.weights(states, c, mask))
-        x = torch.cat([u, c, self.users(batch.user).flatten(1)], 1)
+        x = torch.cat([u, c, self.profile(batch).flatten(1)], 1)
         added, logit = self.columns(self.feature_columns(batch))
         return self.tower(x, added) + logit, states
 

@@ -45,6 +45,6 @@ class DINNet(HistoryNet):
         u = torch.bmm(weights.unsqueeze(1), h).squeeze(1)
         if self.pool == "mean":
             u = u / mask.sum(1, keepdim=True).clamp(min=1)
-        x = torch.cat([u, c, self.users(batch.user).flatten(1)], 1)
+        x = torch.cat([u, c, self.profile(batch).flatten(1)], 1)
         added, logit = self.columns(self.feature_columns(batch))
         return self.tower(x, added) + logit

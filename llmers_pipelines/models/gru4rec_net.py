@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .dropout_net import dropout
 from .gather_net import taken
+from .recurrent_net import gru
 from .sequence_net import SequenceNet
 
 
@@ -43,9 +44,10 @@ class GRU4RecNet(SequenceNet):
             raise ValueError(f"history of length {length}, at most max_len = {self.max_len}")
         shift = length - mask.sum(1, keepdim=True)  # (B, 1) padded columns
         at = torch.arange(length, device=x.device)
-        x = dropout(self.norm(x), self.dropout, self.training) * mask[..., None]
-        x = taken(x, (at + shift) % length)
+        x = dropout(self.norm(x), self.dropout, self.training)
+        padded = bool(shift.any())
+        x = taken(x * mask[..., None], (at + shift) % length) if padded else x
         for number, layer in enumerate(self.layers):
-            x = layer(dropout(x, self.dropout if number else 0.0, self.training))[0]
-        x = taken(x, (at - shift) % length) * mask[..., None]
+            x = gru(layer, dropout(x, self.dropout if number else 0.0, self.training))
+        x = taken(x, (at - shift) % length) * mask[..., None] if padded else x
         return self.out(dropout(x, self.dropout, self.training))

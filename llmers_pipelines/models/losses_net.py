@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,11 +20,18 @@ MIN_ROWS = 32
 class _FullSoftmax(torch.autograd.Function):
     """Cross-entropy over all items that never holds more than one chunk of logits.
 
-    The gradient of each chunk is taken in the same pass, while its logits are in the cache.
+    The gradient of each chunk is taken in the same pass, while its logits are in the cache. Where
+    ``half``, products read and give bfloat16; logits are compared and sums are made in float32.
     """
 
     @staticmethod
-    def forward(ctx, states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx, states: Tensor, table: Tensor, targets: Tensor, half: bool) -> Tensor:
+        ctx.given = states.dtype, table.dtype
+        if half:
+            with torch.autocast(states.device.type, enabled=False):
+                loss, *gradients = _half_softmax(states, table, targets, ctx.needs_input_grad)
+            ctx.save_for_backward(*gradients)
+            return loss
         rows, n = len(states), len(table)
         step = rows if states.is_cuda else max(MIN_ROWS, CHUNK_FLOATS // n)
         train = any(ctx.needs_input_grad[:2])
@@ -53,21 +61,53 @@ class _FullSoftmax(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        d_states, d_table = ctx.saved_tensors
-        return (
-            d_states * grad if ctx.needs_input_grad[0] else None,
-            d_table * grad if ctx.needs_input_grad[1] else None,
-            None,
-        )
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        both = zip(ctx.saved_tensors, ctx.given, ctx.needs_input_grad, strict=False)
+        return *((d * grad).to(dtype) if need else None for d, dtype, need in both), None, None
+
+
+def _half_softmax(
+    states: Tensor, table: Tensor, targets: Tensor, needed: Sequence[bool]
+) -> list[Tensor]:
+    """Return [loss, its gradients by states and table in float32, where any is needed]."""
+    rows, n = len(states), len(table)
+    step = min(rows, rows if states.is_cuda else max(MIN_ROWS, CHUNK_FLOATS // n))
+    train = any(needed[:2])
+    inner, items = states.bfloat16(), table.bfloat16()
+    exact = table.float()
+    d_states, d_table = torch.empty_like(states, dtype=torch.float32), torch.zeros_like(exact)
+    low, buffer = inner.new_empty(step, n), exact.new_empty(step, n)
+    loss = exact.new_zeros(())
+    for at in range(0, rows, step):
+        h, t = inner[at : at + step], targets[at : at + step]
+        short = low[: len(h)]
+        z = buffer[: len(h)].copy_(torch.mm(h, items.T, out=short))
+        z[:, 0] = -torch.inf
+        top = z.amax(1, keepdim=True)
+        aim = z.gather(1, t[:, None])
+        z.sub_(top).exp_()
+        total = z.sum(1, keepdim=True)
+        loss += (top + total.log() - aim).sum()
+        if train:
+            short.copy_(z)
+            torch.div(torch.mm(short, items), total, out=d_states[at : at + step])
+            d_table += torch.mm(short.T, (h / total).bfloat16())
+    if not train:
+        return [loss / rows]
+    d_states.sub_(exact.index_select(0, targets))
+    d_table.index_add_(0, targets, states.float(), alpha=-1)
+    return [loss / rows, d_states.div_(rows), d_table.div_(rows)]
 
 
 def full_cross_entropy(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Return the mean of ``-s_t + logsumexp_{j >= 1} s_j`` with ``s = states @ table.T``.
 
     states (M, D), table (N + 1, D) whose row 0 is padding and takes no part, targets (M,) in 1..N.
+    Under autocast to bfloat16 the products are made in it, as autocast would.
     """
-    return _FullSoftmax.apply(states, table, targets)
+    kind = states.device.type
+    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+    return _FullSoftmax.apply(states, table, targets, half)
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:

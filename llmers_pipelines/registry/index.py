@@ -15,12 +15,15 @@ import numpy as np
 BLOCK = 16_000_000  # scores held at once by the exact search
 SCANNED = 200_000  # items; one user's scan of as many vectors of 64 takes about 2 ms
 MOST_EFFORT = 2048  # of hnsw; beyond it a scan is as fast
-KINDS = ("flat", "hnsw", "ivf")
+WIDER = 3  # ivf8: how many times k are found by bytes and scored again from the vectors
+KINDS = ("flat", "hnsw", "ivf", "ivf8")
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """``flat`` is exact and needs no file; ``ivf`` builds fast; ``hnsw`` searches fast."""
+    """``flat`` is exact and needs no file; ``ivf`` builds fast; ``ivf8`` builds as fast, reads a
+    byte per number and scores the best again exactly; ``hnsw`` builds slowly and needs no cells.
+    """
 
     kind: str = "flat"
     target_recall: float = 0.99  # of the exact top k
@@ -58,8 +61,19 @@ class ItemIndex:
             raise ValueError(f"queries {queries.shape}; expected (B, {self.vectors.shape[1]})")
         if self.faiss_index is None:
             return _exact(self.vectors, queries, k)
+        if self.kind == "ivf8":
+            return self._again(queries, self.faiss_index.search(queries, WIDER * k)[1] + 1, k)
         scores, found = self.faiss_index.search(queries, k)
         return np.where(found < 0, -np.inf, scores), found + 1
+
+    def _again(
+        self, queries: np.ndarray, found: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best ``k`` of ``found`` (B, m) by their own scores; 0 is none."""
+        scores = np.matmul(self.vectors[found], queries[:, :, None])[:, :, 0]
+        scores[found == 0] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)
 
     def describe(self) -> dict[str, Any]:
         """What the bundle's config records about the index."""
@@ -76,7 +90,7 @@ class ItemIndex:
 
 def suggested_index(n_items: int) -> IndexSettings | None:
     """None while a scan of the catalog takes milliseconds, else an index that builds fast."""
-    return IndexSettings("ivf") if n_items > SCANNED else None
+    return IndexSettings("ivf8") if n_items > SCANNED else None
 
 
 def build_index(
@@ -108,7 +122,14 @@ def build_index(
         limit = min(n, MOST_EFFORT)
     else:
         limit = min(settings.cells or max(1, int(4 * n**0.5)), max(1, n // 39))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, limit, faiss.METRIC_INNER_PRODUCT)
+        made_of = (faiss.IndexFlatIP(dim), dim, limit)
+        if settings.kind == "ivf8":
+            quantizer = faiss.ScalarQuantizer.QT_8bit_uniform
+            index = faiss.IndexIVFScalarQuantizer(
+                *made_of, quantizer, faiss.METRIC_INNER_PRODUCT, False
+            )
+        else:
+            index = faiss.IndexIVFFlat(*made_of, faiss.METRIC_INNER_PRODUCT)
         # unit centroids: without them a few long ones attract every query of an inner product
         index.cp.spherical = True
         index.cp.seed = settings.seed
@@ -140,14 +161,17 @@ def load_index(
             f"{path}: {index.ntotal} vectors of width {index.d}; the item table has "
             f"{len(vectors) - 1} of width {vectors.shape[1]}; write the bundle again"
         )
-    _set_effort(index, described["kind"], described["effort"])
+    set_effort(index, described["kind"], described["effort"])
     index = _to_gpu(index, gpu and described["kind"] == "ivf")
     return ItemIndex(vectors, **described, faiss_index=index)
 
 
-def measure_recall(index: ItemIndex, queries: np.ndarray, k: int) -> float:
-    """Mean share of the exact top ``k`` that the index finds."""
-    _, exact = _exact(index.vectors, queries, k)
+def measure_recall(
+    index: ItemIndex, queries: np.ndarray, k: int, exact: np.ndarray | None = None
+) -> float:
+    """Mean share of the exact top ``k`` that the index finds; ``exact`` (Q, k) where known."""
+    if exact is None:
+        _, exact = _exact(index.vectors, queries, k)
     _, found = index.search(queries, k)
     hit = (found[:, :, None] == exact[:, None, :]) & (exact > 0)[:, None, :]
     return float(hit.any(1).sum() / max(1, (exact > 0).sum()))
@@ -157,9 +181,11 @@ def _tune(made: ItemIndex, queries: np.ndarray, settings: IndexSettings, limit: 
     """Find the least search effort whose recall suffices, to an eighth: doubled until it does or
     the limit is reached, then halved in between."""
 
+    _, exact = _exact(made.vectors, queries, settings.k)
+
     def recall(effort: int) -> float:
-        _set_effort(made.faiss_index, made.kind, effort)
-        return measure_recall(made, queries, settings.k)
+        set_effort(made.faiss_index, made.kind, effort)
+        return measure_recall(made, queries, settings.k, exact)
 
     low, high = 0, min(16 if made.kind == "hnsw" else 4, limit)
     reached = recall(high)
@@ -173,11 +199,12 @@ def _tune(made: ItemIndex, queries: np.ndarray, settings: IndexSettings, limit: 
             high, reached = middle, found
         else:
             low = middle
-    _set_effort(made.faiss_index, made.kind, high)
+    set_effort(made.faiss_index, made.kind, high)
     made.effort, made.measured_on, made.recall = high, len(queries), reached
 
 
-def _set_effort(index: Any, kind: str, effort: int) -> None:
+def set_effort(index: Any, kind: str, effort: int) -> None:
+    """Set efSearch of an ``hnsw`` faiss index, nprobe of the others."""
     if kind == "hnsw":
         index.hnsw.efSearch = effort
     else:

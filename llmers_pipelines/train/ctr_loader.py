@@ -91,11 +91,14 @@ class Loader:
         length = int((end - start).clamp(1, self._max_len).max()) if len(rows) else 1
         at = end.unsqueeze(1) + torch.arange(-length, 0)  # (B, L)
         inside = at >= start.unsqueeze(1)
-        at = at.clamp_(min=0)
+        flat = at.clamp_(min=0).reshape(-1)
         user, item = self._user[rows], self._item[rows]
+        seen, rating = (
+            x.index_select(0, flat).view(at.shape) for x in (self._seen_item, self._seen_rating)
+        )
         return CtrBatch(
-            user=user, item=item, history=self._seen_item[at] * inside,
-            history_rating=self._seen_rating[at] * inside, label=self._label[rows], rows=rows,
+            user=user, item=item, history=seen * inside, history_rating=rating * inside,
+            label=self._label[rows], rows=rows,
             scenario=None if self._scenario is None else self._scenario[rows],
         )  # fmt: skip
 

@@ -44,11 +44,14 @@ def time_epochs(job: Job, backbone: Any, data: TrainingData) -> None:
         model.parameters(), lr=how.lr, weight_decay=how.weight_decay, fused=True
     )
     model.train()
+    half = how.precision == "bfloat16"
 
     def epoch() -> None:
         for batch in loader.epoch(1):
             optimizer.zero_grad(set_to_none=True)
-            model.loss(batch).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = model.loss(batch)
+            loss.backward()
             optimizer.step()
 
     epoch()

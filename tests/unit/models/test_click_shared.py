@@ -229,6 +229,39 @@ def test_columns_without_weights_are_refused(backbone, data):
         net.logits(batch([[4]]))
 
 
+@pytest.mark.parametrize(
+    "backbone", [b for b in (*KINDS, *SCENARIOS) if hasattr(b, "grouped")], ids=name
+)
+@pytest.mark.parametrize("ids", [True, False])
+def test_rows_that_share_a_user_or_an_item_share_its_vectors_and_nothing_changes(
+    backbone, ids, data
+):
+    made = []
+    for grouped in (False, True):
+        own = dataclasses.replace(backbone, grouped=grouped, dropout=0.0, user_id=ids)
+        net = lively(own, data).double().train()
+        if not isinstance(backbone, (MMoE, PLE, STAR)):
+            net.hooks.append(Hook(torch.ones(24, 3, dtype=torch.float64)))
+            torch.manual_seed(1)
+            net.add_columns(3)
+            net.columns.double()
+        b = Loader(data, own, 0).batch(torch.from_numpy(np.flatnonzero(data.split == TRAIN)[:24]))
+        b = dataclasses.replace(b, label=b.label.double())
+        torch.manual_seed(2)  # the gates of some draw
+        loss = net.loss(b)
+        loss.backward()
+        made.append({"loss": loss.detach()} | {n: p.grad for n, p in net.named_parameters()})
+    assert len(b.user.unique()) < 24 and len(b.item.unique()) < 24
+    for key, plain in made[0].items():
+        torch.testing.assert_close(made[1][key], plain, rtol=0, atol=1e-9)
+    assert made[0]["items.values.weight"].abs().max() > 1e-4
+
+
+def test_settings_of_before_are_written_as_before(data):
+    assert "grouped" not in KINDS[1].build(data, 0).config
+    assert dataclasses.replace(KINDS[1], grouped=True).build(data, 0).config["grouped"] is True
+
+
 def test_a_field_with_several_values_is_their_mean():
     codes = {"kind": np.array([[0], [1], [2]]), "genres": np.array([[0, 0], [2, 0], [1, 3]])}
     shape = {"kind": [2, 1], "genres": [3, 2]}

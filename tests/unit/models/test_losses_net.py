@@ -38,6 +38,30 @@ def test_chunked_cross_entropy_is_cross_entropy_without_column_zero(rows, monkey
     assert not found[1][0].any()  # padding
 
 
+@pytest.mark.parametrize("rows", [1, 100])
+def test_cross_entropy_with_products_in_bfloat16_is_near(rows, monkeypatch):
+    monkeypatch.setattr(losses_net, "CHUNK_FLOATS", 40 * 201)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(rows, 16, generator=generator, requires_grad=True)
+    table = torch.randn(201, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(1, 201, (rows,), generator=generator)
+    wanted = full_cross_entropy(states, table, targets)
+    expected = torch.autograd.grad(3 * wanted, (states, table))
+    for given in (states, states.bfloat16()):  # as layers under autocast give them
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = full_cross_entropy(given, table, targets)
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, wanted, rtol=5e-3, atol=0)
+        found = torch.autograd.grad(3 * loss, (states, table))
+        assert not torch.equal(found[1], expected[1])
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == torch.float32
+            assert (a - b).norm() < 0.02 * b.norm()
+        assert not found[1][0].any()  # padding
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        torch.testing.assert_close(full_cross_entropy(states, table, targets), loss)
+
+
 def test_cross_entropy_survives_huge_scores():
     states, table = torch.full((2, 1), 1e4), torch.tensor([[0.0], [1.0], [-1.0]])
     loss = full_cross_entropy(states, table, torch.tensor([1, 1]))

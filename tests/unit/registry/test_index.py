@@ -47,7 +47,7 @@ def test_without_faiss_every_kind_is_exact(monkeypatch, tmp_path: Path) -> None:
         assert load_index(None, table, made.describe()).describe() == made.describe()
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["hnsw", "ivf", "ivf8"])
 def test_effort_rises_until_the_measured_recall_suffices(kind: str, tmp_path: Path) -> None:
     table, queries = vectors(), vectors(seed=1)[1:257]
     low = build_index(table, IndexSettings(kind, target_recall=0.0, k=10), queries=queries)
@@ -65,10 +65,24 @@ def test_effort_rises_until_the_measured_recall_suffices(kind: str, tmp_path: Pa
     np.testing.assert_array_equal(again.search(queries, 10)[1], high.search(queries, 10)[1])
 
 
+def test_what_bytes_find_is_scored_again_from_the_vectors() -> None:
+    table, queries = vectors(), vectors(seed=1)[1:65]
+    made = build_index(table, IndexSettings("ivf8", k=10, target_recall=0.999), queries=queries)
+    scores, found = made.search(queries, 10)
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ table.T, found, 1), rtol=1e-4)
+    assert (np.diff(scores) <= 0).all()
+    coarse = made.faiss_index.search(queries, 10)[0]
+    assert np.abs(coarse - scores).max() > 1e-3  # bytes alone are less exact
+    few = build_index(vectors(30), IndexSettings("ivf8", k=5, cells=4), queries=queries)
+    scores, found = few.search(queries, 50)
+    assert scores.shape == found.shape == (64, 50)
+    assert (np.isneginf(scores) == (found == 0)).all() and (found == 0).any()
+
+
 def test_effort_is_no_more_than_the_recall_needs(monkeypatch) -> None:
     tried: list[int] = []
 
-    def needs_21(index, queries, k):
+    def needs_21(index, queries, k, exact):
         tried.append(index.faiss_index.nprobe)
         return 0.995 if tried[-1] >= 21 else 0.9
 
@@ -118,7 +132,7 @@ def test_exact_search_in_blocks_equals_one_pass(monkeypatch) -> None:
 
 
 def test_wrong_settings_and_queries_are_named() -> None:
-    with pytest.raises(ValueError, match="index kind 'tree'; expected one of flat, hnsw, ivf"):
+    with pytest.raises(ValueError, match="index kind 'tree'; expected one of flat, hnsw"):
         IndexSettings("tree")
     with pytest.raises(ValueError, match=r"expected \(B, 16\)"):
         build_index(vectors(20), IndexSettings()).search(np.zeros((2, 15), np.float32), 3)
@@ -126,4 +140,4 @@ def test_wrong_settings_and_queries_are_named() -> None:
 
 def test_small_catalogs_are_scanned() -> None:
     assert suggested_index(20_000) is None
-    assert suggested_index(1_000_000).kind == "ivf"
+    assert suggested_index(1_000_000).kind == "ivf8"

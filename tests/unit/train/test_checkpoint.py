@@ -272,8 +272,9 @@ def test_the_gradient_is_bounded_by_clip(monkeypatch: pytest.MonkeyPatch) -> Non
     assert used[1] == [30.0, 40.0]
 
 
-def test_half_precision_trains_and_is_another_result() -> None:
-    backbone = small(backbones()["sasrec"])
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "bert4rec"])
+def test_half_precision_trains_and_is_another_result(name: str) -> None:
+    backbone = small(backbones()[name])
     data = log_for(backbone)
     half = dataclasses.replace(
         backbone, fit=dataclasses.replace(backbone.fit, precision="bfloat16")
