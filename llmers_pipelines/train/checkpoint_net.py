@@ -1,8 +1,8 @@
 """An unfinished training on disk: what a killed one needs to end as if nothing had been (torch).
 
 One folder per epoch, renamed into place: ``tensors.safetensors`` (weights, best weights, optimizer,
-random streams, what parts recorded of the epochs) and ``progress.json`` (everything else). It is no part of any identity, and whoever
-stores the result removes it.
+random streams, what parts recorded of the epochs) and ``progress.json`` (everything else). It is no
+part of any identity, and whoever stores the result removes it.
 """
 
 from __future__ import annotations
