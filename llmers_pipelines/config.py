@@ -53,6 +53,7 @@ class Settings:
     adapter: str = ""  # (identity) folder of a LoRA adapter of that model
     quantization: str = ""  # (identity) made by vllm when it loads the weights
     dtype: str = "auto"  # bfloat16 on cuda, float32 on cpu
+    recorded_first: bool = False  # (identity) a task with recorded answers asks no model
     max_tokens: int = 512  # (identity) per answer
     temperature: float = 0.0  # (identity)
     llm_seed: int = 0  # (identity)
@@ -145,6 +146,7 @@ class Settings:
         kind = "hf" if self.engine == "vllm" else self.engine
         more = f"+adapter:{self.adapter}" if self.adapter else ""
         more += f"+quantization:{self.quantization}" if self.quantization else ""
+        more += "+recorded" if self.recorded_first else ""
         return f"{kind}:{self.model}@{self.model_revision}{more}"
 
     @property

@@ -6,6 +6,7 @@ Such a model knows nothing, so no row says whether a method helps.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from ..config import Settings
@@ -19,16 +20,28 @@ TINY = "tiny"  # names the tiny model where an experiment names an encoder
 TITLE = "Plumbing: what runs with a tiny language model"
 
 
-def with_tiny_model(settings: Settings) -> Settings:
-    """Return ``settings`` that tune, and where they name it encode with, the tiny model."""
-    folder = settings.data / "plumbing" / settings.dataset / TINY
+ANSWERING = "tiny_answers"  # the same with room for long prompts
+CONTEXT = {TINY: 1024, ANSWERING: 4096}  # tokens
+TOKENS = 40  # most of an answer: what a model that knows nothing says beyond is no better
+
+
+def with_tiny_model(settings: Settings, *, answers: bool = False) -> Settings:
+    """Return ``settings`` that tune, and where they name it encode with, the tiny model.
+
+    With ``answers`` it is asked as well, wherever the data set has no recorded answers.
+    """
+    folder = settings.data / "plumbing" / settings.dataset / (ANSWERING if answers else TINY)
     encoder, _, how = settings.encoder.partition("?")
     if encoder == TINY:
         encoder = f"{folder}?{how or 'pooling=mean&normalize=0'}"
     else:
         encoder = settings.encoder
     tune = dataclasses.replace(TuneSettings(), model=str(folder))
-    return dataclasses.replace(settings, tune=tune, encoder=encoder)
+    own = dataclasses.replace(settings, tune=tune, encoder=encoder)
+    if not answers:
+        return own
+    return dataclasses.replace(own, engine="hf", model=str(folder), model_revision="", adapter="",
+                               recorded_first=True, max_tokens=TOKENS, temperature=1.0)  # fmt: skip
 
 
 def make_tiny(plan: Plan, settings: Settings) -> None:
@@ -41,7 +54,8 @@ def make_tiny(plan: Plan, settings: Settings) -> None:
     items = next(n for n in plan.nodes if n.name == "catalog/items")
     materialize(items, ctx)
     texts = ItemText().texts(table=ctx.load(items), fields=ctx.field_kinds).texts
-    make_tiny_model(settings.data / "plumbing" / settings.dataset / TINY, texts)
+    folder = Path(settings.tune.model)
+    make_tiny_model(folder, texts, context=CONTEXT[folder.name])
 
 
 def plumbing_table(experiments: list[tuple[str, Plan, Settings]]) -> list[str]:

@@ -19,7 +19,7 @@ from ..store.manifests import Manifest
 from .build import Plan, build_plan
 from .compare import collect, evaluation_of, leaderboard
 from .context import StepContext
-from .plumbing import make_tiny, plumbing_table, with_tiny_model
+from .plumbing import TINY, make_tiny, plumbing_table, with_tiny_model
 from .records import recipe_digest
 
 _LIBRARIES = ("torch", "transformers", "dagster", "mlflow", "duckdb", "numpy")
@@ -37,13 +37,16 @@ class Experiment:
     encoder: str = "auto"
     note: str = ""
     plumbing: bool = False  # its language model is a tiny one: shows that a path works, no lift
+    answers: str = ""  # plumbing: "tiny" asks that model what the data set has no answers for
 
     def settings(self, base: Settings) -> Settings:
         own = dataclasses.replace(
             base, dataset=self.dataset, methods=self.methods, seeds=self.seeds,
             controls=self.controls, encoder=self.encoder,
         )  # fmt: skip
-        return with_tiny_model(own) if self.plumbing else own
+        if not self.plumbing:
+            return own
+        return with_tiny_model(own, answers=self.answers == TINY)
 
 
 def load_experiments(path: Path) -> list[Experiment]:
@@ -58,6 +61,8 @@ def load_experiments(path: Path) -> list[Experiment]:
             methods = tuple(Method(**m) for m in row.pop("methods"))
             row["controls"] = tuple(row.get("controls", ()))
             out.append(Experiment(methods=methods, **row))
+            if out[-1].answers not in ("", TINY) or (out[-1].answers and not out[-1].plumbing):
+                raise TypeError(f"answers = {out[-1].answers!r}: {TINY!r}, with plumbing = true")
         except (KeyError, TypeError) as error:
             raise ConfigError(f"{path}: experiment {row.get('name')!r}: {error}") from error
     return out
@@ -66,7 +71,10 @@ def load_experiments(path: Path) -> list[Experiment]:
 def run_experiment(
     experiment: Experiment, base: Settings, on_step: Callable[[str, str, float], None]
 ) -> list[dict[str, Any]]:
-    """Materialize the evaluations of ``experiment`` and return the run's failures."""
+    """Materialize the evaluations of ``experiment`` and return the run's failures.
+
+    What a failed check holds is behind the asset that it holds, which tells which check it was.
+    """
     from .launch import launch
 
     settings = experiment.settings(base)
@@ -75,7 +83,8 @@ def run_experiment(
         make_tiny(plan, settings)
     nodes = evaluation_nodes(plan)
     report = launch(plan, nodes, experiment.dataset, settings, on_step=on_step)
-    return [r for r in report["assets"] if r["status"] not in ("materialized", "reused")]
+    done = ("materialized", "reused")
+    return [r for r in report["assets"] if "error" in r or r["status"] not in done]
 
 
 def evaluation_nodes(plan: Plan) -> list[Node]:
