@@ -29,6 +29,7 @@ KEYS = {
     "train.device": "device", "train.threads": "threads", "train.compile": "compile",
     "train.warm_start": "warm_start", "train.extend": "extend",
     "tables.quarantine_share": "quarantine_share", "evaluation.seeds": "seeds",
+    "tables.view": "view",
     "evaluation.controls": "controls", "refresh.enabled": "refresh",
     "refresh.seconds": "refresh_seconds",
 }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Settings
-from ..plan import Embed, Generate, Teach, Tune, walk
+from ..plan import Embed, Generate, Table, Teach, Tune, walk
 from ..tuning import TuneSettings
 from .build import Loaded, Plan
 from .compare import evaluation_of
@@ -51,7 +51,7 @@ def make_tiny(plan: Plan, settings: Settings) -> None:
     from .publish import materialize
 
     ctx = StepContext(settings, settings.dataset)
-    items = next(n for n in plan.nodes if n.name == "catalog/items")
+    items = next(n for n in plan.nodes if isinstance(n, Table) and n.table == "items")
     materialize(items, ctx)
     texts = ItemText().texts(table=ctx.load(items), fields=ctx.field_kinds).texts
     folder = Path(settings.tune.model)
