@@ -117,6 +117,8 @@ def write_results(
         if experiment.plumbing:
             plumbing.append((experiment.name, plan, settings))
             continue
+        if experiment.view:  # a row of the table of views, and no lift of its own
+            continue
         chosen = [m.evaluate for m in plan.methods]
         rows = collect(settings, experiment.dataset, None, chosen, as_run=True)
         lines += [f"## {experiment.name}", ""]
