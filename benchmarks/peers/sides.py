@@ -49,11 +49,11 @@ class Split:
     data: TrainingData
     folder: Path
 
-    def values(self, folder: Path, split: str = "test") -> np.ndarray:
-        """Return NDCG@10 per user, sorted by user, of the scores that a side left."""
+    def values(self, folder: Path, split: str = "test", metric: str = "ndcg@10") -> np.ndarray:
+        """Return a metric per user, sorted by user, of the scores that a side left."""
         scores = np.load(folder / f"scores_{split}.npy")
         table = rank_table(Finished(scores), self.data, SPLITS[split])
-        return user_values(table, ["ndcg@10"]).values["ndcg@10"]
+        return user_values(table, [metric]).values[metric]
 
     def auc(self, folder: Path, split: str = "test") -> float:
         assert self.data.label is not None
