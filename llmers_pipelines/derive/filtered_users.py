@@ -115,7 +115,8 @@ def _table(data: TrainingData, item: np.ndarray, user: np.ndarray, score: np.nda
     place = np.arange(len(item))
     first = np.concatenate([[True], item[1:] != item[:-1]]) if len(item) else np.zeros(0, bool)
     rank = pa.array(place - np.maximum.accumulate(np.where(first, place, 0)) + 1, pa.int32())
-    named = pc.binary_join_element_wise(items, rank.cast(pa.string()), "@")
+    join: Any = pc.call_function
+    named = join("binary_join_element_wise", [items, rank.cast(pa.string()), pa.scalar("@")])
     return pa.table({"row_id": named, "item_id": items, "rank": rank, "user_id": users,
                      "score": pa.array(score, pa.float64())})  # fmt: skip
 

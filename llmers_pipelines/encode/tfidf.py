@@ -139,7 +139,8 @@ def _leading(matrix: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
 
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     side = tall.shape[1]
-    gram = LinearOperator((side, side), matvec=lambda x: tall.T @ (tall @ x), dtype=np.float64)
+    operator = cast(Any, LinearOperator)
+    gram = operator((side, side), matvec=lambda x: tall.T @ (tall @ x), dtype=np.float64)
     seeded = {"rng": 0} if "rng" in signature(eigsh).parameters else {}
     _, basis = cast(Any, eigsh)(gram, k=k, v0=np.ones(side), **seeded)
     basis, _ = np.linalg.qr(basis)

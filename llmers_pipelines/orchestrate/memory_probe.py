@@ -45,7 +45,8 @@ def probe(plan: Plan, ctx: StepContext, *, count: int = 200, seed: int = 0) -> d
     asked = probes(log, items, users, fields, count, seed)
     told = f"{ctx.description.name}: {ctx.description.about}"
     rows = [row_of(p, told) for p in asked]
-    engine, store = make_engine(ctx.settings), ResponseStore(ctx.settings.data / "responses")
+    store = ResponseStore(ctx.settings.data / "responses")
+    engine: Any = make_engine(ctx.settings)
     meter = open_meter(ctx.settings, ctx.run_id or f"memory of {ctx.dataset}")
     try:
         if "metered" in engine.info.capabilities:
