@@ -13,12 +13,15 @@ from .derive.columns import ColumnSelect
 from .derive.confident_errors import ConfidentErrors
 from .derive.corruptions import Corruptions
 from .derive.deep_states import DeepStates
+from .derive.fenced_rows import FencedRows
 from .derive.filtered_users import FilteredUsers
 from .derive.graph_rounds import MatchedTexts, Neighbourhood, RawTexts
 from .derive.hard_candidates import HardCandidates
 from .derive.hard_samples import HardSamples
 from .derive.history_examples import HistoryExamples
+from .derive.history_windows import HistoryWindows
 from .derive.item_facts import ItemFacts
+from .derive.item_texts import ItemTexts
 from .derive.item_vectors import ItemVectors
 from .derive.neighbours import NearestNeighbours
 from .derive.noisy_positions import NoisyPositions
@@ -41,9 +44,12 @@ from .enhance.augmented_pairs import AugmentedPairs
 from .enhance.collaborative_alignment import CollaborativeAlignment
 from .enhance.dual_view import DualView
 from .enhance.edited_history import EditedHistory
+from .enhance.from_trunk import FromTrunk
 from .enhance.from_vectors import FromVectors
 from .enhance.frozen_items import FrozenItems
+from .enhance.hierarchy_tree import HierarchyTree
 from .enhance.hybrid_experts import HybridExperts
+from .enhance.hyperbolic_alignment import HyperbolicAlignment
 from .enhance.layer_distillation import DeepSupervision, LayerDistillation
 from .enhance.layer_texts import LayerTexts
 from .enhance.mean_of_history import MeanOfHistory
@@ -77,6 +83,7 @@ from .models.ease import EASE
 from .models.fibinet import FiBiNET
 from .models.fit import Fit
 from .models.gru4rec import GRU4Rec
+from .models.hgcf import HGCF
 from .models.hstu import HSTU
 from .models.itemknn import ItemKNN
 from .models.knnblend import KNNBlend
@@ -131,7 +138,9 @@ from .teach.recorded_ranking import RecordedRanking
 from .teach.trained_ranking import TrainedRanking
 from .tune.contrast import Contrast
 from .tune.deep_clicks import DeepClicks
+from .tune.field_alignment import FieldAlignment
 from .tune.item_prompt import ItemPrompt
+from .tune.next_item_contrast import NextItemContrast
 from .tune.sft import Sft
 from .tune.tuner import Lora
 
@@ -181,21 +190,23 @@ def rankings(
 
 
 __all__ = [
-    "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HSTU", "NAML", "NRMS", "PCA",
-    "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText", "AspectViews",
-    "AspectVocabulary", "AspectWords", "AttributeText", "AttributeViews", "AugmentedPairs",
-    "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ChainReasoning", "CleanedHistory",
-    "ClickSequences",
-    "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors", "Contrast",
-    "Corruptions", "DCNv2", "DeepClicks", "DeepFM", "DeepStates", "DeepSupervision", "Derive",
-    "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FiBiNET", "FillStep",
-    "FilteredUsers", "Fit", "FromVectors", "FrozenItems", "GRU4Rec", "Generate", "GraphTexts",
-    "HardCandidates", "HardSamples", "HistoryExamples", "HistoryPooling", "HistoryText",
-    "HybridExperts", "ItemAspectEdges", "ItemAspects", "ItemComprehension", "ItemFacts", "ItemKNN",
-    "ItemKnowledge", "ItemPrompt", "ItemSummary", "ItemText", "ItemVectors", "KNNBlend",
-    "KeptChains", "LanguageModelRanking", "LanguageModelStates", "LayerDistillation", "LayerTexts",
-    "LightGCN", "LikedDisliked", "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers",
-    "NearestNeighbours", "NeighbourDistillation", "Neighbourhood", "NewSteps", "NoiseList",
+    "ALS", "BPRMF", "CFKG", "CKE", "DIEN", "DIN", "DLRM", "EASE", "HGCF", "HSTU", "NAML",
+    "NRMS", "PCA", "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText",
+    "AspectViews", "AspectVocabulary", "AspectWords", "AttributeText", "AttributeViews",
+    "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ChainReasoning",
+    "CleanedHistory", "ClickSequences", "CollaborativeAlignment", "ColumnSelect", "ComiRec",
+    "ConfidentErrors",
+    "Contrast", "Corruptions", "DCNv2", "DeepClicks", "DeepFM", "DeepStates", "DeepSupervision",
+    "Derive", "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FencedRows",
+    "FiBiNET", "FieldAlignment", "FillStep", "FilteredUsers", "Fit", "FromTrunk", "FromVectors",
+    "FrozenItems", "GRU4Rec", "Generate", "GraphTexts", "HardCandidates", "HardSamples",
+    "HierarchyTree", "HistoryExamples", "HistoryPooling", "HistoryText", "HistoryWindows",
+    "HybridExperts", "HyperbolicAlignment", "ItemAspectEdges", "ItemAspects",
+    "ItemComprehension", "ItemFacts", "ItemKNN", "ItemKnowledge", "ItemPrompt", "ItemSummary",
+    "ItemText", "ItemTexts", "ItemVectors", "KNNBlend", "KeptChains", "LanguageModelRanking",
+    "LanguageModelStates", "LayerDistillation", "LayerTexts", "LightGCN", "LikedDisliked",
+    "Lora", "MMoE", "MatchedTexts", "MeanOfHistory", "MetaLayers", "NearestNeighbours",
+    "NeighbourDistillation", "Neighbourhood", "NewSteps", "NextItemContrast", "NoiseList",
     "NoiseScores", "NoisyPositions", "PairJudge", "PairTexts", "PicturedItemSummary", "Pin",
     "Popularity", "PreferenceExamples", "PreferenceScore", "ProjectedItems", "RandomProjection",
     "RankingDistillation", "RationaleFusion", "RawTexts", "ReasoningFusion", "ReasoningGraphs",
@@ -203,9 +214,9 @@ __all__ = [
     "ReviewQuestions", "ReviewSamples", "RevisedPreference", "RewriteItem", "RewriteUser",
     "SASRec", "SampleMask", "SampledUsers", "ScenarioFacts", "ScenarioPreference",
     "ScenarioReasoning", "ScoreChains", "SemanticGraph", "SequenceEdits", "Sft", "SideFeatures",
-    "SimulatedEdges", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset", "TopCandidates",
-    "Train", "TrainedRanking", "TrainingReviews", "TrainingStatistics", "Tune", "TwoTower",
-    "UserChains", "UserPreference", "UserRationale", "UserVectors", "VerifiedSteps", "WouldLike",
-    "XDeepFM", "interactions", "items", "knowledge", "knowledge_links", "pinned", "rankings",
-    "recipe", "reviews", "splits", "users",
+    "SimulatedEdges", "SpectralFusion", "Table", "Teach", "TextKNN", "TextOffset",
+    "TopCandidates", "Train", "TrainedRanking", "TrainingReviews", "TrainingStatistics", "Tune",
+    "TwoTower", "UserChains", "UserPreference", "UserRationale", "UserVectors", "VerifiedSteps",
+    "WouldLike", "XDeepFM", "interactions", "items", "knowledge", "knowledge_links", "pinned",
+    "rankings", "recipe", "reviews", "splits", "users",
 ]  # fmt: skip

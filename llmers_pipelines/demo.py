@@ -53,7 +53,7 @@ def main() -> int:
 def _step(name: str, mend: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
-    except Exception as error:
+    except Exception as error:  # a step and its mend are told, not a traceback
         print(f"\ndemo failed at step {name!r}: {error}\nmend: {mend}", file=sys.stderr)
         if "--debug" in sys.argv:
             raise

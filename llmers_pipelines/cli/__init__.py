@@ -61,7 +61,7 @@ def run_main() -> None:
         sys.exit(error.exit_code)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except Exception as error:
+    except Exception as error:  # of this project: told in a line; others are raised
         if not _ours(error):
             raise
         _fail(error)

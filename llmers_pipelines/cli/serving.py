@@ -15,15 +15,21 @@ from .common import dataset_option, emit, json_option, open_settings, settings_o
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1), help="Items.")
 @click.option("--method", help="The newest version of this recommender instead of the champion.")
 @click.option("--explain", is_flag=True, help="Nearest history items and shared attributes.")
+@click.option("--explore", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="Share of the list that is drawn along the model's tree.")
+@click.option("--layer", type=click.IntRange(0), default=1, show_default=True,
+              help="Of the user's ancestor in the tree: 0 is the root, deeper is nearer.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of what is drawn.")
 @click.option("--evidence", is_flag=True, help="The rows that the served model was made from.")
 @json_option
 @settings_options
 def recommend(
     dataset: str | None, task: str | None, user: str, k: int, method: str | None, explain: bool,
-    evidence: bool, as_json: bool, **flags,
+    explore: float, layer: int, seed: int, evidence: bool, as_json: bool, **flags,
 ) -> None:  # fmt: skip
     """Recommend K items to USER from the champion. No language model is loaded."""
     from ..orchestrate.serving import recommend as answer_for
+    from ..registry.explore import Explore
 
     settings = open_settings(**flags)
     if evidence and method:
@@ -32,8 +38,9 @@ def recommend(
         return _evidence(settings, dataset or settings.dataset, task, user, k, as_json)
     try:
         answer = answer_for(settings, dataset or settings.dataset, task, user, k, explain=explain,
-                            method=method)  # fmt: skip
-    except LookupError as error:
+                            method=method,
+                            explore=Explore(explore, layer, seed) if explore else None)  # fmt: skip
+    except (LookupError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         return emit(answer)
@@ -42,8 +49,9 @@ def recommend(
         click.secho(f"fallback: {answer['fallback']}", fg="yellow")
     if answer["note"]:
         click.secho(answer["note"], fg="yellow")
-    table(("score", "item", "title"),
-          [(i["score"], i["item_id"], i["title"]) for i in answer["items"]])  # fmt: skip
+    table(("score", "item", "title", *(["explored"] if explore else [])),
+          [(i["score"], i["item_id"], i["title"], *(["yes" if i.get("explored") else ""]
+            if explore else [])) for i in answer["items"]])  # fmt: skip
     if explain:
         click.echo()
         for item in answer["items"]:

@@ -23,8 +23,13 @@ _ASIDE = ("base_model_name_or_path", "revision", "inference_mode", "task_type", 
           "peft_version")  # fmt: skip
 
 
+TOKEN = "text_token.safetensors"
+
+
 def adapter_sha256(folder: Path) -> str:
     """Return the identity of an adapter: its weights, and how they are applied (alpha, rank, ...).
+
+    A learned vector that stands behind each text (``TOKEN``) counts where there is one.
 
     Equal weights under another alpha are another model. Raises ``FileNotFoundError`` where the
     folder holds no adapter in safetensors (other formats may run code when they are read).
@@ -38,7 +43,9 @@ def adapter_sha256(folder: Path) -> str:
             )
     told = json.loads(config.read_text(encoding="utf-8"))
     applied = {k: v for k, v in told.items() if k not in _ASIDE and v is not None}
-    text = json.dumps([file_hash(weights), applied], sort_keys=True)
+    token = folder / TOKEN
+    more = [file_hash(token)] if token.is_file() else []
+    text = json.dumps([file_hash(weights), applied, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

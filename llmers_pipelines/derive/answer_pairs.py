@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from ..data.text import ACCEPTED
-from ..data.training import TrainingData
 from ..plan import PlanError
 from ..prompts.rows import user_rows
 from ..prompts.task import PromptTask
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class AnswerPairs(Derivation):
+class AnswerPairs(DerivedTable):
     """Examples ``prompt`` (of ``task``), ``answer`` (the teacher's), one per accepted answer.
 
     Sources: the answers about users, the items, the splits. A user whom ``task`` would not ask
     about is left out. ``shown`` are the items of the rows that the prompt may read.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "examples"
     reads_words: ClassVar[bool] = True
 
@@ -36,37 +32,25 @@ class AnswerPairs(Derivation):
         if self.task is None or self.task.entity != "user":
             raise PlanError("AnswerPairs needs `task`, the student's question about a user")
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
         assert self.task is not None
-        data = self.log_in(sources, log)
-        tables = [s for s in sources if isinstance(s, pa.Table)]
-        answers = next(t for t in tables if "status" in t.column_names)
-        items = next(t for t in tables if "item_id" in t.column_names)
-        fields = (context or {}).get("fields", {})
+        data = given.log
+        answers = given.table("status")
+        items = given.table("item_id")
+        fields = (given.context or {}).get("fields", {})
         told = user_rows(answers.select(["user_id"]), data, items, fields)
         rows, unasked, refused = [], 0, 0
         pairs = zip(told, answers["text"].to_pylist(), answers["status"].to_pylist(), strict=True)
         for row, text, status in pairs:
             if status not in ACCEPTED or not text:
                 refused += 1
-            elif self.task.unaskable(row, context):
+            elif self.task.unaskable(row, given.context):
                 unasked += 1
             else:
                 known = getattr(self.task, "known", lambda r: r["history"])(row)
                 rows.append({
                     "example_id": row["user_id"], "user_id": row["user_id"],
-                    "prompt": json.dumps(self.task.render(row, context), ensure_ascii=False),
+                    "prompt": json.dumps(self.task.render(row, given.context), ensure_ascii=False),
                     "answer": [text], "shown": [e["item_id"] for e in known],
                 })  # fmt: skip
         table = pa.Table.from_pylist(rows, schema=SCHEMA)

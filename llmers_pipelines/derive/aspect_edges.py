@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from ..data.training import TRAIN, TrainingData
-from .derivation import Derivation
-from .reviews import AspectVocabulary, phrase_lists, table_with
+from .derivation import DerivedTable, Given
+from .reviews import AspectVocabulary, phrase_lists
 
 
-class _Edges(Derivation):
+class _Edges(DerivedTable):
     """What both kinds of edges share; publishes user_id, item_id, aspect, each once, sorted."""
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "edges"
-
-    @property
-    def needs_log(self) -> bool:
-        return True
 
     def _published(
         self, edges: Iterable[tuple[str, str, str]], data: TrainingData, told: dict[str, Any]
@@ -48,16 +42,10 @@ class ReviewAspectEdges(_Edges):
     (review_id, aspects; null where there is no answer).
     """
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
-        reviews = table_with(sources, ("review_id", "user_id", "item_id"), self)
-        answers = table_with(sources, ("review_id", "aspects", "status"), self)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
+        reviews = given.table("review_id", "user_id", "item_id")
+        answers = given.table("review_id", "aspects", "status")
         ids = zip(reviews["user_id"].to_pylist(), reviews["item_id"].to_pylist(), strict=True)
         owner = dict(zip(reviews["review_id"].to_pylist(), ids, strict=True))
         told = zip(answers["review_id"].to_pylist(), answers["aspects"].to_pylist(), strict=True)
@@ -75,16 +63,10 @@ class ItemAspectEdges(_Edges):
 
     words: AspectVocabulary = field(default_factory=AspectVocabulary)
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
-        vocabulary = table_with(sources, ("aspect", "stem"), self)
-        answers = table_with(sources, ("item_id", "status"), self)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
+        vocabulary = given.table("aspect", "stem")
+        answers = given.table("item_id", "status")
         told = zip(answers["item_id"].to_pylist(), phrase_lists(answers), strict=True)
         aspects = {item: self.words.aspects_of(phrases, vocabulary) for item, phrases in told}
         edges = ((u, i, a) for u, i in _pairs(data) for a in aspects.get(i, ()))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..data.text import attribute_pairs, worded
-from ..data.training import TrainingData
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class AttributeViews(Derivation):
+class AttributeViews(DerivedTable):
     """Examples ``first``, ``second``: ``views`` pairs of texts of each item.
 
     A text is ``instruction`` and ``attribute is value; ...`` with the attributes in random order
@@ -26,7 +23,6 @@ class AttributeViews(Derivation):
     equal views; those of an item depend on its own attributes alone. No interaction is read.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "examples"
     reads_words: ClassVar[bool] = True
 
@@ -44,17 +40,10 @@ class AttributeViews(Derivation):
                 "at least 1 pair of views"
             )
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        """Return one row per item with at least two attributes; ``sources``: the item table."""
-        items = next(s for s in sources if isinstance(s, pa.Table))
-        found = attribute_pairs(items, self.fields, (context or {}).get("fields"), self.most)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        """Return one row per item with at least two attributes. Source: the item table."""
+        items = given.table()
+        found = attribute_pairs(items, self.fields, (given.context or {}).get("fields"), self.most)
         rows = [(i, pairs) for i, pairs in zip(items["item_id"].to_pylist(), found, strict=True)
                 if len(pairs) > 1]  # fmt: skip
         made = [(i, self._views(i, pairs, 0), self._views(i, pairs, 1)) for i, pairs in rows]

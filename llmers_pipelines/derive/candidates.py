@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..data.leakage import prompt_violations
 from ..data.training import HISTORY, TRAIN, TrainingData
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 BLOCK = 512  # users scored at a time
 
@@ -35,7 +34,7 @@ class PastModel:
 
 
 @dataclass(frozen=True)
-class TopCandidates(Derivation):
+class TopCandidates(DerivedTable):
     """The ``n`` best unseen items of each user by a trained model (LLMRec, arXiv:2311.00423).
 
     Sources: the model (through a ``Pin``, so that tuning it asks no model anew) and the splits.
@@ -45,7 +44,6 @@ class TopCandidates(Derivation):
     a user meets only there is offered like any other. A user without such rows gets no candidates.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "candidates"
 
     n: int = 10
@@ -54,24 +52,14 @@ class TopCandidates(Derivation):
         if self.n < 2:
             raise ValueError(f"TopCandidates(n={self.n}): a choice needs at least 2 candidates")
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        model = next((s for s in sources if isinstance(s, PastModel)), None)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        model = next((s for s in given.sources if isinstance(s, PastModel)), None)
         if model is None:
             raise ValueError(
                 "TopCandidates needs a trained model: Derive(TopCandidates(), Pin(Train(...)), "
                 "splits(...))"
             )
-        data = self.log_in(sources, log)
+        data = given.log
         known = HISTORY if (data.split == HISTORY).any() else TRAIN
         shown = data.split == known
         met = shown | (data.split == TRAIN)

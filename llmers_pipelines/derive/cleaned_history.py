@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..data.edits import is_edits, with_edits
-from ..data.training import TRAIN, TrainingData
-from .derivation import Derivation
+from ..data.training import TRAIN
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class CleanedHistory(Derivation):
+class CleanedHistory(DerivedTable):
     """``user_id, item_ids, edited``: each user's training rows, oldest first, after the edits.
 
     ``edited`` counts the rows that hold another item than the log. For those who want to serve
@@ -25,22 +23,11 @@ class CleanedHistory(Derivation):
     edited by ``EditedHistory``.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
-        edits = next((s for s in sources if is_edits(s)), None)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
+        edits = next((t for t in given.tables if is_edits(t)), None)
         if edits is None:
             raise ValueError("CleanedHistory needs edits: Derive(CleanedHistory(), edits, splits)")
         clean = with_edits(data, edits, "CleanedHistory")

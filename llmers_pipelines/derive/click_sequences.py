@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..data.training import HISTORY, TRAIN, TrainingData
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 def behaviours(data: TrainingData) -> np.ndarray:
@@ -25,14 +23,13 @@ def behaviours(data: TrainingData) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class ClickSequences(Derivation):
+class ClickSequences(DerivedTable):
     """``example_id, user_id, history, item_id, label, shown``: one row per training row.
 
     ``history`` are the newest ``last`` behaviours of the user that lie before the row, oldest
     first; a row without any is left out. At most ``samples`` rows are drawn (0 = all).
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "examples"
 
     last: int = 50
@@ -46,18 +43,8 @@ class ClickSequences(Derivation):
                 "samples at least 0"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
         if data.label is None:
             raise ValueError("ClickSequences needs a log with labels (a click task)")
         told = np.flatnonzero(behaviours(data))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.training import TrainingData
 from ..data.vectors import VectorTable
-from .derivation import Derivation, project
+from .derivation import Derivation, Given, project
 from .kept import kept_fit
 
 HOW = ("var", "uni", "rand")
@@ -39,28 +37,20 @@ class ColumnSelect(Derivation):
         if self.how not in HOW:
             raise ValueError(f"ColumnSelect(how={self.how!r}): expected one of {', '.join(HOW)}")
 
-    @property
-    def needs_log(self) -> bool:
-        return self.how == "var"
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[VectorTable, dict[str, Any]]:
-        table = self.vectors_in(sources)
+    def make(self, given: Given) -> tuple[VectorTable, dict[str, Any]]:
+        table = given.vectors
         self.check_width(self.dim, table)
         rows = np.flatnonzero(table.mask)
         counts = None
         if self.how == "var":
-            counts = _interactions(table, self.log_in(sources, log))
+            counts = _interactions(table, given.log)
         name = (
             f"columns__dim{self.dim}__{self.how}__std{int(self.standardize)}"
             f"__popular{self.popular}__seed{self.seed}__v{self.version}"
         )
-        kept = kept_fit(state_folder, name, table, rows, lambda r: self._fit(table, r, counts))
+        kept = kept_fit(
+            given.state_folder, name, table, rows, lambda r: self._fit(table, r, counts)
+        )
         columns = kept.arrays["columns"]
         matrix = np.zeros((table.dim, self.dim))
         matrix[columns, np.arange(self.dim)] = kept.arrays["scale"]

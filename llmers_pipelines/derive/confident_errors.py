@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import TrainingData
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 from .hard_candidates import recorded
 from .profile_versions import answers_in, newest
 
 
 @dataclass(frozen=True)
-class ConfidentErrors(Derivation):
+class ConfidentErrors(DerivedTable):
     """``user_id, profile, disliked, liked, shown``, one row per user with an error to learn from.
 
     A false positive is a training pair whose positive score was among the lowest in at least
@@ -29,7 +26,6 @@ class ConfidentErrors(Derivation):
     splits. A user without a profile, or whose items have no text, is left out.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     least: int = 3
@@ -44,19 +40,9 @@ class ConfidentErrors(Derivation):
                 f"{self.variance_share}): at least 1 each, a share in [0, 1]"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        told = recorded(sources, type(self).__name__)
-        items, versions = answers_in(sources)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        told = recorded(given.sources, type(self).__name__)
+        items, versions = answers_in(given.sources)
         users = told["user_id"].to_pylist()
         found: dict[str, dict[str, list[tuple[float, str]]]] = {}
         for kind, side, count, item, sign in (

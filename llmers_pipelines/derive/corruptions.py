@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +13,11 @@ import pyarrow as pa
 from ..data.training import TrainingData
 from ..prompts.noise import END, NOISE, REPLACE, told
 from ..prompts.titled import titled_sequences, titles_by_position
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class Corruptions(Derivation):
+class Corruptions(DerivedTable):
     """``samples`` examples: one position of a window of titles holds a random item.
 
     The window is ``shown`` consecutive training rows of a user, at least ``least``; the position
@@ -28,7 +27,6 @@ class Corruptions(Derivation):
     and test rows are not read, neither to show nor to avoid.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "examples"
     reads_words: ClassVar[bool] = True
 
@@ -44,21 +42,10 @@ class Corruptions(Derivation):
                 "least 1 example of at least 2 titles, at most `shown` of them"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        """Return the examples; ``sources``: the item table and the log."""
-        items = next(s for s in sources if isinstance(s, pa.Table))
-        data = self.log_in(sources, log)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        """Return the examples. Sources: the item table and the log."""
+        items = given.table()
+        data = given.log
         titles = titles_by_position(items, data)
         sequences = titled_sequences(data, titles)
         able = [u for u, s in sequences.items() if len(s) >= self.least]
@@ -68,7 +55,7 @@ class Corruptions(Derivation):
                 f"Corruptions: no user has {self.least} training rows of items with a title"
             )
         rng = np.random.default_rng([self.seed, 11])
-        rows = [self._row(rng, n, able, sequences, named, titles, data, context)
+        rows = [self._row(rng, n, able, sequences, named, titles, data, given.context)
                 for n in range(self.samples)]  # fmt: skip
         rows = [r for r in rows if r is not None]
         kinds = {"prompt": pa.string(), "answer": pa.list_(pa.string()),

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from ..data.training import TrainingData
 from ..data.vectors import VectorTable
 from .click_sequences import behaviours
-from .derivation import Derivation
+from .derivation import Derivation, Given
 
 
 @dataclass(frozen=True)
@@ -44,25 +42,15 @@ class DeepStates(Derivation):
                 "least 1 behaviour"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[VectorTable, dict[str, Any]]:
-        layers = next((s for s in sources if isinstance(s, DeepLayers)), None)
+    def make(self, given: Given) -> tuple[VectorTable, dict[str, Any]]:
+        layers = next((s for s in given.sources if isinstance(s, DeepLayers)), None)
         if layers is None:
             raise ValueError(
                 "DeepStates needs a tuned model: Derive(DeepStates(), Tune(DeepClicks(), ...), "
                 "vectors, splits(...))"
             )
-        data = self.log_in(sources, log)
-        vectors, known = self.vectors_in(sources).aligned(data.items)
+        data = given.log
+        vectors, known = given.vectors.aligned(data.items)
         if self.side == "item":
             ids = data.items.ids
             lists = [np.array([i]) if known[i] else np.zeros(0, int) for i in range(1, len(known))]

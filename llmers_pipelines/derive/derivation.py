@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from ..data.training import HISTORY, TRAIN, TrainingData
 from ..data.vectors import VectorTable
@@ -18,21 +19,16 @@ CHUNK = 16_384  # rows at a time: a memory-mapped table need not fit into memory
 
 @dataclass(frozen=True)
 class Derivation(Component):
-    """A pure function of artifacts.
+    """A pure function of artifacts; ``make`` says which.
 
-    ``output`` says what ``apply`` publishes: a ``VectorTable`` or a ``pyarrow.Table``.
-    ``needs_log``: give it the ``TrainingData``, as ``log`` or among the sources.
+    ``output`` is what it publishes: a ``VectorTable`` or (``DerivedTable``) a ``pyarrow.Table``.
     """
 
     output: ClassVar[Literal["vectors", "table"]] = "vectors"
     # Of a table: neighbours, candidates, entities (one row per id, by its first column, which a
     # prompt's rows may be joined with), edges (of users and items), ... It decides the checks.
     rows: ClassVar[str] = "neighbours"
-    reads_words: ClassVar[bool] = False  # `apply` gets ``context``: declared columns, the domain
-
-    @property
-    def needs_log(self) -> bool:
-        return False
+    reads_words: ClassVar[bool] = False  # is given a ``context``: declared columns, the domain
 
     def apply(
         self,
@@ -40,11 +36,18 @@ class Derivation(Component):
         *,
         log: TrainingData | None = None,
         state_folder: Path | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Return the artifact and JSON-ready facts about it.
 
-        ``state_folder`` keeps what was fitted, so that new rows meet the old fit.
+        ``log`` counts as a source. ``state_folder`` keeps what was fitted, so that new rows meet
+        the old fit.
         """
+        found = sources if log is None else (log, *(s for s in sources if s is not log))
+        return self.make(Given(self, tuple(found), state_folder, context))
+
+    def make(self, given: Given) -> tuple[Any, dict[str, Any]]:
+        """Return what ``apply`` does, from what it was given."""
         raise NotImplementedError
 
     def vectors_in(self, sources: Sequence[Any]) -> VectorTable:
@@ -55,7 +58,7 @@ class Derivation(Component):
             raise ValueError(f"{type(self).__name__} reduces one vector table; got {kinds}")
         return tables[0]
 
-    def log_in(self, sources: Sequence[Any], log: TrainingData | None) -> TrainingData:
+    def log_in(self, sources: Sequence[Any], log: TrainingData | None = None) -> TrainingData:
         """Return the log: the argument, or the one among the sources."""
         for source in (log, *sources):
             if isinstance(source, TrainingData):
@@ -72,6 +75,47 @@ class Derivation(Component):
                 f"{type(self).__name__}(dim={dim}) cannot come from vectors of width {table.dim}; "
                 f"choose dim (or the backbone's width) up to {table.dim}"
             )
+
+
+@dataclass(frozen=True)
+class DerivedTable(Derivation):
+    """A derivation that publishes a ``pyarrow.Table``; ``rows`` says of what."""
+
+    output: ClassVar[Literal["vectors", "table"]] = "table"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What ``owner`` is made from. What is asked for and is not there raises ValueError."""
+
+    owner: Derivation
+    sources: tuple[Any, ...]
+    state_folder: Path | None = None
+    context: Mapping[str, Any] | None = None
+
+    @property
+    def log(self) -> TrainingData:
+        """The log of a task, with its splits."""
+        return self.owner.log_in(self.sources)
+
+    @property
+    def vectors(self) -> VectorTable:
+        """The one vector table."""
+        return self.owner.vectors_in(self.sources)
+
+    @property
+    def tables(self) -> list[pa.Table]:
+        """The tables, in the order of the sources."""
+        return [s for s in self.sources if isinstance(s, pa.Table)]
+
+    def table(self, *columns: str) -> pa.Table:
+        """Return the first table that has ``columns``."""
+        for table in self.tables:
+            if set(columns) <= set(table.column_names):
+                return table
+        there = "; ".join(", ".join(t.column_names) for t in self.tables) or "no table"
+        needed = f" with {', '.join(columns)}" if columns else ""
+        raise ValueError(f"{type(self.owner).__name__} needs a table{needed}; found {there}")
 
 
 def told_rows(data: TrainingData) -> np.ndarray:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +11,12 @@ import pyarrow.compute as pc
 
 from ..data.training import TRAIN, TrainingData
 from ..data.vectors import VectorTable
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 from .neighbours import nearest_of
 
 
 @dataclass(frozen=True)
-class FilteredUsers(Derivation):
+class FilteredUsers(DerivedTable):
     """``row_id, item_id, rank, user_id, score``: the ``k`` users of each item without training row.
 
     A user is ``[text tower; student of the known vector]``, an item ``[text tower; student of its
@@ -30,7 +28,6 @@ class FilteredUsers(Derivation):
     mean of warm items. Epochs are fixed, so that no held-out row chooses them.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "pairs"
 
     k: int = 20
@@ -57,21 +54,11 @@ class FilteredUsers(Derivation):
         if min(self.a, self.b, self.c, self.typical, self.least_weight) < 0:
             raise ValueError("FilteredUsers: a, b, c, typical and least_weight are at least 0")
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
         from .filter_towers_net import fit_towers
 
-        data = self.log_in(sources, log)
-        tables = [s for s in sources if isinstance(s, VectorTable)]
+        data = given.log
+        tables = [s for s in given.sources if isinstance(s, VectorTable)]
         sides = {e: [t for t in tables if t.entity == e] for e in ("user", "item")}
         if any(len(found) != 2 for found in sides.values()):
             raise ValueError(

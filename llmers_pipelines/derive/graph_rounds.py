@@ -6,21 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
 from ..data.text import ACCEPTED, ItemText
 from ..data.training import TrainingData
-from .derivation import Derivation, told_rows
+from .derivation import DerivedTable, Given, told_rows
 
 Side = Literal["user", "item"]
 _OTHER = {"user": "item", "item": "user"}
 
 
 @dataclass(frozen=True)
-class RawTexts(Derivation):
+class RawTexts(DerivedTable):
     """The text of each user or item before the first round: item_id or user_id, text, round.
 
     Sources: the table of the side and the splits, whose ids decide the rows. An item's text is its
@@ -28,32 +27,17 @@ class RawTexts(Derivation):
     codes invite a model to remember public data sets. ``round`` is 0.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
     reads_words: ClassVar[bool] = True
 
     side: Side = "item"
     fields: tuple[str, ...] = ()
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
         column = f"{self.side}_id"
-        table = next((s for s in sources if isinstance(s, pa.Table)
-                      and column in s.column_names), None)  # fmt: skip
-        if table is None:
-            raise ValueError(f"RawTexts(side={self.side!r}) needs a table with {column}")
-        told = dict(zip(table[column].to_pylist(), self._texts(table, context), strict=True))
+        table = given.table(column)
+        told = dict(zip(table[column].to_pylist(), self._texts(table, given.context), strict=True))
         ids = data.users.ids if self.side == "user" else data.items.ids
         texts = [told.get(i, "") for i in ids]
         made = pa.table({
@@ -75,7 +59,7 @@ class RawTexts(Derivation):
 
 
 @dataclass(frozen=True)
-class Neighbourhood(Derivation):
+class Neighbourhood(DerivedTable):
     """What round ``round`` shows of each node: its own text and those of sampled neighbours.
 
     Sources, in any order: the splits, the raw texts of both sides, and from round 2 on the answers
@@ -86,7 +70,6 @@ class Neighbourhood(Derivation):
     ``limit`` characters.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     side: Side = "user"
@@ -99,19 +82,9 @@ class Neighbourhood(Derivation):
         if self.n < 1 or self.round < 1:
             raise ValueError(f"{self}: at least one neighbour and round 1 are needed")
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
-        texts = {side: texts_before(sources, side, self.round) for side in _OTHER}
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
+        texts = {side: texts_before(given.sources, side, self.round) for side in _OTHER}
         around = drawn_neighbours(data, self.side, self.n, self.seed)
         ids = data.users.ids if self.side == "user" else data.items.ids
         other = texts[_OTHER[self.side]]
@@ -133,14 +106,13 @@ class Neighbourhood(Derivation):
 
 
 @dataclass(frozen=True)
-class MatchedTexts(Derivation):
+class MatchedTexts(DerivedTable):
     """Examples for tuning: a user's text and some training items, and one more item to describe.
 
     At most ``examples`` training pairs, drawn by a hash of their ids; the prompt shows the user's
     raw text and at most ``n`` other training items, the answer is the raw text of the pair's item.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "examples"
 
     examples: int = 10_000
@@ -148,19 +120,9 @@ class MatchedTexts(Derivation):
     limit: int = 400
     seed: int = 0
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
-        users, items = (texts_before(sources, side, 1) for side in ("user", "item"))
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
+        users, items = (texts_before(given.sources, side, 1) for side in ("user", "item"))
         around = drawn_neighbours(data, "user", data.n_items, self.seed)
         pairs = [(u, i) for u in data.users.ids for i in around.get(u, ()) if items.get(i)]
         pairs = sorted(pairs, key=lambda p: _draw(self.seed, "pair", *p))[: self.examples]

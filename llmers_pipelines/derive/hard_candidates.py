@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import TrainingData
 from .candidates import PastModel
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 def recorded(sources: Sequence[Any], name: str) -> pa.Table:
@@ -38,7 +36,7 @@ def top_share(values: np.ndarray, share: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class HardCandidates(Derivation):
+class HardCandidates(DerivedTable):
     """``pair_id, user_id, item_id, label, partner_id, loss, variance``, one row per pair.
 
     B_N are the ``loss_share`` of the training pairs with the largest recorded loss. Of these the
@@ -49,7 +47,6 @@ class HardCandidates(Derivation):
     (LLMHD, arXiv:2409.10343).
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "pairs"
 
     loss_share: float = 0.2
@@ -64,18 +61,8 @@ class HardCandidates(Derivation):
                 f"{self.variance_share}): shares are in [0, 1]"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        told = recorded(sources, type(self).__name__)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        told = recorded(given.sources, type(self).__name__)
         column = {c: told[c].to_numpy() for c in ("loss", "positive_variance", "negative_variance")}
         suspect = top_share(column["loss"], self.loss_share)
         chosen = [

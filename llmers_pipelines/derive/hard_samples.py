@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from ..data.text import ACCEPTED
-from ..data.training import TrainingData
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 def between(first: float, last: float, number: int, rounds: int) -> float:
@@ -20,7 +17,7 @@ def between(first: float, last: float, number: int, rounds: int) -> float:
 
 
 @dataclass(frozen=True)
-class HardSamples(Derivation):
+class HardSamples(DerivedTable):
     """``user_id, item_id, label, score, hard`` of every scored pair.
 
     ``pairwise``: a pair and the item that it was trained against are hard where
@@ -32,7 +29,6 @@ class HardSamples(Derivation):
     splits. A pair without an accepted score is not hard.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "samples"
 
     round: int = 1
@@ -53,20 +49,9 @@ class HardSamples(Derivation):
                 f"{self.eps_pair}): eps_pos and eps_pair fall over the rounds, eps_neg rises"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        tables = [s for s in sources if isinstance(s, pa.Table)]
-        scores = next(t for t in tables if "request_key" in t.column_names)
-        pairs = next(t for t in tables if "partner_id" in t.column_names)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        scores = given.table("request_key")
+        pairs = given.table("partner_id")
         columns = (scores[c].to_pylist() for c in ("pair_id", "score", "status"))
         known = {p: s for p, s, status in zip(*columns, strict=True)
                  if status in ACCEPTED and s is not None}  # fmt: skip

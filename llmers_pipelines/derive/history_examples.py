@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import HISTORY, TRAIN, TrainingData
-from .derivation import Derivation
+from ..data.training import HISTORY, TRAIN
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class HistoryExamples(Derivation):
+class HistoryExamples(DerivedTable):
     """Examples ``history`` (item ids, oldest first), ``target``, ``user_id`` and ``shown``.
 
     One for each training row that something precedes, or for the ``newest`` such rows of each user.
@@ -23,24 +21,13 @@ class HistoryExamples(Derivation):
     are in neither.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "examples"
 
     most: int = 30
     newest: int = 0  # 0 = all
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
         names = np.array(data.items.ids, object)
         made = []
         for user in range(1, data.n_users + 1):

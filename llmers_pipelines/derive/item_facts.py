@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..data.training import TrainingData
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 TRIPLES = {"head_id", "relation", "tail_id", "tail"}
 LINKS = {"item_id", "entity_id"}
 
 
 @dataclass(frozen=True)
-class ItemFacts(Derivation):
+class ItemFacts(DerivedTable):
     """The neighbourhood of each item in a knowledge graph, in words (CoLaKG, arXiv:2410.12229).
 
     Sources: triples (head_id, relation, tail_id, tail; ``head`` where it is there) and the entity
@@ -32,7 +30,6 @@ class ItemFacts(Derivation):
     nobody: it is a country, not a link.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     tails: int = 8
@@ -45,14 +42,8 @@ class ItemFacts(Derivation):
         if min(self.tails, self.shared, self.others, self.common) < 1:
             raise ValueError(f"{self}: tails, shared, others and common are at least 1")
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        kg, link = _tables(sources)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        kg, link = _tables(given.sources)
         item_of = _items(link)
         triples = _triples(kg, item_of, self.weak)
         name = _names(kg, triples)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.training import TrainingData
 from ..data.vectors import VectorTable
 from .candidates import PastModel
-from .derivation import Derivation
+from .derivation import Derivation, Given
 
 
 @dataclass(frozen=True)
@@ -23,18 +20,8 @@ class ItemVectors(Derivation):
     mask False: its vector is what training left of a random start.
     """
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[VectorTable, dict[str, Any]]:
-        model = next((s for s in sources if isinstance(s, PastModel)), None)
+    def make(self, given: Given) -> tuple[VectorTable, dict[str, Any]]:
+        model = next((s for s in given.sources if isinstance(s, PastModel)), None)
         if model is None or model.item_vectors is None:
             raise ValueError(
                 "ItemVectors needs a trained model with item vectors: "

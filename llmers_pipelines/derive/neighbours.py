@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import TrainingData
 from ..data.vectors import VectorTable
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 SCORES = 2**22  # cosines computed at a time
 SPARE = 16  # candidates beyond k that are ranked again in float64
@@ -21,7 +18,7 @@ RECALL = 0.98  # of an inverted file: as many lists are searched as a sample nee
 
 
 @dataclass(frozen=True)
-class NearestNeighbours(Derivation):
+class NearestNeighbours(DerivedTable):
     """The ``k`` most similar rows of each row, itself removed by id.
 
     Publishes ``item_id|user_id``, ``rank`` from 1, ``other_id``, ``cos``. Rows of equal vectors are
@@ -31,8 +28,6 @@ class NearestNeighbours(Derivation):
     so far that its recall on a sample is 0.98, which is reported.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
-
     k: int = 10
     centre: bool = False
     exact_below: int = 50_000
@@ -41,14 +36,8 @@ class NearestNeighbours(Derivation):
         if self.k < 1:
             raise ValueError(f"NearestNeighbours(k={self.k}): at least 1 neighbour is needed")
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        table = self.vectors_in(sources)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        table = given.vectors
         rows, unit = _unit_rows(table, self.centre)
         ids = np.array([table.ids[r] for r in rows], dtype=object)
         by_id = np.argsort(ids, kind="stable")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..data.training import TrainingData
 from ..data.views import injected_places
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class NoisyPositions(Derivation):
+class NoisyPositions(DerivedTable):
     """Positions above the ``percentile`` of all scores, at most ``most`` of a window.
 
     Of each window the ``top`` highest scores are looked at; a score must exceed the threshold
@@ -24,7 +22,6 @@ class NoisyPositions(Derivation):
     window go to the earlier position. Sources: the scores and the splits.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "positions"
 
     percentile: float = 0.6
@@ -38,19 +35,9 @@ class NoisyPositions(Derivation):
                 "percentile in [0, 1], top at least 1, most at least 0"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
         """Return the selected rows of the scores, in their order."""
-        scores = next(s for s in sources if isinstance(s, pa.Table))
+        scores = given.table()
         value = scores["logp"].to_numpy().astype(np.float64)
         if not len(value):
             return scores, {"threshold": 0.0, "scored": 0, "selected": 0}
@@ -63,7 +50,7 @@ class NoisyPositions(Derivation):
         chosen = order[(place < min(self.top, self.most)) & (value[order] > threshold)]
         table = scores.take(np.sort(chosen))
         told = {"threshold": threshold, "scored": len(value), "selected": len(chosen)}
-        return table, {**told, **found_noise(table, scores, self.log_in(sources, log))}
+        return table, {**told, **found_noise(table, scores, given.log)}
 
 
 def found_noise(chosen: pa.Table, scored: pa.Table, log: TrainingData) -> dict[str, float]:

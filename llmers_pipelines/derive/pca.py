@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.training import TRAIN, TrainingData
 from ..data.vectors import VectorTable
-from .derivation import CHUNK, Derivation, project
+from .derivation import CHUNK, Derivation, Given, project
 from .kept import kept_fit
 
 
@@ -37,23 +36,13 @@ class PCA(Derivation):
                 "'all' or 'warm'"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return self.on == "warm"
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[VectorTable, dict[str, Any]]:
-        table = self.vectors_in(sources)
+    def make(self, given: Given) -> tuple[VectorTable, dict[str, Any]]:
+        table = given.vectors
         self.check_width(self.dim, table)
         allowed = table.mask
         if self.on == "warm":
-            allowed = allowed & warm(table, self.log_in(sources, log))
-        folder = state_folder if self.fit == "reuse" else None
+            allowed = allowed & warm(table, given.log)
+        folder = given.state_folder if self.fit == "reuse" else None
         name = f"pca__dim{self.dim}__{self.on}__v{self.version}"
         kept = kept_fit(
             folder, name, table, np.flatnonzero(allowed),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.training import HISTORY, TRAIN, TrainingData
+from ..data.training import HISTORY, TRAIN
 from ..data.vectors import VectorTable
-from .derivation import Derivation
+from .derivation import Derivation, Given
 
 DECAYS = ("none", "linear", "scaled", "scaled2", "scaled3", "log", "harmonic", "harmonic2", "last")
 
@@ -67,21 +65,11 @@ class HistoryPooling(Derivation):
                 f"{', '.join(DECAYS)} and at least one item"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[VectorTable, dict[str, Any]]:
-        table = self.vectors_in(sources)
+    def make(self, given: Given) -> tuple[VectorTable, dict[str, Any]]:
+        table = given.vectors
         if table.entity != "item":
             raise ValueError("HistoryPooling pools item vectors; it got user vectors")
-        data = self.log_in(sources, log)
+        data = given.log
         vectors, known = table.aligned(data.items)
         keep = ((data.split == TRAIN) | (data.split == HISTORY)) & known[data.item]
         if data.label is not None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +13,11 @@ import pyarrow as pa
 from ..data.training import TrainingData
 from ..prompts.titled import titled_sequences, titles_by_position
 from ..prompts.would_like import NO, YES, WouldLike
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class PreferenceExamples(Derivation):
+class PreferenceExamples(DerivedTable):
     """``samples`` examples of warm items, a third of each kind.
 
     Yes: a training item of the user, told as the next one after those before it. No: an item drawn
@@ -28,7 +27,6 @@ class PreferenceExamples(Derivation):
     occurs.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "examples"
     reads_words: ClassVar[bool] = True
 
@@ -44,21 +42,10 @@ class PreferenceExamples(Derivation):
                 "least 3 examples and 2 candidates"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        """Return the examples; ``sources``: the item table and the log."""
-        items = next(s for s in sources if isinstance(s, pa.Table))
-        data = self.log_in(sources, log)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        """Return the examples. Sources: the item table and the log."""
+        items = given.table()
+        data = given.log
         titles = titles_by_position(items, data)
         sequences = titled_sequences(data, titles)
         able = [u for u, s in sequences.items() if len(s) > 1]
@@ -69,7 +56,7 @@ class PreferenceExamples(Derivation):
                 f"than {self.candidates + 1} items have one"
             )
         rng = np.random.default_rng([self.seed, 17])
-        made = (self._row(rng, n, able, sequences, warm, titles, data, context)
+        made = (self._row(rng, n, able, sequences, warm, titles, data, given.context)
                 for n in range(self.samples))  # fmt: skip
         rows = [row for row in made if row]
         return pa.Table.from_pylist(rows, schema=SCHEMA), {"users": len(able), "rows": len(rows)}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from ..data.text import ACCEPTED
-from ..data.training import TrainingData
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 
 def accepted_texts(table: pa.Table, key: str) -> dict[str, str]:
@@ -42,7 +40,7 @@ def newest(versions: Sequence[dict[str, str]], user: str) -> tuple[str, int]:
 
 
 @dataclass(frozen=True)
-class PairTexts(Derivation):
+class PairTexts(DerivedTable):
     """The pairs of a table with ``profile``, ``profile_version`` and ``item_text``.
 
     Sources: the answers about users, oldest version first, those about items, and the pairs.
@@ -50,25 +48,13 @@ class PairTexts(Derivation):
     about that user read as before and are not asked again. What has no text is "".
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "pairs"
 
     round: int = 1
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        pairs = next(s for s in sources
-                     if isinstance(s, pa.Table) and "pair_id" in s.column_names)  # fmt: skip
-        items, versions = answers_in(sources)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        pairs = given.table("pair_id")
+        items, versions = answers_in(given.sources)
         told = [newest(versions, user) for user in pairs["user_id"].to_pylist()]
         texts = [items.get(item, "") for item in pairs["item_id"].to_pylist()]
         table = pairs.append_column("profile", pa.array([t for t, _ in told], pa.string()))

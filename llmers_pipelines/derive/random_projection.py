@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.training import TrainingData
 from ..data.vectors import VectorTable
-from .derivation import Derivation, project
+from .derivation import Derivation, Given, project
 
 
 @dataclass(frozen=True)
@@ -24,14 +21,8 @@ class RandomProjection(Derivation):
     dim: int = 64
     seed: int = 0
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[VectorTable, dict[str, Any]]:
-        table = self.vectors_in(sources)
+    def make(self, given: Given) -> tuple[VectorTable, dict[str, Any]]:
+        table = given.vectors
         self.check_width(self.dim, table)
         # RandomState: its stream is frozen, a Generator's may change with numpy.
         draw = np.random.RandomState(self.seed).standard_normal((table.dim, self.dim))

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,16 +19,15 @@ from ..data.text import ACCEPTED
 from ..data.training import TrainingData
 from ..prompts.checks import content_words, normal
 from ..prompts.fields import bare_title
-from .derivation import Derivation, told_rows
+from .derivation import DerivedTable, Given, told_rows
 
 BASE = ("step_id", "after", "item", "reason", "round")
 
 
 @dataclass(frozen=True)
-class _Round(Derivation):
+class _Round(DerivedTable):
     """What the tables of one round share."""
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     round: int = 1
@@ -40,10 +38,6 @@ class _Round(Derivation):
     def __post_init__(self) -> None:
         if not 1 <= self.round <= self.rounds or self.block < 1 or self.back < 1:
             raise ValueError(f"{self}: round is one of 1..rounds; block and back are at least 1")
-
-    @property
-    def needs_log(self) -> bool:
-        return True
 
     def windows(self, data: TrainingData) -> dict[str, tuple[int, list[str], list[str]]]:
         """Return (cut, items shown, items of the block) of each user with rows before the cut.
@@ -76,15 +70,9 @@ class ReasoningRows(_Round):
     steps that stand, of whomever, is not asked: the base is read before the model.
     """
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data, title = self.log_in(sources, log), titles_in(sources)
-        base = steps_in(sources)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data, title = given.log, titles_in(given.sources)
+        base = steps_in(given.sources)
         rows, spared, explained = [], 0, 0
         for user, (cut, shown, fresh) in self.windows(data).items():
             found = chain_steps(shown, base)
@@ -115,19 +103,12 @@ class NewSteps(_Round):
     that of the user who met the later item first stands, so that new users ask nothing anew.
     """
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data, title = self.log_in(sources, log), titles_in(sources)
-        known = {(s["after"], s["item"]) for s in steps_in(sources).values()}
-        answers = next(s for s in sources if isinstance(s, pa.Table) and "reasons" in
-                       s.column_names)  # fmt: skip
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data, title = given.log, titles_in(given.sources)
+        known = {(s["after"], s["item"]) for s in steps_in(given.sources).values()}
+        answers = given.table("reasons")
         when = first_times(data)
-        given: dict[tuple[str, str], tuple[Any, str]] = {}
+        first: dict[tuple[str, str], tuple[Any, str]] = {}
         proposed = 0
         for row in answers.to_pylist():
             for after, item, reason in zip(
@@ -138,12 +119,12 @@ class NewSteps(_Round):
                 proposed += 1
                 rank = (when.get((row["user_id"], item), 0), row["user_id"])
                 pair = (after, item)
-                if pair not in given or rank < given[pair][0]:
-                    given[pair] = (rank, reason)
+                if pair not in first or rank < first[pair][0]:
+                    first[pair] = (rank, reason)
         rows = [
             {"step_id": step_id(a, i), "after": a, "item": i, "reason": reason,
              "after_title": title.get(a, ""), "item_title": title.get(i, "")}
-            for (a, i), (_, reason) in sorted(given.items())
+            for (a, i), (_, reason) in sorted(first.items())
         ]  # fmt: skip
         names = ("step_id", "after", "item", "reason", "after_title", "item_title")
         made = pa.Table.from_pylist(rows, pa.schema([(n, pa.string()) for n in names]))
@@ -151,14 +132,13 @@ class NewSteps(_Round):
 
 
 @dataclass(frozen=True)
-class VerifiedSteps(Derivation):
+class VerifiedSteps(DerivedTable):
     """The growing base: steps of earlier rounds, and those of this one that a masked fill-in met.
 
     Sources: the fill-ins (step_id, text), the steps and the base before. A step stands where the
     title that fills its mask is the masked one, or shares at least ``agree`` of their words.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     round: int = 1
@@ -168,18 +148,11 @@ class VerifiedSteps(Derivation):
         if not 0 < self.agree <= 1:
             raise ValueError(f"{self}: agree is a share above 0")
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        tables = [s for s in sources if isinstance(s, pa.Table)]
-        steps = next(t for t in tables if "item_title" in t.column_names)
-        fills = next(t for t in tables if "status" in t.column_names)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        steps = given.table("item_title")
+        fills = given.table("status")
         text = {r["step_id"]: r["text"] for r in fills.to_pylist() if r["status"] in ACCEPTED}
-        rows = list(steps_in(sources).values())
+        rows = list(steps_in(given.sources).values())
         before = len(rows)
         for step in steps.to_pylist():
             if likeness(text.get(step["step_id"]) or "", step["item_title"]) >= self.agree:
@@ -201,15 +174,9 @@ class UserChains(_Round):
     steps, one fewer).
     """
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data, title = self.log_in(sources, log), titles_in(sources)
-        base, rows = steps_in(sources), []
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data, title = given.log, titles_in(given.sources)
+        base, rows = steps_in(given.sources), []
         for user, (cut, shown, _) in self.windows(data).items():
             found = chain_steps(shown, base)
             if not found:
@@ -230,33 +197,25 @@ class UserChains(_Round):
 
 
 @dataclass(frozen=True)
-class KeptChains(Derivation):
+class KeptChains(DerivedTable):
     """Chains whose score reaches ``threshold``; a chain without a score is none.
 
     Sources: the scores (user_id, scores, in the order of the chains) and the chains. A user without
     a kept chain has no row.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     threshold: int = 6  # of 1 to 10
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        tables = [s for s in sources if isinstance(s, pa.Table)]
-        chains = next(t for t in tables if "paths" in t.column_names)
-        scores = next(t for t in tables if "scores" in t.column_names)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        chains = given.table("paths")
+        scores = given.table("scores")
         by_user = {r["user_id"]: r["scores"] or () for r in scores.to_pylist()}
         rows, dropped = [], 0
         for row in chains.to_pylist():
-            given = by_user.get(row["user_id"], ())
-            keep = [n for n, score in enumerate(given) if score >= self.threshold]
+            marks = by_user.get(row["user_id"], ())
+            keep = [n for n, score in enumerate(marks) if score >= self.threshold]
             dropped += len(row["paths"]) - len(keep)
             if keep:
                 kept = {c: [row[c][n] for n in keep] for c in ("chains", "paths", "reasons")}

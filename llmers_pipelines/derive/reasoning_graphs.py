@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..data.training import TrainingData
 from ..prompts.checks import normal
 from ..prompts.fields import bare_title
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 from .reasoning import likeness, titles_in
 
 ORIGINAL, DIVERGENT = "original", "divergent"
 
 
 @dataclass(frozen=True)
-class ReasoningGraphs(Derivation):
+class ReasoningGraphs(DerivedTable):
     """Directed graphs per user, round and kind: nodes, sources, targets (places among the nodes).
 
     Sources, in the order of the rounds: the extensions (user_id, titles) and the kept chains of
@@ -35,26 +33,14 @@ class ReasoningGraphs(Derivation):
     ``words`` holds the texts of the latter in the order in which they stand.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "graphs"
 
     ground: float = 0.75
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        title = titles_in(sources)
-        tables = [s for s in sources if isinstance(s, pa.Table)]
-        chains = [t for t in tables if "paths" in t.column_names]
-        extensions = [t for t in tables if "imagined" in t.column_names]
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        title = titles_in(given.sources)
+        chains = [t for t in given.tables if "paths" in t.column_names]
+        extensions = [t for t in given.tables if "imagined" in t.column_names]
         grounded = _Grounding(title, self.ground)
         rows: list[dict[str, Any]] = []
         for number, (kept, more) in enumerate(zip(chains, extensions, strict=True), start=1):
@@ -80,21 +66,14 @@ class ReasoningGraphs(Derivation):
 
 
 @dataclass(frozen=True)
-class GraphTexts(Derivation):
+class GraphTexts(DerivedTable):
     """The different texts of the nodes of reasoning graphs: text_id, text."""
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
         texts: dict[str, str] = {}
-        for table in sources:
+        for table in given.sources:
             if isinstance(table, pa.Table) and "words" in table.column_names:
                 for nodes, words in zip(
                     table["nodes"].to_pylist(), table["words"].to_pylist(), strict=True

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import TrainingData
 from ..prompts.checks import content_words, normal
-from .derivation import Derivation, told_rows
+from .derivation import DerivedTable, Given, told_rows
 
 REVIEW = ("user_id", "item_id", "text")
 # Words that judge or fill: no aspect of anything.
@@ -31,7 +29,7 @@ EMPTY = frozenset(
 
 
 @dataclass(frozen=True)
-class TrainingReviews(Derivation):
+class TrainingReviews(DerivedTable):
     """The reviews of training rows, one row each: review_id, user_id, item_id, text.
 
     Sources: a table of reviews (user_id, item_id, text) and the splits. A review of a pair whose
@@ -39,21 +37,10 @@ class TrainingReviews(Derivation):
     ``user/item``, with ``/2``, ``/3``, ... where a pair has several.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data, table = self.log_in(sources, log), table_with(sources, REVIEW, self)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data, table = given.log, given.table(*REVIEW)
         rows = list(zip(*(table[c].to_pylist() for c in REVIEW), strict=True))
         user = data.users.index([str(u) for u, _, _ in rows])
         item = data.items.index([str(i) for _, i, _ in rows])
@@ -78,13 +65,12 @@ class TrainingReviews(Derivation):
 
 
 @dataclass(frozen=True)
-class ReviewSamples(Derivation):
+class ReviewSamples(DerivedTable):
     """``samples`` groups of ``size`` training reviews: sample_id, reviews and whose they are.
 
     What is drawn depends on the review's id alone, so one more review moves few samples.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     samples: int = 50
@@ -95,14 +81,8 @@ class ReviewSamples(Derivation):
         if self.samples < 1 or self.size < 1:
             raise ValueError(f"{self}: at least one sample of one review is needed")
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        table = table_with(sources, ("review_id", *REVIEW), self)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        table = given.table("review_id", *REVIEW)
         drawn: dict[int, list[tuple[bytes, dict[str, Any]]]] = {}
         for row in table.to_pylist():
             draw = blake2b(f"{self.seed} {row['review_id']}".encode()).digest()
@@ -124,7 +104,7 @@ class ReviewSamples(Derivation):
 
 
 @dataclass(frozen=True)
-class AspectVocabulary(Derivation):
+class AspectVocabulary(DerivedTable):
     """The ``keep`` most frequent aspects of phrases: aspect, terms, count (SAGCN's merging).
 
     Source: answers with a list of phrases per row, in ``aspects`` or in ``liked`` and ``disliked``.
@@ -134,7 +114,6 @@ class AspectVocabulary(Derivation):
     ``ignore`` adds words that are no aspect. Stems that fewer than ``least`` rows use are left.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     keep: int = 8
@@ -146,16 +125,10 @@ class AspectVocabulary(Derivation):
         if self.keep < 1 or self.least < 1:
             raise ValueError(f"{self}: keep and least are at least 1")
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
         phrases = [
             [self.stems(phrase) for phrase in row]
-            for table in sources if isinstance(table, pa.Table) for row in phrase_lists(table)
+            for table in given.tables for row in phrase_lists(table)
         ]  # fmt: skip
         open_phrases = [[stems for stems in row if stems] for row in phrases]
         words: Counter[str] = Counter()
@@ -208,21 +181,14 @@ class AspectVocabulary(Derivation):
 
 
 @dataclass(frozen=True)
-class ReviewQuestions(Derivation):
+class ReviewQuestions(DerivedTable):
     """Training reviews, each with the list ``aspects`` that it is asked about."""
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        reviews = table_with(sources, ("review_id", *REVIEW), self)
-        aspects = table_with(sources, ("aspect", "stem"), self)["aspect"].to_pylist()
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        reviews = given.table("review_id", *REVIEW)
+        aspects = given.table("aspect", "stem")["aspect"].to_pylist()
         column = pa.array([aspects] * reviews.num_rows, pa.list_(pa.string()))
         return reviews.append_column("aspects", column), {"aspects": len(aspects)}
 
@@ -246,15 +212,3 @@ def phrase_lists(table: pa.Table) -> list[list[str]]:
         raise ValueError(f"phrases stand in aspects, liked or disliked; found {table.column_names}")
     columns = [table[n].to_pylist() for n in names]
     return [[p for cell in cells for p in cell or ()] for cells in zip(*columns, strict=True)]
-
-
-def table_with(sources: Sequence[Any], columns: Sequence[str], owner: Derivation) -> pa.Table:
-    """Return the first table among ``sources`` that has ``columns``."""
-    tables = [s for s in sources if isinstance(s, pa.Table)]
-    for table in tables:
-        if set(columns) <= set(table.column_names):
-            return table
-    there = "; ".join(", ".join(t.column_names) for t in tables) or "no table"
-    raise ValueError(
-        f"{type(owner).__name__} needs a table with {', '.join(columns)}; found {there}"
-    )

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import TRAIN, TrainingData
-from .derivation import Derivation
+from ..data.training import TRAIN
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class SampledUsers(Derivation):
+class SampledUsers(DerivedTable):
     """At most ``n`` users with at least ``least`` training rows, drawn uniformly by ``seed``.
 
     Sources: the users and the splits. The rows of the table of users stay in their order.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     n: int = 500
@@ -32,19 +29,9 @@ class SampledUsers(Derivation):
         if self.n < 1 or self.least < 1:
             raise ValueError(f"SampledUsers(n={self.n}, least={self.least}): at least 1 of each")
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        users = next(s for s in sources if isinstance(s, pa.Table))
-        data = self.log_in(sources, log)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        users = given.table()
+        data = given.log
         rows = np.bincount(data.user[data.split == TRAIN], minlength=data.n_users + 1)
         rows[0] = 0
         able = np.flatnonzero(rows[data.users.index(users["user_id"].to_pylist())] >= self.least)

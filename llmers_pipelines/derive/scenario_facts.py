@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import HISTORY, TRAIN, TrainingData
-from .derivation import Derivation
+from ..data.training import HISTORY, TRAIN
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class ScenarioFacts(Derivation):
+class ScenarioFacts(DerivedTable):
     """One row per scenario of the log: its counts, and its most met items by title.
 
     ``scenario_id`` and ``name`` (the same, as prompts tell it); ``interactions``, ``users``,
@@ -24,26 +22,15 @@ class ScenarioFacts(Derivation):
     items met most). Training and history rows alone.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "entities"
 
     most: int = 5
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
         if data.scenario is None:
             raise ValueError("ScenarioFacts: the log has no scenarios; use a multi_scenario split")
-        items = next((s for s in sources if isinstance(s, pa.Table)), None)
+        items = next((s for s in given.sources if isinstance(s, pa.Table)), None)
         titles = [""] * (data.n_items + 1)
         if items is not None and "title" in items.column_names:
             at = data.items.index(items["item_id"].to_pylist())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +11,13 @@ import pyarrow as pa
 from ..data.training import TrainingData
 from ..data.vectors import VectorTable
 from ..prompts.titled import titles_by_position
-from .derivation import Derivation
+from .derivation import DerivedTable, Given
 
 EXACT, NEAREST = "exact", "nearest"
 
 
 @dataclass(frozen=True)
-class SequenceEdits(Derivation):
+class SequenceEdits(DerivedTable):
     """``row_id, user_id, position, op, old_id, new_id, logp, grounding, distance``.
 
     A suggestion is the item of that title (upper and lower case alike; of several the earliest of
@@ -29,28 +27,16 @@ class SequenceEdits(Derivation):
     of the answers, the splits. Items without a vector of their own are nobody's nearest.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "positions"
 
     max_distance: float = 0.0
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        data = self.log_in(sources, log)
-        tables = [s for s in sources if isinstance(s, pa.Table)]
-        noisy = next(t for t in tables if "logp" in t.column_names)
-        answers = next(t for t in tables if "request_key" in t.column_names)
-        items = next(t for t in tables if "item_id" in t.column_names and t is not noisy)
-        vectors = {s.entity: s for s in sources if isinstance(s, VectorTable)}
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        data = given.log
+        noisy = given.table("logp")
+        answers = given.table("request_key")
+        items = next(t for t in given.tables if "item_id" in t.column_names and t is not noisy)
+        vectors = {s.entity: s for s in given.sources if isinstance(s, VectorTable)}
         titles = titles_by_position(items, data)
         known: dict[str, int] = {}
         for position, title in enumerate(titles):

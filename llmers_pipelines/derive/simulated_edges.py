@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.training import TRAIN, TrainingData
-from .derivation import Derivation
+from ..data.training import TRAIN
+from .derivation import DerivedTable, Given
 
 
 @dataclass(frozen=True)
-class SimulatedEdges(Derivation):
+class SimulatedEdges(DerivedTable):
     """``user_id, item_id, source, p_yes``: pairs with ``p_yes`` of at least ``least``.
 
     Of each item the ``most`` surest; ties go to the better rank. A pair that is a training row is
     left out; one that equals a held-out row stays, since no held-out row is looked at.
     """
 
-    output: ClassVar[Literal["vectors", "table"]] = "table"
     rows: ClassVar[str] = "interactions"
 
     least: float = 0.5
@@ -36,19 +33,9 @@ class SimulatedEdges(Derivation):
                 "at least 0"
             )
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        judged = next(s for s in sources if isinstance(s, pa.Table))
-        data = self.log_in(sources, log)
+    def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
+        judged = given.table()
+        data = given.log
         user = data.users.index(judged["user_id"].to_pylist())
         item = data.items.index(judged["item_id"].to_pylist())
         p, rank = judged["p_yes"].to_numpy(), judged["rank"].to_numpy()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.training import TRAIN, TrainingData
+from ..data.training import TRAIN
 from ..data.vectors import VectorTable
 from .candidates import BLOCK, PastModel
-from .derivation import Derivation
+from .derivation import Derivation, Given
 
 
 @dataclass(frozen=True)
@@ -23,18 +21,8 @@ class UserVectors(Derivation):
     False and a vector of zeros.
     """
 
-    @property
-    def needs_log(self) -> bool:
-        return True
-
-    def apply(
-        self,
-        sources: Sequence[Any],
-        *,
-        log: TrainingData | None = None,
-        state_folder: Path | None = None,
-    ) -> tuple[VectorTable, dict[str, Any]]:
-        model = next((s for s in sources if isinstance(s, PastModel)), None)
+    def make(self, given: Given) -> tuple[VectorTable, dict[str, Any]]:
+        model = next((s for s in given.sources if isinstance(s, PastModel)), None)
         if model is None or model.states is None:
             raise ValueError(
                 "UserVectors needs a trained model with user vectors: "

@@ -188,7 +188,7 @@ def _download(repo: str, revision: str | None) -> Path:
         raise FileNotFoundError(f"encoder {repo!r}: there is no such folder")
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES))
-    except Exception as error:
+    except Exception as error:  # the hub client raises many kinds
         raise FileNotFoundError(
             f"encoder {repo!r} is neither a folder nor a model that could be fetched ({error}); "
             "give a local folder, 'minilm' (packaged) or 'tfidf' (no language model)"

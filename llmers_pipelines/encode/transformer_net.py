@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from ..data.file_hash import TOKEN
 from .encoder import EncoderInfo, Progress
 from .lower_layers_net import LowerLayers
+
+WHOLE = "whole"  # marks, in adapter_config.json, weights that replace those of the model
 
 
 class TransformerNet:
@@ -27,13 +32,16 @@ class TransformerNet:
         self.device = torch.device(device)
         logging.disable_progress_bar()  # loading takes a blink; runs report their own progress
         self.tokenizer, model = load_encoder(folder, info.dtype)
+        self.token: Tensor | None = None
         if adapter is not None:
             model = with_adapter(model, adapter)
+            token = text_token(adapter)
+            self.token = token.to(self.device) if token is not None else None
         # Layers above the one that is read are dropped before the weights move to the device.
         self.lower = None if info.layer == -1 else LowerLayers(model, info.layer)
         self.model = model.to(self.device).eval().requires_grad_(False)
         limits = [info.max_length, self.tokenizer.model_max_length]
-        self.max_length = min(int(n) for n in limits if n)
+        self.max_length = min(int(n) for n in limits if n) - (self.token is not None)
 
     def encode(
         self, texts: Sequence[str], token_budget: int, progress: Progress | None = None
@@ -60,6 +68,9 @@ class TransformerNet:
     def _forward(self, tokens: list[list[int]]) -> Tensor:
         ids, mask = padded(tokens, self.tokenizer.pad_token_id or 0, self.device)
         with torch.inference_mode():
+            if self.token is not None:
+                vectors = item_vectors(self.model, ids, mask, self.token, self.info.pooling)
+                return F.normalize(vectors, dim=1) if self.info.normalize else vectors
             if self.lower is None:
                 hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
             else:
@@ -82,10 +93,40 @@ def load_encoder(folder: Path, dtype: str) -> tuple[Any, Any]:
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
-    """Return ``model`` with the adapter of ``folder`` merged into its weights."""
+    """Return ``model`` with the adapter of ``folder`` merged into its weights.
+
+    A folder of a model that was tuned as a whole replaces them.
+    """
     from peft import PeftModel
 
+    if json.loads((folder / "adapter_config.json").read_text()).get(WHOLE):
+        model.load_state_dict(load_file(folder / "adapter_model.safetensors"))
+        return model
+
     return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+
+
+def text_token(folder: Path) -> Tensor | None:
+    """Return the vector (E,) that a tuned model reads behind each text, None without one."""
+    return load_file(folder / TOKEN)["token"] if (folder / TOKEN).is_file() else None
+
+
+def item_vectors(model: Any, ids: Tensor, mask: Tensor, token: Tensor | None, how: str) -> Tensor:
+    """Return float32 (B, E): the last state of ``token`` behind each text, else the pooled states.
+
+    ``ids`` and ``mask`` are int64 (B, L), padded on the right.
+    """
+    if token is None:
+        out = model(input_ids=ids, attention_mask=mask)
+        return pool(out.last_hidden_state.float(), mask, how)
+    words = model.get_input_embeddings()(ids)
+    words = torch.cat([words, words.new_zeros(len(ids), 1, words.shape[2])], 1)
+    at = torch.arange(words.shape[1], device=ids.device)
+    lengths = mask.sum(1, keepdim=True)
+    words = torch.where((at == lengths)[..., None], token.to(words.dtype), words)
+    whole = (at <= lengths).long()
+    out = model(inputs_embeds=words, attention_mask=whole)
+    return pool(out.last_hidden_state.float(), whole, "last")
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[int]]:

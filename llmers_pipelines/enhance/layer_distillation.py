@@ -42,6 +42,9 @@ class LayerDistillation(Enhancement):
         if self.blocks < 1 or self.weight < 0 or self.norm_weight < 0:
             raise PlanError("LayerDistillation: blocks is at least 1, no weight below 0")
 
+    def misfit(self, backbone: Any) -> str:
+        return _too_shallow(backbone, self.blocks)
+
     def inert(self) -> LayerDistillation:
         """Return a part whose losses have no weight."""
         return replace(self, weight=0.0, norm_weight=0.0)
@@ -77,6 +80,9 @@ class DeepSupervision(Enhancement):
         if self.blocks < 1 or self.weight < 0:
             raise PlanError("DeepSupervision: blocks is at least 1, weight not below 0")
 
+    def misfit(self, backbone: Any) -> str:
+        return _too_shallow(backbone, self.blocks)
+
     def inert(self) -> DeepSupervision:
         """Return a part whose losses have no weight."""
         return replace(self, weight=0.0)
@@ -90,3 +96,13 @@ class DeepSupervision(Enhancement):
         vectors = item_vectors(inputs[self.source], data.items, self.source.name, missing="mean")
         model.keeps_layers = True
         return HeadsHook(vectors, layers, model.item_table.weight.shape[1], self.weight)
+
+
+def _too_shallow(backbone: Any, blocks: int) -> str:
+    from ..models.layer_blocks import block_layers
+
+    try:
+        block_layers(getattr(backbone, "layers", blocks), blocks)
+    except ValueError as error:
+        return f"{error}, or backbone_settings = {{ layers = {blocks} }}"
+    return ""

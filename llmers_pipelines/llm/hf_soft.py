@@ -58,6 +58,10 @@ class SoftPrompt(nn.Module):
         row = torch.arange(len(whole), device=start.device)
         return tuple(h[row, lengths - 1].float() for h in out.hidden_states)
 
+    @property
+    def device(self) -> torch.device:
+        return self.up.weight.device
+
     def heads(self) -> dict[str, Tensor]:
         """Return what is trained beside the adapter."""
         return {f"{n}.{k}": v for n in ("up", "down")

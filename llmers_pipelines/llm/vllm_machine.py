@@ -155,7 +155,7 @@ def stream(
                 except (ValueError, VLLMClientError) as error:
                     yield tag, str(error)
                     continue
-                except Exception as error:
+                except Exception as error:  # of many kinds, as below
                     flying.clear()
                     raise _broken(error) from error
                 # The name that comes back ends in a random suffix, which outputs do not bear.

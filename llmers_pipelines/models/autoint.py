@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .click_settings import ClickSettings
+from .click_settings import FIELD_SEAMS, ClickSettings
 from .seams import Backbone
 
 
@@ -18,6 +18,7 @@ class AutoInt(ClickSettings, Backbone):
     the other models here, their dropout and Dice in the MLP.
     """
 
+    seams: ClassVar[frozenset[str]] = FIELD_SEAMS
     net: ClassVar[str] = "autoint_net:AutoIntNet"
 
     layers: int = 3

@@ -44,6 +44,7 @@ class AutoIntNet(FieldNet):
     """``logit = w_0 + sum_i w_i + w . vec(e^L) + MLP(vec e)``, e^L after L attention layers."""
 
     title = "AutoInt"
+    final = (*FieldNet.final, "out.")
 
     def make(
         self, layers: int, heads: int, attention: int, attention_dropout: float, scaled: bool,
@@ -61,3 +62,6 @@ class AutoIntNet(FieldNet):
 
     def interact(self, e: Tensor) -> tuple[Tensor, Tensor]:
         return e.flatten(1), self.out(self.layers(e).flatten(1)).squeeze(1)
+
+    def states(self, e: Tensor) -> Tensor:
+        return torch.cat([self.layers(e).flatten(1), self.hidden(e.flatten(1))], 1)

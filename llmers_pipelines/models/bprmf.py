@@ -39,13 +39,5 @@ class BPRMF(Backbone):
 
     def build(self, data: TrainingData, seed: int) -> Any:
         from .factor_net import FactorNet
-        from .hooks_net import seeded
-        from .losses_net import log_share
 
-        with seeded(seed):
-            net = FactorNet(
-                n_users=data.n_users, n_items=data.n_items, dim=self.dim, objective=self.loss,
-                temperature=self.temperature, l2=self.l2, table_std=self.table_std,
-            )  # fmt: skip
-        net.log_q = log_share(data.train_counts) if self.loss == "in_batch" else None
-        return net
+        return FactorNet.of(self, data, seed)

@@ -131,6 +131,8 @@ class FieldNet(ClickNet):
     """
 
     first_order: ClassVar[bool] = True
+    # Parameters that make the logit of what ``states`` gives, by how their names begin.
+    final: ClassVar[tuple[str, ...]] = ("item_weights.", "user_weights.", "bias", "columns.")
 
     def prepare(self) -> None:
         own = self._arguments
@@ -167,6 +169,35 @@ class FieldNet(ClickNet):
             items.place(batch.history), vectors.flatten(1), mode="sum", per_sample_weights=weights
         ).unflatten(1, vectors.shape[1:])
         return torch.cat([self.users(batch.user), vectors[items.place(batch.item)], history], 1)
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The fields of e in order: ``user``, ``user.<field>``, ``item``, ..., ``history``."""
+        own = self._arguments
+        users, items = (
+            [*([side] if own[f"{side}_id"] else []), *(f"{side}.{f}" for f in own["shape"][side])]
+            for side in ("user", "item")
+        )
+        return (*users, *items, *["history"] * len(items))
+
+    def states(self, e: Tensor) -> Tensor:
+        """Return (B, d) of e (B, fields, dim): all that the last linear layers read."""
+        raise NotImplementedError(f"{self.title} does not say what its logit is made of")
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return (B, last width): what the last layer of the tower reads, of its input x."""
+        tower: Any = self.tower
+        return tower.hidden(x)
+
+    @property
+    def trunk(self) -> dict[str, Tensor]:
+        """The weights that ``states`` hangs on, by name, and the running statistics beside them."""
+        tower: Any = self.tower
+        last = (*self.final, f"tower.rest.{len(tower.rest) - 1}.", "hooks.")
+        tensors = [*self.named_parameters(), *self.named_buffers()]
+        kept = ("running_mean", "running_var")
+        buffers = {n for n, _ in self.named_buffers() if not n.endswith(kept)}
+        return {n: t for n, t in tensors if not n.startswith(last) and n not in buffers}
 
     def liked(self, batch: CtrBatch) -> Tensor:
         """Return bool (B, L): the rows of the history that were liked; all, without ratings."""

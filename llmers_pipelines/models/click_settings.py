@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..data.training import TrainingData
 
 CLICK_SEAMS = frozenset({"feature_columns", "extra_loss", "item_table", "user_table"})
+FIELD_SEAMS = CLICK_SEAMS | {"trunk"}
 SCENARIO_SEAMS = CLICK_SEAMS | {"shared_features", "logit"}
 
 

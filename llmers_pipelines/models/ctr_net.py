@@ -139,10 +139,16 @@ class Tower(nn.Module):
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Return logits (B,) of ``x`` (B, width); ``added`` (B, layers[0]) is a summand of h."""
+        return self.rest[-1](self.hidden(x, added)).squeeze(1)
+
+    def hidden(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Return (B, layers[-1]): what the last layer makes its logit of."""
         h = self.first(x)
         if added is not None:
             h = h + added
-        return self.rest(h).squeeze(1)
+        for number in range(len(self.rest) - 1):
+            h = self.rest[number](h)
+        return h
 
 
 class ColumnWeights(nn.Module):

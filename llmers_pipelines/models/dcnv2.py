@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .click_settings import ClickSettings
+from .click_settings import FIELD_SEAMS, ClickSettings
 from .seams import Backbone
 
 
@@ -19,6 +19,7 @@ class DCNv2(ClickSettings, Backbone):
     enter the MLP alone. Deviation: dropout and Dice in the MLP, as for the other models here.
     """
 
+    seams: ClassVar[frozenset[str]] = FIELD_SEAMS
     net: ClassVar[str] = "dcnv2_net:DCNv2Net"
 
     crosses: int = 3

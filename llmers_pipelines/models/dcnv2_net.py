@@ -50,6 +50,7 @@ class DCNv2Net(FieldNet):
 
     title = "DCNv2"
     first_order = False
+    final = (*FieldNet.final, "cross_out.")
 
     def make(self, crosses: int, rank: int, experts: int, structure: str) -> int:
         if structure not in ("parallel", "stacked"):
@@ -78,3 +79,10 @@ class DCNv2Net(FieldNet):
         if self.cross_out is None:
             return x, 0.0
         return first, self.cross_out(x).squeeze(1)
+
+    def states(self, e: Tensor) -> Tensor:
+        first = e.flatten(1)
+        x = self.cross(first)
+        if self.cross_out is None:
+            return self.hidden(x)
+        return torch.cat([x, self.hidden(first)], 1)

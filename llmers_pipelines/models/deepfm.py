@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .click_settings import FIELD_SEAMS
 from .fit import Fit
 from .seams import Backbone
 
@@ -20,9 +21,7 @@ class DeepFM(Backbone):
     history. Extra columns enter the first-order term and the MLP, not the second-order part.
     """
 
-    seams: ClassVar[frozenset[str]] = frozenset(
-        {"feature_columns", "extra_loss", "item_table", "user_table"}
-    )
+    seams: ClassVar[frozenset[str]] = FIELD_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"ctr", "multi_scenario"})
     loader: ClassVar[str] = "ctr"
 

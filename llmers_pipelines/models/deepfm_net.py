@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .click_net import FieldNet
@@ -12,7 +13,12 @@ def fm(e: Tensor) -> Tensor:
 
     ``0.5 sum_k [(sum_i e_ik)^2 - sum_i e_ik^2]`` (DeepFM, equation 2).
     """
-    return 0.5 * (e.sum(1).square() - e.square().sum(1)).sum(1)
+    return 0.5 * pairs(e).sum(1)
+
+
+def pairs(e: Tensor) -> Tensor:
+    """Return (B, dim): twice the sum over all pairs of fields of their products, per dimension."""
+    return e.sum(1).square() - e.square().sum(1)
 
 
 class DeepFMNet(FieldNet):
@@ -24,5 +30,9 @@ class DeepFMNet(FieldNet):
         return self.n_fields * self.dim
 
     def interact(self, e: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = fm(e)  # before e is flattened: gradients are added up in this order
-        return e.flatten(1), pairs
+        second = fm(e)  # before e is flattened: gradients are added up in this order
+        return e.flatten(1), second
+
+    def states(self, e: Tensor) -> Tensor:
+        """Return ``[pairs of fields ; last hidden layer]``; first-order weights are left out."""
+        return torch.cat([pairs(e), self.hidden(e.flatten(1))], 1)

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .graph_net import Graph, added_by_history
-from .hooks_net import extra_losses, overrides
+from .hooks_net import extra_losses, overrides, seeded
 from .losses_net import (
     bce,
     bpr,
     corrected_softmax,
     full_cross_entropy,
     in_batch_others,
+    log_share,
     sampled_softmax,
     shared_softmax,
 )
@@ -68,6 +69,17 @@ class FactorNet(nn.Module):
         self._layers: list[Tensor] | None = None  # within one step, once a part asked for them
         self.register_buffer("log_q", None, persistent=False)  # (N + 1,), only for "in_batch"
         self._targets: Tensor | None = None  # item outputs as `score` uses them, while kept
+
+    @classmethod
+    def of(cls, how: Any, data: Any, seed: int, **more: Any) -> Any:
+        """Return the untrained network of ``how``: BPRMF, or settings that have its fields."""
+        with seeded(seed):
+            net = cls(
+                n_users=data.n_users, n_items=data.n_items, dim=how.dim, objective=how.loss,
+                temperature=how.temperature, l2=how.l2, table_std=how.table_std, **more,
+            )  # fmt: skip
+        net.log_q = log_share(data.train_counts) if how.loss == "in_batch" else None
+        return net
 
     def _propagated(self) -> list[Tensor]:
         """Return the vectors of all entities, users first, after 0 .. depth steps."""

@@ -42,15 +42,7 @@ class LightGCN(Backbone):
     def build(self, data: TrainingData, seed: int) -> Any:
         from .factor_net import FactorNet
         from .graph_net import training_graph
-        from .hooks_net import seeded
-        from .losses_net import log_share
 
-        with seeded(seed):
-            net = FactorNet(
-                n_users=data.n_users, n_items=data.n_items, dim=self.dim, objective=self.loss,
-                temperature=self.temperature, l2=self.l2, table_std=self.table_std,
-                layers=self.layers,
-            )  # fmt: skip
+        net = FactorNet.of(self, data, seed, layers=self.layers)
         net.graph = training_graph(data)
-        net.log_q = log_share(data.train_counts) if self.loss == "in_batch" else None
         return net

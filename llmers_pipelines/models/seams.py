@@ -30,7 +30,9 @@ SEAMS = {
     "pair_loss": "the loss of a batch of observed pairs (pair models)",
     "item_table": "initial item weights",
     "user_table": "initial user weights",
+    "trunk": "all weights below the last linear layers (models of feature interaction)",
     "graph_input": "vectors of users and items before they are propagated (graph models)",
+    "points": "users and items as points of a hyperboloid (hyperbolic models)",
 }
 
 
@@ -78,6 +80,10 @@ class Enhancement(Component):
     ) -> TrainingData:
         """Return the log to train on; validation, test and what is served keep ``data``."""
         return data
+
+    def misfit(self, backbone: Backbone) -> str:
+        """Return why settings of ``backbone`` do not suit this part, "" where they do."""
+        return ""
 
     def inert(self) -> Enhancement | None:
         """Return these settings with a weight or gate of 0, so that the backbone trains as alone.
@@ -140,3 +146,10 @@ def check_seams(backbone: Backbone, parts: Iterable[Component], owner: str) -> N
                 f"{type(backbone).__name__} does not offer; choose a backbone that does, or leave "
                 "the part out"
             )
+
+
+def check_settings(backbone: Backbone, parts: Iterable[Any], owner: str) -> None:
+    """Raise ``PlanError`` for a part that says that settings of ``backbone`` do not suit it."""
+    for part in parts:
+        if isinstance(part, Enhancement) and (why := part.misfit(backbone)):
+            raise PlanError(f"{owner}: {type(part).__name__}: {why}")

@@ -93,6 +93,8 @@ _BY_COMPONENT: dict[str, dict[str, str]] = {
     "dien": {"auxiliary": "0.1..3:log"},
     "ease": {"l2": "5..5000:log"},
     "gru4rec": {"hidden": "64,128,256"},
+    "hgcf": {"fit.lr": "0.5..10:log", "margin": "0.3..3:log", "layers": "2..4",
+             "negatives": "1..10"},
     "hstu": {"layers": "1..3", "temperature": "0.02..0.2:log"},
     "itemknn": {"k": "10..1000:log", "shrink": "0.1..300:log"},
     "knnblend": {"k": "10..1000:log", "shrink": "0.1..300:log", "centre": "true,false"},
@@ -107,6 +109,7 @@ _BY_COMPONENT: dict[str, dict[str, str]] = {
     # parts
     "augmented_pairs": {"share": "0.02..0.5:log", "weight": "0.1..3:log"},
     "dual_view": {},
+    "hyperbolic_alignment": {"weight": "0.003..1:log"},
     "neighbour_distillation": {"weight": "0.01..1:log"},
     "ranking_distillation": {"weight": "0.1..2:log", "beta": "0.3..3:log"},
     "side_features": {"c_text": "0.01..1:log", "c_profile": "0.01..1:log",

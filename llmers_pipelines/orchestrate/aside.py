@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.training import TEST, TrainingData
 from ..plan import Generate, Table, Train, walk
-from .cell_tables import AMONG, LIST, among, lists
+from .cell_tables import AMONG, LIST, among, explored, lists
 from .cells import Cell
 from .context import StepContext
 
@@ -40,6 +40,7 @@ def per_tokens(model: Train, comparison: Any, ctx: StepContext) -> str:
 
 
 Cells = Mapping[tuple[str, int | None], Cell]
+TREE = "hierarchy"  # the table of a method that grows a tree
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,30 @@ def beside(cells: Cells, trains: Mapping[str, Train], data: TrainingData, compar
     grids.append(_curves(cells, data, comparison.primary))
     if data.info.get("protocol") == "cold_item":
         grids.append(_candidates(cells, trains, data))
+    grids.append(_exploration(first, trains, data))
     return Aside(beyond, tuple(g for g in grids if g is not None))
+
+
+def _exploration(
+    first: Mapping[str, Cell], trains: Mapping[str, Train], data: TrainingData
+) -> Any:
+    """Return lists explored along the tree that a method writes; None where none does."""
+    from ..evaluate.report import Grid, number
+
+    grown = [a for a in first if any(getattr(p, "writes", "") == TREE for p in trains[a].parts)]
+    if not grown:
+        return None
+    tables = {arm: explored(first[arm], trains[arm], data) for arm in grown}
+    names = tables[grown[0]].column_names
+    rows = [
+        (arm, f"{row['temperature']:g}", str(row["layer"]), *(number(row[n]) for n in names[2:]))
+        for arm, table in tables.items() for row in table.to_pylist()
+    ]  # fmt: skip
+    note = (
+        "Temperature: the share of each list, from its end, that gives way to unseen items drawn "
+        "below the user's ancestor at the layer (0 is the root: any item)."
+    )
+    return Grid("Exploration along the tree", ("arm", *names), tuple(rows), note)
 
 
 def _beyond(tops: Mapping[str, Any], data: TrainingData) -> dict[str, dict[str, float | None]]:

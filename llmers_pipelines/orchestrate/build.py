@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..config import Method, Settings
 from ..data.tasks import TASKS
 from ..data.views import OPAQUE, check_view, sees
 from ..encode.encoder import check_encoder
-from ..models.seams import Backbone, check_seams
+from ..models.seams import Backbone, check_seams, check_settings
 from ..plan import (
     Champion,
     Embed,
@@ -131,23 +131,34 @@ def _with_base(plan: Plan, method: Loaded) -> list[Node]:
     return [r for m in plan.methods if m.train.slug in wanted for r in m.roots]
 
 
-def fitting_backbones(recipe: Recipe) -> list[str]:
-    """Return the slugs of the backbones on which ``recipe`` builds (its seams are offered)."""
-    if "backbone" not in recipe.settings:
-        return []
-    out = []
+def fitting_backbones(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return the slugs of the backbones on which ``recipe`` builds (its seams are offered).
+
+    With each come the settings without which the recipe would be refused there, mostly none.
+    """
+    own = recipe.settings.get("backbone")
+    if own is None:
+        return {}
+    out: dict[str, dict[str, Any]] = {}
     for slug, kind in backbones().items():
-        if recipe.task not in kind.tasks:
+        if recipe.task not in kind.tasks or (recipe.is_baseline and kind is not type(own)):
             continue
-        try:
-            node = recipe(backbone=kind())
-            check_seams(node.backbone, node.parts, recipe.slug)
-        except (PlanError, AttributeError, TypeError):
-            continue
-        if recipe.is_baseline and kind is not type(recipe.settings["backbone"]):
-            continue
-        out.append(slug)
+        ways = [{}, *([{"supervise": "last"}] if hasattr(kind, "supervise") else [])]
+        fit = next((how for how in ways if _fits(recipe, lambda k=kind, h=how: k(**h))), None)
+        if fit is None and kind is type(own) and _fits(recipe, lambda: own):
+            fit = {}  # one that reads tables which its recipe names
+        if fit is not None:
+            out[slug] = fit
     return out
+
+
+def _fits(recipe: Recipe, backbone: Callable[[], Backbone]) -> bool:
+    try:
+        node = recipe(backbone=backbone())
+        check_seams(node.backbone, node.parts, recipe.slug)
+    except (PlanError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _backbone(method: Method, recipe: Recipe) -> Backbone:
@@ -186,6 +197,7 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
     node = rewrite(recipe(**settings), _with_readable_name)
     node = changed_parts(node, method.part_settings, f"llmers.toml [{method.recipe}]")
     check_seams(node.backbone, node.parts, recipe.slug)
+    check_settings(node.backbone, node.parts, recipe.slug)
     extra = [
         f"{k}{v}" if not isinstance(v, str) else v
         for k, v in settings.items()

@@ -36,6 +36,7 @@ def card(name: str, settings: Settings) -> dict[str, Any]:
 def _card(recipe: Recipe, found: dict[str, Recipe], settings: Settings) -> dict[str, Any]:
     _, train = instantiate(Method(recipe.slug), found)
     nodes = walk([bind(train, settings)])
+    fitting = fitting_backbones(recipe)
     outputs = [n.prefix for n in nodes if isinstance(n, (Generate, Embed, Teach, Tune))]
     return {
         "slug": recipe.slug,
@@ -44,6 +45,7 @@ def _card(recipe: Recipe, found: dict[str, Recipe], settings: Settings) -> dict[
         "paper": recipe.paper,
         "task": recipe.task,
         "llm_outputs": list(dict.fromkeys(outputs)),
-        "backbones": fitting_backbones(recipe),
+        "backbones": list(fitting),
+        "backbone_settings": {slug: needed for slug, needed in fitting.items() if needed},
         "proofs": proofs_of(recipe, settings),
     }

@@ -50,6 +50,13 @@ def among(cell: Cell, train: Train, data: TrainingData, kind: str) -> pa.Table:
     )  # fmt: skip
 
 
+def explored(cell: Cell, train: Train, data: TrainingData) -> pa.Table:
+    """Return what exploration along the served tree costs and gives (``evaluate/exploration``)."""
+    from ..evaluate.exploration import curve
+
+    return _kept(cell, "explored.parquet", train, data, lambda model: curve(model, data))
+
+
 def _kept(
     cell: Cell, name: str, train: Train, data: TrainingData, make: Callable[[Any], pa.Table]
 ) -> pa.Table:

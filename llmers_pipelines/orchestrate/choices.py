@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -30,6 +31,8 @@ def cannot_rank(node: Node, ctx: StepContext) -> str:
 
     if isinstance(node, Tune):
         return cannot_tune(node, ctx.settings)
+    if isinstance(node, Teach) and node.how.exports == "states":
+        return too_shallow(node, ctx)
     if not (isinstance(node, Teach) and node.how.asks_model):
         return ""
     if node.adapter is not None and (why := cannot_tune(node.adapter, ctx.settings)):
@@ -44,6 +47,30 @@ def cannot_rank(node: Node, ctx: StepContext) -> str:
         return ""
     return (f"the engine in force ({info.label}) has no log-probabilities to rank by; set "
             'llm.engine = "hf" or "vllm" and llm.model, or choose another teacher')  # fmt: skip
+
+
+def too_shallow(node: Teach, ctx: StepContext) -> str:
+    """Return why the tuned model has fewer layers than ``node`` exports, "" where it has enough.
+
+    Read from its configuration: tuning it first would be in vain.
+    """
+    from ..models.layer_blocks import block_layers
+    from .steps.tune import base_of
+
+    tune = next((s for s in node.sources if isinstance(s, Tune)), None)
+    try:
+        folder = base_of(tune, ctx)[0].folder if tune is not None else None
+    except (StepError, ValueError, OSError):
+        return ""  # the tuned model's own step says what is wrong with it
+    if folder is None or not (folder / "config.json").is_file():
+        return ""
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    layers = next((told[n] for n in ("num_hidden_layers", "n_layer") if n in told), None)
+    try:
+        block_layers(int(layers or node.how.blocks), node.how.blocks)
+    except ValueError as error:
+        return f"{error}; set `blocks`, or tune a deeper model ([tune] model)"
+    return ""
 
 
 def check_engines(nodes: Iterable[Node], ctx: StepContext, *, force: bool = False) -> None:

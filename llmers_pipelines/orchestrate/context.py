@@ -17,10 +17,13 @@ import pyarrow.parquet as pq
 from ..config import Settings
 from ..data.training import TrainingData
 from ..data.vectors import VectorTable
-from ..plan import Derive, Embed, Node, Pin, Table, Train
+from ..data.weights import NamedWeights
+from ..plan import Derive, Embed, Node, Pin, Table, Train, Tune
 from ..store.manifests import CheckOutcome, Manifest, ManifestStore
 from ..store.overlay import Overlay
 from .progress import Reporter
+
+HEADS = "heads.safetensors"  # what a tuning trains beside the adapter, or in its place
 
 NO_CUDA = "device auto: this torch finds no CUDA device, so the step runs on the CPU"
 
@@ -195,6 +198,8 @@ def _read(node: Node, folder: Path, ctx: StepContext, manifest: Manifest) -> Any
         return TrainingData.load(folder)
     if isinstance(node, Embed) or (isinstance(node, Derive) and node.how.output == "vectors"):
         return VectorTable.load(folder)
+    if isinstance(node, Tune) and (folder / HEADS).is_file():
+        return NamedWeights.load(folder / HEADS)
     if isinstance(node, Train) or not (folder / "rows.parquet").is_file():
         return folder
     return pq.read_table(folder / "rows.parquet")

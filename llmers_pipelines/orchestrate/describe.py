@@ -87,7 +87,8 @@ def _lead(node: Node, plan: Plan) -> tuple[str, str]:
     if isinstance(node, Tune):
         first, rest = _split(_doc(node.how))
         what = "language model" if node.how.base == "llm" else "encoder"
-        return f"An adapter over the {what}, tuned on {node.examples.name}.", f"{first}\n\n{rest}"
+        made = f"An adapter over the {what}," if node.how.has_adapter else "Weights,"
+        return f"{made} tuned on {node.examples.name}.", f"{first}\n\n{rest}"
     if isinstance(node, (Derive, Teach)):
         first, rest = _split(_doc(node.how))
         return first, "\n\n".join(p for p in (f"From {node.inputs[0].name}.", rest) if p)

@@ -115,7 +115,7 @@ def _made(
     """Materialize ``node``; where that fails or is held, remember what the run leaves unmade."""
     try:
         done = materialize(node, ctx, force=force)
-    except Exception:
+    except Exception:  # whatever it was: what the run leaves unmade is noted, and it is raised
         _wish(node, plan, ctx, context)
         raise
     if done.manifest.held_by:

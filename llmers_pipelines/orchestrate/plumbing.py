@@ -17,6 +17,7 @@ from .compare import evaluation_of
 from .context import StepContext
 
 TINY = "tiny"  # names the tiny model where an experiment names an encoder
+TINY_MASKED = "tiny_masked"  # likewise, a masked language model
 TITLE = "Plumbing: what runs with a tiny language model"
 
 
@@ -30,23 +31,27 @@ def with_tiny_model(settings: Settings, *, answers: bool = False) -> Settings:
 
     With ``answers`` it is asked as well, wherever the data set has no recorded answers.
     """
-    folder = settings.data / "plumbing" / settings.dataset / (ANSWERING if answers else TINY)
+    folder, own = settings.data / "plumbing" / settings.dataset, ANSWERING if answers else TINY
     encoder, _, how = settings.encoder.partition("?")
-    if encoder == TINY:
-        encoder = f"{folder}?{how or 'pooling=mean&normalize=0'}"
+    if encoder in (TINY, TINY_MASKED):
+        name = own if encoder == TINY else encoder
+        encoder = f"{folder / name}?{how or 'pooling=mean&normalize=0'}"
     else:
         encoder = settings.encoder
-    tune = dataclasses.replace(TuneSettings(), model=str(folder))
-    own = dataclasses.replace(settings, tune=tune, encoder=encoder)
+    tune = dataclasses.replace(TuneSettings(), model=str(folder / own))
+    out = dataclasses.replace(settings, tune=tune, encoder=encoder)
     if not answers:
-        return own
-    return dataclasses.replace(own, engine="hf", model=str(folder), model_revision="", adapter="",
-                               recorded_first=True, max_tokens=TOKENS, temperature=1.0)  # fmt: skip
+        return out
+    return dataclasses.replace(
+        out, engine="hf", model=tune.model, model_revision="", adapter="", recorded_first=True,
+        max_tokens=TOKENS, temperature=1.0,
+    )  # fmt: skip
 
 
 def make_tiny(plan: Plan, settings: Settings) -> None:
-    """Train the tiny model on the catalog of the data set, where it is not there yet."""
+    """Train the tiny models on the catalog of the data set, where they are not there yet."""
     from ..data.text import ItemText
+    from ..tune.tiny_masked import make_tiny_masked_model
     from ..tune.tiny_model import make_tiny_model
     from .publish import materialize
 
@@ -54,8 +59,10 @@ def make_tiny(plan: Plan, settings: Settings) -> None:
     items = next(n for n in plan.nodes if isinstance(n, Table) and n.table == "items")
     materialize(items, ctx)
     texts = ItemText().texts(table=ctx.load(items), fields=ctx.field_kinds).texts
-    folder = Path(settings.tune.model)
-    make_tiny_model(folder, texts, context=CONTEXT[folder.name])
+    own = Path(settings.tune.model)
+    make_tiny_model(own, texts, context=CONTEXT[own.name])
+    if settings.encoder.startswith(f"{own.parent / TINY_MASKED}?"):
+        make_tiny_masked_model(own.parent / TINY_MASKED, texts)
 
 
 def plumbing_table(experiments: list[tuple[str, Plan, Settings]]) -> list[str]:
@@ -64,10 +71,11 @@ def plumbing_table(experiments: list[tuple[str, Plan, Settings]]) -> list[str]:
         return []
     lines = [
         f"## {TITLE}", "",
-        "A causal model of some hundred thousand weights, trained for seconds on the titles of the "
-        "catalog, goes through the engine, the tuning, the hidden states, the scores and the "
-        "grammar that a real one would. It knows nothing: **no row claims a lift**, and test "
-        "metrics stand here only to show that the recommender was trained to its end.", "",
+        "A model of some hundred thousand weights (causal; for FLIP a masked one), trained for "
+        "seconds on the titles of the catalog, goes through the engine, the tuning, the hidden "
+        "states, the scores and the grammar that a real one would. It knows nothing: **no row "
+        "claims a lift**, and test metrics stand here only to show that the recommender was "
+        "trained to its end.", "",
         "| experiment | method | assets | tuned on | loss, first to last epoch | texts encoded "
         "| rows asked | LLM calls | re-used | quarantined | test metric | base | with the method |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",

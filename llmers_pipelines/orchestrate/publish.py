@@ -99,7 +99,7 @@ def materialize(node: Node, ctx: StepContext, *, force: bool = False) -> Publish
     try:
         outcome = run_verb(node, ctx)
         manifest = _store(node, ctx, outcome, want, time.perf_counter() - start)
-    except Exception as error:
+    except Exception as error:  # whatever it was: noted, and raised as it came
         if failures is not None:
             failures.note(ctx.dataset, node.name, attempt_key(node, want, ctx.settings), error)
         raise

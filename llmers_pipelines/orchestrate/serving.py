@@ -9,12 +9,12 @@ from ..config import Settings
 
 def recommend(
     settings: Settings, dataset: str, task: str | None, user: str, k: int, *, explain: bool = False,
-    method: str | None = None,
+    method: str | None = None, explore: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the document of ``llmers recommend --json``.
 
     ``method`` names the recommender whose newest registered version answers, whatever the gate said
-    of it; by default the champion does.
+    of it; by default the champion does. ``explore``: see ``Scorer.recommend``.
     """
     from ..data.registry import find_dataset
 
@@ -25,7 +25,7 @@ def recommend(
         scorer, version = champion_of(settings, dataset, task)
     else:
         scorer, version = _version_of(settings, dataset, task, method)
-    answer = scorer.recommend(user, k=k, explain=explain)
+    answer = scorer.recommend(user, k=k, explain=explain, explore=explore)
     return {**answer, "version": version}
 
 

@@ -30,6 +30,9 @@ def bound(node: Node, settings: Settings) -> Node:
     if adapter.how.partial:
         raise PlanError(f"{node.name}: {adapter.name} tunes a part of a model, which no text goes "
                         "through; read it with Derive(DeepStates(), ...)")  # fmt: skip
+    if not adapter.how.has_adapter:
+        raise PlanError(f"{node.name}: {adapter.name} publishes no adapter; set whole=False of "
+                        f"{type(adapter.how).__name__}")  # fmt: skip
     if isinstance(node, Embed):
         if node.encoder:
             raise PlanError(f"{node.name}: the encoder is that of {adapter.name}; name it there")

@@ -12,6 +12,7 @@ import numpy as np
 
 from .bundle import Bundle, load_bundle
 from .explain import Explainer
+from .explore import NO_PLACE, Explore, mixed, tree_of
 from .ranker import Ranker, load_ranker
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Scorer:
         history: Sequence[str] | None = None,
         exclude_seen: bool = True,
         explain: bool = False,
+        explore: Explore | None = None,
     ) -> dict[str, Any]:
         """Return the k best items of one user.
 
@@ -87,10 +89,13 @@ class Scorer:
         plain model's: ``popularity`` (nothing is known), ``history`` (unknown user, the model
         scored the given history), ``similar_items`` (unknown user, the model reads no history).
         Ids that the catalog lacks are in ``ignored``. With ``explain`` each item has ``why``.
+        ``explore`` gives the end of the list to items near the user in the model's tree, marked
+        ``explored``; ValueError where the model keeps no tree.
         """
         return self.recommend_many(
-            [user_id], k, histories=[history], exclude_seen=exclude_seen, explain=explain
-        )[0]
+            [user_id], k, histories=[history], exclude_seen=exclude_seen, explain=explain,
+            explore=explore,
+        )[0]  # fmt: skip
 
     def recommend_many(
         self,
@@ -100,10 +105,13 @@ class Scorer:
         histories: Sequence[Sequence[str] | None] | None = None,
         exclude_seen: bool = True,
         explain: bool = False,
+        explore: Explore | None = None,
     ) -> list[dict[str, Any]]:
         """Return ``recommend`` for each user; the model scores them together."""
         if k < 1:
             raise ValueError(f"k = {k}; at least 1 is needed")
+        if explore is not None:
+            tree_of(self.ranker.served.net)
         if histories is None:
             histories = [None] * len(user_ids)
         requests = [
@@ -114,7 +122,15 @@ class Scorer:
         for start in range(0, len(requests), step):
             part = requests[start : start + step]
             for request, (items, scores) in zip(part, self._best(part, k), strict=True):
+                new = 0
+                if explore is not None:
+                    items, scores, new = self._explored(request, items, scores, k, explore)
                 answers.append(self._answer(request, items, scores, explain))
+                for row in answers[-1]["items"][len(items) - new :]:
+                    row["explored"] = True
+                if explore is not None and not (request.user and request.mode == "model"):
+                    told = answers[-1]
+                    told["note"] = "; ".join(filter(None, [told["note"], NO_PLACE]))
         return answers
 
     @cached_property
@@ -197,6 +213,18 @@ class Scorer:
             short = len(order) < k  # an approximate index may run dry in the cells it visits
             out.append(self._scan([r], k)[0] if short else (ids[order], scores[order]))
         return out
+
+    def _explored(
+        self, r: _Request, items: np.ndarray, scores: np.ndarray, k: int, how: Explore
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return (positions, scores, how many at the end are explored)."""
+        if not (r.user and r.mode == "model"):
+            return items, scores, 0
+        chosen, new = mixed(self.ranker.served.net, r.user, items, r.seen, k, how)
+        if not new:
+            return items, scores, 0
+        own = self.ranker.rescore(self.ranker.states([r.user], [r.history])[0], chosen[-new:])
+        return chosen, np.concatenate([scores[: len(chosen) - new], own]), new
 
     def _without_model(self, r: _Request, k: int) -> tuple[np.ndarray, np.ndarray]:
         if r.mode == "popularity":

@@ -39,9 +39,8 @@ def states_of(
             out.append(found["states"])
             continue
         soft = soft or model()
-        device = soft.up.weight.device
         batch = histories[start : start + how.BATCH]
-        states = soft([rows[h].to(device) for h in batch])
+        states = soft([rows[h].to(soft.device) for h in batch])
         layers = block_layers(len(states) - 1, how.blocks)
         block = torch.stack([states[n] for n in layers], 1).half().cpu().numpy()
         temporary = file.with_suffix(f".{os.getpid()}.tmp")

@@ -19,9 +19,10 @@ from ..config import Method
 from ..data.tasks import CLICK_TASKS, FIELD_TASKS
 from ..data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
 from ..data.vectors import VectorTable
+from ..data.weights import NamedWeights
 from ..data.words import word_codes
 from ..orchestrate.build import base_of, instantiate, task_of
-from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train, walk
+from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train, Tune, walk
 from ..recipe import discover
 from .planted import planted_rings
 
@@ -193,6 +194,8 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
         return _states(data, node.how.blocks, width, rng)
     if isinstance(node, Teach):
         return _rankings(data, node.how.k, rng)
+    if isinstance(node, Tune):
+        return _stand_in_weights(node, data, rng)
     entity = _entity(node)
     ids = data.items if entity == "item" else data.users
     if entity == "scenario" and data.scenario is not None:
@@ -229,6 +232,16 @@ def _width(node: Derive, width: int) -> int:
     model = next((s for s in node.sources if isinstance(s, Train)), None)
     usual = getattr(model.backbone, "dim", width) if model is not None else width
     return getattr(node.how, "dim", usual)
+
+
+def _stand_in_weights(node: Tune, data: TrainingData, rng: np.random.Generator) -> NamedWeights:
+    """Return the weights of another start of the backbone that is pretrained, moved a little."""
+    trunk = node.how.backbone.build(data, 1).trunk
+    own = {name: t.detach().numpy().copy() for name, t in trunk.items()}
+    return NamedWeights({
+        name: a if ".running_" in name else a + 0.1 * rng.normal(size=a.shape).astype(np.float32)
+        for name, a in own.items()
+    })  # fmt: skip
 
 
 def _stand_in_facts(data: TrainingData, rng: np.random.Generator) -> pa.Table:

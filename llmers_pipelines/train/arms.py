@@ -13,6 +13,7 @@ from ..data.added import dealt_added, is_added, random_added
 from ..data.edits import is_edits, random_edits
 from ..data.training import TRAIN, TrainingData
 from ..data.vectors import VectorTable
+from ..data.weights import NamedWeights, dealt_weights, drawn_weights
 from ..plan import Node
 from .arms_of_graphs import dealt_edges, dealt_graphs, is_edges, is_graphs, random_graphs
 
@@ -46,6 +47,7 @@ def control_inputs(
     with the same share. Labelled edges stay edges of the log: ``permuted`` deals the labels of each
     pair to another pair, ``gaussian`` draws as many pairs per label at random. Graphs of users are
     dealt to other users (``permuted``), or keep their shape and draw their nodes (``gaussian``).
+    Of pretrained weights the rows of the id tables are dealt to other ids, or all are drawn anew.
     Everything else (a log) is passed through.
     Equal seed, equal result. Raises ValueError for another arm, for a table that has no gaussian
     counterpart, for ``shuffled`` without rankings, and where pairs are drawn without a log.
@@ -75,6 +77,8 @@ def control_inputs(
             if log is None:
                 raise ValueError("control rows are drawn from the log; give it as `log`")
             out[node] = (dealt_added if arm == "permuted" else random_added)(log, artifact, rng)
+        elif isinstance(artifact, NamedWeights) and arm in ("permuted", "gaussian"):
+            out[node] = (dealt_weights if arm == "permuted" else drawn_weights)(artifact, rng)
         elif _is_samples(artifact) and arm in ("permuted", "gaussian"):
             out[node] = _drawn_samples(artifact, rng, dealt=arm == "permuted")
         elif arm not in ("permuted", "shuffled") and _holds_pairs(artifact):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from ..data.training import HISTORY, TRAIN, VALID, TrainingData
+from ..data.spans import history_spans
+from ..data.training import TRAIN, VALID, TrainingData
 from ..models.batches import CtrBatch
 from ..models.ctr_fields import history_signal
 from ..models.ranking_net import device_of
@@ -25,25 +26,6 @@ def _negative_logloss(label: np.ndarray, p: np.ndarray) -> float:
 
 
 METRICS = {"auc": auc, "logloss": _negative_logloss}
-
-
-def history_spans(
-    data: TrainingData, rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (``seen``, ``start``, ``end``): the history of row r is ``seen[start[r]:end[r]]``.
-
-    ``seen`` holds the row numbers of the TRAIN and HISTORY splits. The history of any row is the
-    part of them that is its user's and strictly earlier in time: rows of equal time stay out, and
-    so do validation and test rows at every time, also where the split is not by time. Where
-    ``rows`` (bool[R]) is False a row is in no history.
-    """
-    clock = np.unique(data.time, return_inverse=True)[1].astype(np.int64)
-    span = int(clock.max(initial=0)) + 1
-    known = (data.split == TRAIN) | (data.split == HISTORY)
-    seen = np.flatnonzero(known if rows is None else known & rows)
-    key = data.user.astype(np.int64) * span + clock  # rising: rows are sorted by user, then time
-    start = np.searchsorted(key[seen], data.user.astype(np.int64) * span)
-    return seen, start, np.searchsorted(key[seen], key)
 
 
 class Loader:

@@ -20,6 +20,7 @@ from ..models.seams import check_seams
 from ..models.served import fold
 from ..plan import Node, Train
 from .checkpoint_net import Checkpoint, Progress
+from .optimizer_net import optimizer_of
 from .trained import Interrupted, Trained
 
 LOADERS = {
@@ -171,8 +172,7 @@ def run_epochs(
     stands for ``model.loss``. With ``checkpoint`` the epochs that it holds are not trained again;
     ``progress`` hears of them all the same.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=how.lr, weight_decay=how.weight_decay, fused=True)
+    optimizer = optimizer_of(model, how)
     at = (checkpoint.load(model, optimizer) if checkpoint else None) or Progress()
     if progress is not None:
         for record in at.records:
@@ -277,4 +277,4 @@ def set_rate(optimizer: Any, how: Fit, progress: float) -> None:
         case other:
             raise ValueError(f"unknown schedule {other!r}: use 'constant' or 'cosine'")
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)

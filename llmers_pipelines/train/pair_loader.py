@@ -19,7 +19,8 @@ class Loader:
     """Training pairs, each once per epoch.
 
     For ``backbone.loss`` "bpr" and "bce" one uniform negative per pair that is no training item of
-    the user; for "ssm" ``backbone.negatives`` uniform items shared by the whole batch; else none.
+    the user, for "hinge" ``backbone.negatives`` of them; for "ssm" ``backbone.negatives`` uniform
+    items shared by the whole batch; else none.
     """
 
     def __init__(self, data: TrainingData, backbone: Any, seed: int) -> None:
@@ -27,7 +28,8 @@ class Loader:
         rows = rows_of(data, (TRAIN,))
         self._user, self._item = unique_pairs(rows.user, rows.item, data.n_items)
         self._shared = backbone.negatives if backbone.loss == "ssm" else 0
-        paired = backbone.loss in PAIRED
+        paired = backbone.loss in (*PAIRED, "hinge")
+        self._each = backbone.negatives if backbone.loss == "hinge" else 1
         self._unseen = Unseen(self._user, self._item, data.n_items) if paired else None
 
     @property
@@ -43,7 +45,9 @@ class Loader:
             if self._shared:
                 negative = rng.integers(1, self.data.n_items + 1, (1, self._shared))
             else:
-                negative = self._unseen(user, rng)[:, None] if self._unseen else None
+                many = user if self._each == 1 else np.repeat(user, self._each)
+                drawn = self._unseen(many, rng) if self._unseen else None
+                negative = None if drawn is None else drawn.reshape(len(user), self._each)
             given = (user, item) if negative is None else (user, item, negative)
             yield PairBatch(*(torch.from_numpy(a) for a in given))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from .tuner import Base, Tuner
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 
@@ -32,3 +35,8 @@ class DeepClicks(Tuner):
         from .deep_clicks_net import DeepClicksTask
 
         return DeepClicksTask(self, base, examples, sources[0] if sources else None)
+
+    def states(self, base: Base, home: Path, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        from .deep_clicks_net import deep_states
+
+        return deep_states(base, home / "adapter", sequences)

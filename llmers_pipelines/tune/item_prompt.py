@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from .tuner import Base, Tuner
@@ -35,3 +36,15 @@ class ItemPrompt(Tuner):
         from .item_prompt_net import ItemPromptTask
 
         return ItemPromptTask(self, base, examples, *context)
+
+    def reader(self, base: Base, home: Path, vectors: VectorTable) -> Any:
+        import numpy as np
+        import torch
+
+        from ..llm.hf_soft import load_soft_prompt
+
+        return load_soft_prompt(
+            base.folder, home / "adapter", home / "heads.safetensors",
+            torch.from_numpy(np.array(vectors.vectors, np.float32)), self.before, self.after,
+            dtype=base.dtype, device=base.device,
+        )  # fmt: skip

@@ -54,6 +54,10 @@ def run(
     trained = {n: p for n, p in task.module.named_parameters() if p.requires_grad}
     if not trained:
         raise TuneError(f"{type(how).__name__}: no weights to train; name layers in lora.targets")
+    # What moves without a gradient, such as the statistics of a normalization.
+    weights = dict(task.module.named_parameters())
+    moving = {n: t for n, t in task.module.state_dict().items()
+              if n not in weights and t.is_floating_point()}  # fmt: skip
     optimizer = torch.optim.AdamW(trained.values(), lr=how.lr, weight_decay=how.weight_decay)
     per_epoch = -(-task.size // how.batch)
     steps = per_epoch * how.epochs
@@ -66,6 +70,8 @@ def run(
             with torch.no_grad():
                 for name, parameter in trained.items():
                     parameter.copy_(tensors[f"weights.{name}"])
+                for name, buffer in moving.items():
+                    buffer.copy_(tensors.get(f"buffers.{name}", buffer))
             restore_optimizer(optimizer, tensors)
             restore_random(tensors)
             at, done, losses = facts["step"], facts["epochs"], facts["losses"]
@@ -94,6 +100,7 @@ def run(
                     report({**done[-1], "epochs": how.epochs})
             if at < steps and time.monotonic() - saved >= checkpoint_seconds:
                 tensors = {f"weights.{n}": p for n, p in trained.items()}
+                tensors |= {f"buffers.{n}": b for n, b in moving.items()}
                 tensors |= optimizer_tensors(optimizer) | random_tensors()
                 save(folder, at, tensors, {"epochs": done, "losses": losses})
                 saved = time.monotonic()

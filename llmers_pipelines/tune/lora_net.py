@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from ..data.file_hash import TOKEN
+from ..encode.transformer_net import WHOLE
 from .tuner import Lora, TuneError
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -59,6 +61,19 @@ def save_adapter(model: Any, folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
 
 
+def save_whole(model: Any, folder: Path) -> None:
+    """Write all weights of ``model``, in the place of an adapter; equal weights, equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {n: t.detach().cpu().float().contiguous() for n, t in model.state_dict().items()}
+    save_file(dict(sorted(weights.items())), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps({WHOLE: True}, indent=1) + "\n")
+
+
+def save_token(token: torch.Tensor, folder: Path) -> None:
+    """Write the vector that stands behind each text, beside an adapter."""
+    save_file({"token": token.detach().cpu().float().contiguous()}, folder / TOKEN)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
@@ -74,4 +89,5 @@ def quiet() -> None:
     from transformers.utils import logging as own
 
     own.disable_progress_bar()
+    own.set_verbosity_error()  # an encoder without the head that it was trained with is no fault
     logging.getLogger("peft").setLevel(logging.ERROR)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ..plan import Component, PlanError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 SCHEDULES = ("constant", "linear", "cosine")
@@ -80,12 +81,30 @@ class Tuner(Component):
                 f"clip={self.clip}): lr above 0, warmup a share in [0, 1), the others at least 0"
             )
 
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter over the model is published; else other weights alone."""
+        return True
+
     def objective(self, base: Base, examples: pa.Table, *sources: Any) -> Any:
         """Return the model with its adapter and the loss over ``examples`` (``loop_net.Task``).
 
         ``sources`` are what the node names beside its examples.
         """
         raise NotImplementedError
+
+    def reader(self, base: Base, home: Path, vectors: Any) -> Any:
+        """Return the tuned model of the version at ``home`` as a function of rows of vectors.
+
+        Rows are tensors (L, W); the result has the states (B, E) of each row's last token, of what
+        enters and after each layer, and ``device`` says where. ``vectors`` is the table of item
+        vectors. Objectives whose model reads no vectors raise ``TuneError``.
+        """
+        raise TuneError(f"{type(self).__name__} tunes a model that reads no vectors")
+
+    def states(self, base: Base, home: Path, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Return float32 (n, E): what the tuned model makes of sequences of vectors (L, W)."""
+        raise TuneError(f"{type(self).__name__} tunes a model that reads no vectors")
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of ``step`` (from 0) of ``steps``."""
@@ -111,10 +130,11 @@ class Base:
     device: str = "cpu"
     dtype: str = "float32"
     batch_tokens: int = 0
-    pooling: str = "mean"  # the next three: of an encoder
+    pooling: str = "mean"  # this and the next ones: of an encoder
     max_length: int = 256
     prefix: str = ""
     layer: int = -1
+    normalize: bool = False
 
     @property
     def tokens(self) -> int:

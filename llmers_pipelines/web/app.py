@@ -60,7 +60,7 @@ def create_app(site: Site) -> Starlette:
         def answer(request: Request) -> Response:
             try:
                 name, values = view(site, request)
-            except Exception as error:
+            except Exception as error:  # those that a page can tell; others are raised
                 status = 404 if type(error).__name__ in _NOT_FOUND else (
                     500 if type(error).__name__ in _BROKEN else 0)  # fmt: skip
                 if not status:

@@ -57,6 +57,12 @@ recipe = "gacllm"
 settings = {{ neighbours = 3 }}
 backbone_settings = {GRAPH}
 """,
+    "harec": """
+[[methods]]
+recipe = "harec"
+settings = { protocol = "sequential", layers = 3 }
+backbone_settings = { dim = 8, negatives = 3, layers = 2, fit = { epochs = 2, min_epochs = 1 } }
+""",
     "llmrg": f"""
 [[methods]]
 recipe = "llmrg"

@@ -70,6 +70,19 @@ def test_no_prompt_tells_of_a_held_out_row(ran: Any, method: str) -> None:
     assert told > 0
 
 
+def test_a_request_explores_along_the_tree_of_the_bundle(ran: Any) -> None:
+    shop = ran[0]
+    name = next(n.name for n in shop.plan().nodes if n.name.startswith("recommenders/harec"))
+    asked = ("recommend", "--user", "u01", "-k", "6", "--method", name)
+    plain, mixed = shop.ask(*asked), shop.ask(*asked, "--explore", "0.5", "--layer", "0")
+    new = [row for row in mixed["items"] if row.get("explored")]
+    assert len(new) == 3 and mixed["items"][:3] == plain["items"][:3]
+    known = {r["item_id"] for r in shop.read("interactions") if r["user_id"] == "u01"}
+    assert not known & {row["item_id"] for row in mixed["items"]}
+    report = shop.manifest(name.replace("recommenders", "evaluations")).info["report"]
+    assert "Exploration along the tree" in report
+
+
 def test_a_review_of_a_test_row_never_enters(ran: Any) -> None:
     shop = ran[0]
     ctx, plan = shop.context(), shop.plan()
@@ -156,7 +169,7 @@ def test_a_new_user_asks_about_new_pairs_alone(
         assert not set(asked) & known, "a verified pair is paid once"
 
 
-KILLED = ("colakg", "sagcn", "gacllm", "llmrg")
+KILLED = ("colakg", "sagcn", "gacllm", "harec", "llmrg")
 
 
 @pytest.mark.parametrize("method", KILLED)
@@ -175,7 +188,8 @@ def test_killed_at_any_answer_it_goes_on_without_a_repeated_call(
         command = [sys.executable, graph_shop.__file__, str(shop.home), str(kill_after), *names]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    at = {"colakg": 9, "sagcn": 31, "gacllm": 71, "llmrg": 57}[method]  # inside of a later step
+    # inside of a later step
+    at = {"colakg": 9, "sagcn": 31, "gacllm": 71, "harec": 50, "llmrg": 57}[method]
     assert run(at).returncode == -signal.SIGKILL
     again = run(0)
     assert again.returncode == 0, again.stderr[-2000:]
@@ -191,7 +205,7 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_lm(tmp_path_factory.mktemp("talker"), stops=2.0)
 
 
-@pytest.mark.parametrize("method", ["sagcn", "llmrg", "gacllm"])
+@pytest.mark.parametrize("method", ["sagcn", "llmrg", "gacllm", "harec"])
 def test_a_real_engine_answers_in_the_form_that_is_asked_for(
     tmp_path: Path, talker: Path, method: str
 ) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from shop import SMALL, Shop, same_environment
+from shop import SMALL, TINY, Shop, same_environment
 
 from llmers_pipelines.config import ConfigError
 from llmers_pipelines.orchestrate.build import build_plan
@@ -17,6 +17,19 @@ from llmers_pipelines.orchestrate.results import load_experiments, run_experimen
 from llmers_pipelines.orchestrate.steps.generate import engine_for
 from llmers_pipelines.plan import Generate, Table
 
+MASKED = f"""
+[[experiment]]
+name = "shop, tiny masked model"
+dataset = "shop"
+controls = []
+encoder = "tiny_masked"
+plumbing = true
+[[experiment.methods]]
+recipe = "flip"
+backbone = "deepfm"
+settings = {{ epochs = 1, batch = 64, lr = 0.003, last = 1, protocol = "ctr" }}
+backbone_settings = {TINY}
+"""
 LIST = f"""
 [[experiment]]
 name = "shop, tiny encoder"
@@ -31,10 +44,18 @@ backbone_settings = {SMALL}
 """
 
 
-def test_a_row_without_a_claim(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("toml", "method", "tuned", "primary"),
+    [(LIST, "LLMEmb", "24 examples", "ndcg@10"),
+     (MASKED, "FLIP", "168 examples", "auc")],
+    ids=["causal", "masked"],
+)  # fmt: skip
+def test_a_row_without_a_claim(
+    tmp_path: Path, toml: str, method: str, tuned: str, primary: str
+) -> None:
     shop = Shop.open(tmp_path / "home")
     listed = tmp_path / "list.toml"
-    listed.write_text(LIST)
+    listed.write_text(toml)
     (experiment,) = load_experiments(listed)
     out, base = tmp_path / "results.md", shop.settings()
     with same_environment():
@@ -45,9 +66,9 @@ def test_a_row_without_a_claim(tmp_path: Path) -> None:
         assert write_results([experiment], base, "llmers results", out) == {}
     text = out.read_text()
     assert "## Plumbing" in text and "no row claims a lift" in text
-    (row,) = [line for line in text.splitlines() if line.startswith("| shop, tiny encoder")]
+    (row,) = [line for line in text.splitlines() if line.startswith("| shop, tiny")]
     cells = [c.strip() for c in row.split("|")[1:-1]]
-    assert cells[1] == "LLMEmb" and cells[3] == "24 examples" and cells[10] == "ndcg@10"
+    assert cells[1] == method and cells[3] == tuned and cells[10] == primary
     assert "claimed" not in row and float(cells[12]) >= 0
 
 

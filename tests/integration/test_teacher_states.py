@@ -13,7 +13,7 @@ from shop import SMALL, Shop
 
 from llmers_pipelines.llm import hf_soft
 from llmers_pipelines.orchestrate.publish import materialize
-from llmers_pipelines.plan import Distill, Teach, Tune, walk
+from llmers_pipelines.plan import Distill, PlanError, Teach, Tune, walk
 from llmers_pipelines.teach.language_model_states import LanguageModelStates
 
 pytestmark = pytest.mark.proof("slmrec", "graph")
@@ -94,3 +94,17 @@ def test_one_run_makes_teacher_states_and_student(shop: Shop) -> None:
     assert shop.invoke("plan", "slmrec").exit_code == 0
     traced = shop.invoke("trace", teach.name, "u05")
     assert traced.exit_code == 0, traced.output
+
+
+def test_blocks_are_counted_before_anything_is_tuned(shop: Shop) -> None:
+    """A student or a teacher with fewer layers than blocks is named at once."""
+    toml = shop.home / "llmers.toml"
+    text = toml.read_text()
+    toml.write_text(text.replace("blocks = 3", "blocks = 4"))
+    with pytest.raises(PlanError, match=r"4 blocks of a model with 3 layers.*layers = 4"):
+        shop.plan()
+    toml.write_text(toml.read_text().replace("layers = 3", "layers = 4"))
+    result = shop.invoke("run", "slmrec")
+    told = result.stderr + str(result.exception)
+    assert result.exit_code != 0 and "4 blocks of a model with 3 layers" in told
+    assert "nothing was run" in told and not (shop.context().settings.data / "tuning").exists()

@@ -179,3 +179,13 @@ def test_comments_docstrings_and_layout_are_no_change_of_source() -> None:
     before = {"x.py": "old", "y.py": "same"}
     assert update_revisions.stale({"A": 1, "B": 1}, before, now) == {"x.py": ["A"]}
     assert update_revisions.stale({"A": 0, "B": 1}, before, now) == {}
+
+
+def test_a_handler_of_every_error_says_why():
+    bare = [
+        f"{path.relative_to(PACKAGE)}:{number}"
+        for path in MODULES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"^\s*except( Exception\b[^#]*)?:\s*$", line)
+    ]
+    assert not bare, f"{bare}: say in a comment why any error is caught"

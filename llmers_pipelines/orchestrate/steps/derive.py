@@ -14,7 +14,6 @@ from ...plan import Derive, Node, Pin, Train, Tune
 from ...store.manifests import CheckOutcome
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
-from ..tuned import adapter_folder
 from .derive_checks import CHECKS
 from .embed import stored_checks
 
@@ -119,14 +118,13 @@ def _opened(source: Node, node: Derive, ctx: StepContext) -> Any:
 
 
 def _layers(tune: Tune, ctx: StepContext) -> Any:
-    """Return the tuned upper layers of a model; nothing is loaded before they are used."""
+    """Return the tuned layers that read vectors; nothing is loaded before they are used."""
     from ...derive.deep_states import DeepLayers
     from .tune import base_of
 
     def states(sequences: Any) -> Any:
-        from ...tune.deep_clicks_net import deep_states
-
-        return deep_states(base_of(tune, ctx)[0], adapter_folder(tune, ctx), sequences)
+        home = ctx.manifests.path(ctx.manifest(tune))
+        return tune.how.states(base_of(tune, ctx)[0], home, sequences)
 
     return DeepLayers(states)
 

@@ -12,13 +12,12 @@ from ...data.vectors import VectorTable
 from ...plan import Teach, Tune, sha
 from ...teach.teacher import Taught, positions_of
 from ..context import StepContext, StepError
-from ..tuned import ADAPTER, log_of, tuned_model
+from ..tuned import log_of
+from .tune import base_of
 
 
 def tuned_states(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
     """Pass the training positions through the tuned model; a killed run goes on where it was."""
-    from ...llm.identity import model_folder
-
     tune = next((s for s in node.sources if isinstance(s, Tune)), None)
     if tune is None:
         raise StepError(f"{node.name}: name the tuned model among its sources")
@@ -29,28 +28,17 @@ def tuned_states(node: Teach, ctx: StepContext, data: TrainingData) -> Taught:
         )
     loaded = [(s, ctx.load(s)) for s in node.sources if s is not tune]
     found = [(s, a) for s, a in loaded if isinstance(a, VectorTable)]
-    if len(found) != 1 or found[0][0] not in tune.context:
-        raise StepError(f"{node.name}: give it the item vectors that {tune.name} reads")
+    reads = [s for s, _ in found if s in tune.context or getattr(s, "adapter", None) == tune]
+    if len(found) != 1 or not reads:
+        raise StepError(f"{node.name}: give it the item vectors that {tune.name} reads or makes")
     source, vectors = found[0]
     tuned = ctx.manifest(tune)
-    folder = model_folder(*tuned_model(tune, ctx.settings))
-    dtype = ctx.settings.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if ctx.device.startswith("cuda") else "float32"
+    base = base_of(tune, ctx)[0]
     versions = [ctx.manifest(n).data_version for n in (node.log, tune, source)]
-    key = sha([node.code_version, *versions, tuned.info["base"], dtype], 20)
+    key = sha([node.code_version, *versions, tuned.info["base"], base.dtype], 20)
 
     def model() -> Any:
-        import torch
-
-        from ...llm.hf_soft import load_soft_prompt
-
-        home = ctx.manifests.path(tuned)
-        table = torch.from_numpy(np.array(vectors.vectors, np.float32))
-        return load_soft_prompt(
-            folder, home / ADAPTER, home / "heads.safetensors", table, tune.how.before,
-            tune.how.after, dtype=dtype, device=ctx.device,
-        )  # fmt: skip
+        return tune.how.reader(base, ctx.manifests.path(tuned), vectors)
 
     taught = node.how.teach(
         data, vectors, model, tune.how.most, ctx.settings.data / "teaching" / ctx.dataset / key,

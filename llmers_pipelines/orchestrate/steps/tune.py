@@ -1,4 +1,4 @@
-"""Tune: an adapter over a base model, trained on a table of examples, resumed where it stopped."""
+"""Tune: a base model, trained on a table of examples, resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pyarrow as pa
 from ...data.leakage import prompt_violations
 from ...plan import Tune, sha
 from ...store.manifests import CheckOutcome
-from ..context import Outcome, StepContext, StepError
+from ..context import HEADS, Outcome, StepContext, StepError
 from ..progress import tuned as told
 from ..tuned import ADAPTER, cannot_tune, log_of, shown_pairs, tuned_model
 
 LOSSES = "losses.json"
-HEADS = "heads.safetensors"  # what an objective trains beside the adapter
+USER = "user"  # folder of a second model, which reads vectors of items
 
 
 def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
@@ -30,7 +30,7 @@ def sources(node: Tune, ctx: StepContext) -> dict[str, str]:
 
 
 def run(node: Tune, ctx: StepContext) -> Outcome:
-    """Tune, or read a finished training back, and publish adapter and losses."""
+    """Tune, or read a finished training back, and publish adapter, heads and losses."""
     examples: pa.Table = ctx.load(node.examples)
     _check_columns(node, examples)
     leak = _no_leakage(node, examples, ctx)
@@ -52,13 +52,15 @@ def run(node: Tune, ctx: StepContext) -> Outcome:
             "last_loss": losses[-1]["loss"], "resumed_from": facts["resumed_from"],
             **facts["told"],
         },
-        checks=(leak, _finite(folder / ADAPTER), _learned(losses)),
+        checks=(leak, _finite(folder), _learned(losses)),
         info={"base": facts["base"], "preview": _curve(losses), "objective": facts["objective"]},
     )  # fmt: skip
 
 
 def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of the finished training (``adapter/``, ``losses.json``) and its facts."""
+    """Return the folder of the finished training (``adapter/``, ``heads.safetensors`` where there
+    are any, ``losses.json``) and its facts.
+    """
     from safetensors.numpy import save_file
 
     from ...tune.loop_net import run as tune
@@ -91,7 +93,10 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
     home.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=home, prefix=".tmp-"))
     model: Any = task.module
-    save_adapter(getattr(model, "encoder", model), temporary / ADAPTER)
+    if publish := getattr(task, "publish", None):
+        publish(temporary)
+    elif node.how.has_adapter:
+        save_adapter(getattr(model, "encoder", model), temporary / ADAPTER)
     if heads := getattr(task, "heads", None):
         own = {n: t.detach().float().cpu().contiguous().numpy() for n, t in heads.items()}
         save_file(own, temporary / HEADS)
@@ -107,12 +112,16 @@ def _trained(node: Tune, examples: pa.Table, ctx: StepContext) -> tuple[Path, di
 
 
 def _version(folder: Path) -> str:
-    """Return the identity of the adapter, and of the heads where there are some."""
+    """Return the identity of the adapter, of the heads and the user model where there are some."""
     from ...data.file_hash import adapter_sha256, file_hash
 
-    adapter = adapter_sha256(folder / ADAPTER)
-    heads = folder / HEADS
-    return sha([adapter, file_hash(heads)]) if heads.is_file() else adapter[:16]
+    adapter, heads, user = folder / ADAPTER, folder / HEADS, folder / USER
+    if not adapter.is_dir():
+        return sha([file_hash(heads)])
+    more = [file_hash(heads)] if heads.is_file() else []
+    more += [adapter_sha256(user)] if user.is_dir() else []
+    own = adapter_sha256(adapter)
+    return sha([own, *more]) if more else own[:16]
 
 
 def base_of(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
@@ -133,7 +142,7 @@ def base_of(node: Tune, ctx: StepContext) -> tuple[Any, str, str]:
         found: Any = make_encoder(node.model)
         info = found.info
         base = Base(found.folder, device, dtype, tokens, info.pooling, info.max_length,
-                    info.prefix, info.layer)  # fmt: skip
+                    info.prefix, info.layer, info.normalize)  # fmt: skip
         identity = f"{info.weights_sha256}+{info.tokenizer_sha256}+{info.pooling}"
         layer = f"+layer{info.layer}" if node.how.partial else ""
         return base, identity + layer, info.name
@@ -182,9 +191,10 @@ def _no_leakage(node: Tune, examples: pa.Table, ctx: StepContext) -> CheckOutcom
 def _finite(folder: Path) -> CheckOutcome:
     from safetensors.numpy import load_file
 
-    arrays = load_file(folder / "adapter_model.safetensors")
+    files = sorted(folder.rglob("*.safetensors"))
+    arrays = {f"{p.parent.name}/{p.stem} {n}": a for p in files for n, a in load_file(p).items()}
     wrong = sorted(name for name, a in arrays.items() if not np.isfinite(a).all())
-    return CheckOutcome("weights_finite", not wrong, True,
+    return CheckOutcome("weights_finite", bool(arrays) and not wrong, True,
                         {"tensors": len(arrays), "wrong": ", ".join(wrong) or "none"})  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def scored(name: str, texts: list[str]) -> list[float]:
     classify = load(name)
     try:
         found = list(classify(texts))
-    except Exception as error:
+    except Exception as error:  # the classifier is a plug-in and may raise anything
         raise ValueError(
             f"{setting} failed on a list of {len(texts)} texts ({type(error).__name__}: {error}); "
             "it must take a list of texts and return one number per text, in order"

@@ -18,7 +18,7 @@ from llmers_pipelines.api import (
 
 
 @recipe(
-    name="LLM4MSR", task="multi_scenario", family="guidance", paper="CIKM 2024",
+    name="LLM4MSR", task="multi_scenario", family="guidance", paper="arXiv:2406.12529",
     requires=("label", "scenario"),
 )  # fmt: skip
 def llm4msr(

@@ -17,7 +17,7 @@ from llmers_pipelines.api import (
 
 
 @recipe(
-    name="LLM2X", task="sequential", family="initialization", paper="doi:10.1145/3604915.3610647"
+    name="LLM2X", task="sequential", family="initialization", paper="doi:10.1145/3604915.3610639"
 )
 def llm2x(backbone=SASRec(), source="text", scale="match", protocol="sequential"):
     tasks = {"summary": ItemSummary(), "pictures": PicturedItemSummary(),

@@ -22,7 +22,7 @@ LAST = SASRec(
 
 
 @recipe(
-    name="TedRec", task="sequential", family="utilization", paper="CIKM 2024"
+    name="TedRec", task="sequential", family="utilization", paper="arXiv:2402.18166"
 )
 def tedrec(backbone=LAST, experts=8, dropout=0.2, protocol="sequential"):
     vectors = Embed(ItemText(), over=items)

@@ -82,9 +82,9 @@ def test_recall_of_planted_noise_by_hand(data):
     told = found_noise(scored.take([0, 1, 3]), scored, log)
     assert told == {"injected": 4, "injected_scored": 3, "recall": 2 / 3, "precision": 2 / 3,
                     "by_chance": 0.5}  # fmt: skip
-    _, counts = NoisyPositions(percentile=0.5, top=3, most=2).apply([scored, log], log=log)
+    _, counts = NoisyPositions(percentile=0.5, top=3, most=2).apply([scored, log])
     assert counts["selected"] == 3 and counts["recall"] == 1.0
-    assert "recall" not in NoisyPositions().apply([scored, data], log=data)[1]
+    assert "recall" not in NoisyPositions().apply([scored, data])[1]
 
 
 def test_opaque_items_keep_categories_alone():

@@ -42,7 +42,6 @@ def test_variance_is_taken_over_the_most_interacted_items_in_training():
     values[2:, 2] = np.arange(8) * 100  # the others in column 2
     counts = [9, 8] + [1] * 8
     log = log_of(counts, held_out=[10] * 50)  # test rows must not make item 10 popular
-    assert ColumnSelect(dim=1).needs_log
     assert ColumnSelect(dim=1).apply([vectors(values), log])[1]["columns"] == [0]
     every = ColumnSelect(dim=1, popular=1.0).apply([vectors(values)], log=log)
     assert every[1]["columns"] == [2]
@@ -60,7 +59,6 @@ def test_evenly_spaced_columns():
     assert evenly(768, 128).tolist() == list(range(0, 768, 6))
     out, _ = ColumnSelect(dim=2, how="uni").apply([vectors(CARD)])
     assert out.vectors.tolist() == [[0, 5], [0, 1], [0, 9]]
-    assert not ColumnSelect(how="uni").needs_log
 
 
 def test_random_columns_are_distinct_and_seeded():

@@ -299,7 +299,7 @@ def test_cleaned_histories_keep_length_and_order(data: TrainingData) -> None:
     new = next(i for i in data.items.ids if i not in names)
     edits = pa.table({"user_id": [data.users.ids[1]], "position": [1], "old_id": [names[1]],
                       "new_id": [new]})  # fmt: skip
-    table, told = CleanedHistory().apply([edits, data], log=data)
+    table, told = CleanedHistory().apply([edits, data])
     assert all(c.passed for c in entity_checks(table, data))
     assert told == {"users": 20, "users_edited": 1, "rows_edited": 1}
     found = {r["user_id"]: r for r in table.to_pylist()}
@@ -308,7 +308,7 @@ def test_cleaned_histories_keep_length_and_order(data: TrainingData) -> None:
         mine = data.item[(data.user == u) & (data.split == TRAIN)]
         row = found[data.users.ids[u - 1]]
         assert row["item_ids"] == [data.items.ids[i - 1] for i in mine] and row["edited"] == 0
-    plain, none = CleanedHistory().apply([edits.slice(0, 0), data], log=data)
+    plain, none = CleanedHistory().apply([edits.slice(0, 0), data])
     assert none["rows_edited"] == 0 and plain.num_rows == 20
     with pytest.raises(ValueError, match="needs edits"):
-        CleanedHistory().apply([data], log=data)
+        CleanedHistory().apply([data])

@@ -121,7 +121,6 @@ def test_warm_items_alone_are_fitted_on():
     item = np.array([1, 2, 3, 4, 5, 9])
     split = np.array([TRAIN] * 5 + [TEST], np.int8)
     log = TrainingData("sequential", IdMap(("u",)), ids, np.ones(6, int), item, np.arange(6), split)
-    assert PCA(on="warm").needs_log and not PCA().needs_log
     out, info = PCA(dim=2, on="warm").apply([source, log])
     assert info["fit_rows"] == 5 and info["fit_ids_sha256"] == ids_sha256(list(source.ids[:5]))
     fit, _ = fit_pca(source.vectors, np.arange(5), 2)

@@ -49,7 +49,7 @@ def test_users_are_pooled_from_training_rows_with_text():
     )  # fmt: skip
     pooling = HistoryPooling()
     out, info = pooling.apply([items], log=log)
-    assert pooling.needs_log and out.entity == "user" and out.ids == ("u", "v", "w")
+    assert out.entity == "user" and out.ids == ("u", "v", "w")
     np.testing.assert_allclose(out.vectors[0], [0.7273, 0.8182], atol=5e-5)  # item d has no text
     assert out.mask.tolist() == [True, False, False] and info == {"users": 1, "without_items": 2}
     assert (out.vectors[1] == out.vectors[0]).all()

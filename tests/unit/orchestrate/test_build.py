@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from llmers_pipelines.api import (
     PCA,
@@ -22,10 +23,11 @@ from llmers_pipelines.api import (
     items,
     splits,
 )
+from llmers_pipelines.cli.catalogue import recipes
 from llmers_pipelines.config import PROJECT, Method, Settings, load_settings
 from llmers_pipelines.data.registry import find_dataset
 from llmers_pipelines.orchestrate.applicable import applicable
-from llmers_pipelines.orchestrate.build import Plan, build_plan
+from llmers_pipelines.orchestrate.build import Plan, build_plan, fitting_backbones
 from llmers_pipelines.orchestrate.cards import cards
 from llmers_pipelines.plan import Champion, Generate, PlanError, walk
 from llmers_pipelines.recipe import Recipe, discover, recipe
@@ -269,11 +271,25 @@ def test_a_method_that_needs_ratings_is_left_out_where_none_are_declared() -> No
 
 def test_cards_tell_what_scripts_read(tmp_path) -> None:
     rows = cards(Settings(home=tmp_path, encoder="tfidf"))
-    keys = {"slug", "name", "family", "paper", "task", "llm_outputs", "backbones", "proofs"}
+    keys = {"slug", "name", "family", "paper", "task", "llm_outputs", "backbones",
+            "backbone_settings", "proofs"}  # fmt: skip
     assert {r["slug"] for r in rows} == set(discover())
     assert all(set(r) == keys for r in rows)
     kinds = {"equations", "materialized", "lift", "served"}
     assert all(set(r["proofs"]) == kinds for r in rows)
     kar = next(r for r in rows if r["slug"] == "kar")
     assert kar["llm_outputs"] == ["user_profiles", "llm_embeddings", "item_summaries"]
-    assert {"din", "deepfm"} <= set(kar["backbones"])
+    assert {"din", "deepfm"} <= set(kar["backbones"]) and not kar["backbone_settings"]
+
+
+def test_a_backbone_that_needs_a_setting_is_listed_with_it(tmp_path) -> None:
+    found = discover()
+    assert fitting_backbones(found["tedrec"]) == {"sasrec": {"supervise": "last"}}
+    assert fitting_backbones(found["cke"]) == {"cke": {}}  # it reads tables that the recipe names
+    assert fitting_backbones(found["popularity"]) == {}
+    listed = CliRunner().invoke(recipes, [], env={"LLMERS_HOME": str(tmp_path)})
+    line = next(r for r in listed.output.splitlines() if r.startswith("tedrec "))
+    assert "sasrec (supervise = last)" in line
+    assert "none to choose" in next(
+        r for r in listed.output.splitlines() if r.startswith("popularity ")
+    )

@@ -118,3 +118,4 @@ def test_an_adapter_with_a_wrong_number_is_refused(tmp_path: Path) -> None:
         weights = np.full((2, 2), value, np.float32)
         save_file({"a": weights}, tmp_path / "adapter_model.safetensors")
         assert tune._finite(tmp_path).passed is right
+    assert not tune._finite(tmp_path / "nothing").passed

@@ -1,0 +1,38 @@
+"""HLLM's other forms keep the contract: a taught student, an id table that starts from vectors."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmers_pipelines.plan import Distill, Tune, walk
+from llmers_pipelines.recipe import discover
+from llmers_pipelines.testing.contract import RecipeContract
+
+pytestmark = pytest.mark.proof("hllm", "served")
+
+
+class TestTaught(RecipeContract):
+    recipe, backbone = "hllm", "sasrec"
+    settings = {"teach": 0.5}  # noqa: RUF012
+
+    def test_it_is_a_student(self) -> None:
+        assert isinstance(self.node(), Distill)
+
+
+class TestInitialized(RecipeContract):
+    recipe, backbone = "hllm", "sasrec"
+    settings = {"use": "init"}  # noqa: RUF012
+
+
+def test_without_tuning_no_model_is_tuned() -> None:
+    """And what is tuned does not change with what the vectors are used for."""
+    recipe = discover()["hllm"]
+    tuned = [n for n in walk([recipe(tuned=False, teach=1.0)]) if isinstance(n, Tune)]
+    assert tuned == []
+    found = {
+        n.digest
+        for use, teach in (("replace", 0.0), ("init", 0.0), ("replace", 1.0))
+        for n in walk([recipe(use=use, teach=teach)])
+        if isinstance(n, Tune)
+    }
+    assert len(found) == 1
