@@ -7,6 +7,7 @@ from .derive.answer_pairs import AnswerPairs
 from .derive.aspect_edges import ItemAspectEdges, ReviewAspectEdges
 from .derive.attribute_views import AttributeViews
 from .derive.candidates import TopCandidates
+from .derive.cleaned_history import CleanedHistory
 from .derive.click_sequences import ClickSequences
 from .derive.columns import ColumnSelect
 from .derive.confident_errors import ConfidentErrors
@@ -194,7 +195,8 @@ __all__ = [
     "NRMS", "PCA", "PLE", "SGL", "SRGNN", "STAR", "AddedRows", "AnswerPairs", "AnswerText",
     "AspectViews", "AspectVocabulary", "AspectWords", "AttributeText", "AttributeViews",
     "AugmentedPairs", "AutoInt", "BERT4Rec", "BiasedMF", "Caser", "ChainReasoning",
-    "ClickSequences", "CollaborativeAlignment", "ColumnSelect", "ComiRec", "ConfidentErrors",
+    "CleanedHistory", "ClickSequences", "CollaborativeAlignment", "ColumnSelect", "ComiRec",
+    "ConfidentErrors",
     "Contrast", "Corruptions", "DCNv2", "DeepClicks", "DeepFM", "DeepStates", "DeepSupervision",
     "Derive", "Distill", "DualView", "EditedHistory", "Embed", "ExtendChains", "FencedRows",
     "FiBiNET", "FieldAlignment", "FillStep", "FilteredUsers", "Fit", "FromTrunk", "FromVectors",

@@ -53,6 +53,7 @@ class Settings:
     adapter: str = ""  # (identity) folder of a LoRA adapter of that model
     quantization: str = ""  # (identity) made by vllm when it loads the weights
     dtype: str = "auto"  # bfloat16 on cuda, float32 on cpu
+    recorded_first: bool = False  # (identity) a task with recorded answers asks no model
     max_tokens: int = 512  # (identity) per answer
     temperature: float = 0.0  # (identity)
     llm_seed: int = 0  # (identity)
@@ -100,6 +101,7 @@ class Settings:
     refresh_seconds: int = 10  # between two looks
     warm_start: bool = False  # a retraining starts from the weights of the version before
     extend: bool = True  # new items without interactions get rows from their vectors, no training
+    view: str = ""  # (identity) another sight of the data set: opaque, share25, noise10
     quarantine_share: float = 0.01  # of the rows of a source; more holds what is downstream
     llm_images: bool = False  # the endpoint's model reads pictures
     image_tokens: int = 10_000  # most that an endpoint counts for one picture
@@ -145,6 +147,7 @@ class Settings:
         kind = "hf" if self.engine == "vllm" else self.engine
         more = f"+adapter:{self.adapter}" if self.adapter else ""
         more += f"+quantization:{self.quantization}" if self.quantization else ""
+        more += "+recorded" if self.recorded_first else ""
         return f"{kind}:{self.model}@{self.model_revision}{more}"
 
     @property

@@ -28,6 +28,7 @@ class Table(Node):
     table: str = "items"
     task: str = ""
     of: tuple[Node, ...] = ()
+    view: str = field(default="", metadata={"later": True})  # another sight of it (data/views.py)
 
     @property
     def prefix(self) -> str:
@@ -35,7 +36,7 @@ class Table(Node):
 
     @property
     def slug(self) -> str:
-        return f"{self.table}__{self.task}" if self.task else self.table
+        return "__".join(part for part in (self.table, self.task, self.view) if part)
 
 
 def variant(context: Iterable[Node], usual: str = "") -> str:

@@ -8,7 +8,8 @@ KEYS = {
     "llmers.offline": "offline", "llmers.dvc": "dvc", "llm.adapter": "adapter",
     "llm.engine": "engine", "llm.model": "model", "llm.revision": "model_revision",
     "llm.max_tokens": "max_tokens", "llm.temperature": "temperature", "llm.seed": "llm_seed",
-    "llm.dtype": "dtype", "train.checkpoint_seconds": "checkpoint_seconds",
+    "llm.recorded_first": "recorded_first", "llm.dtype": "dtype",
+    "train.checkpoint_seconds": "checkpoint_seconds",
     "vllm.quantization": "quantization", "vllm.tensor_parallel": "vllm_tensor_parallel",
     "vllm.gpu_memory_utilization": "vllm_gpu_memory_utilization",
     "vllm.max_model_len": "vllm_max_model_len", "vllm.max_num_seqs": "vllm_max_num_seqs",
@@ -28,6 +29,7 @@ KEYS = {
     "train.device": "device", "train.threads": "threads", "train.compile": "compile",
     "train.warm_start": "warm_start", "train.extend": "extend",
     "tables.quarantine_share": "quarantine_share", "evaluation.seeds": "seeds",
+    "tables.view": "view",
     "evaluation.controls": "controls", "refresh.enabled": "refresh",
     "refresh.seconds": "refresh_seconds",
 }  # fmt: skip

@@ -226,3 +226,39 @@ def safety(
     for row in rows:
         for told in row["examples"]:
             click.echo(f"{row['check']} in {told['id']}: {told['kind']}: {told['evidence']}")
+
+
+@prompts.command()
+@dataset_option
+@click.option("--count", default=200, show_default=True, help="Questions of each kind at most.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--ask", is_flag=True, help="Ask what is not stored; without it the last result.")
+@json_option
+@settings_options
+def memory(
+    dataset: str | None, count: int, seed: int, ask: bool, as_json: bool, **flags
+) -> None:
+    """Probe whether the configured model knows the data set by heart: ids, users, next rows."""
+    from ..orchestrate.build import build_plan
+    from ..orchestrate.context import StepContext
+    from ..orchestrate.memory_probe import probe, stored
+
+    settings = open_settings(**flags)
+    ctx = StepContext(settings, dataset or settings.dataset)
+    known_dataset(ctx.dataset, settings)
+    plan = build_plan(settings)
+    found = probe(plan, ctx, count=count, seed=seed) if ask else stored(ctx)
+    if as_json:
+        return emit(found)
+    if found is None:
+        return click.echo("not probed yet; --ask asks the model")
+    click.secho(f"{found['dataset']}, {found['model']}: {found['llm_calls']} questions asked, "
+                f"{found['stored']} stored", bold=True)  # fmt: skip
+    table(
+        ("what", "asked", "matches", "share", "95 %", "by chance", "known"),
+        [(r["what"], r["asked"], r["matches"], f"{r['share']:.3f}", _range(r["low"], r["high"]),
+          f"{r['null']:.4f}", "yes" if r["known"] else "no") for r in found["kinds"]],
+    )  # fmt: skip
+    if found["known"]:
+        click.secho("The model knows records of this data set: back a lift up on another one.",
+                    fg="yellow")  # fmt: skip

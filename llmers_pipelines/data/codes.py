@@ -94,6 +94,29 @@ def coded_rows(
     return Field(codes, tuple(vocabulary))
 
 
+def coded_by_entity(
+    fields: dict[str, Field], column: str, positions: np.ndarray, known: np.ndarray, where: str
+) -> Field:
+    """Return a category of items or users as codes of the rows at ``positions`` int64[R].
+
+    ``column`` is ``item.<field>`` or ``user.<field>``; of several values the first is taken. The
+    vocabulary is that of the rows ``known`` (bool[R]); other values are 0. Raises ``DataError``,
+    with ``where`` in front, when there is no such field.
+    """
+    side, _, name = column.partition(".")
+    if name not in fields:
+        raise DataError(
+            f"{where} reads {column!r}, and the {side}s declare no category {name!r} of two or "
+            f"more values; they have: {', '.join(fields) or 'none'}"
+        )
+    field = fields[name]
+    codes = field.codes[positions]
+    met = np.unique(codes[known & (codes > 0)])
+    new = np.zeros(len(field.vocabulary) + 1, np.int32)
+    new[met] = np.arange(1, len(met) + 1)
+    return Field(new[codes], tuple(field.vocabulary[c - 1] for c in met))
+
+
 def _rows_of(table: pa.Table, id_column: str, ids: IdMap) -> np.ndarray:
     """Row of ``table`` for each id, int64[n]; -1 where it has none."""
     found = pc.index_in(pa.array(ids.ids, pa.string()), value_set=table[id_column].combine_chunks())

@@ -49,7 +49,7 @@ class SplitSpec:
     events: tuple[str, ...] = ()  # keep these events only
     positive: str = ""  # ranking tasks: keep rows for which this holds
     label: str = ""  # click tasks: 1 where this holds
-    scenario: str = ""  # multi_scenario: the column of the interactions that holds it
+    scenario: str = ""  # multi_scenario: column of the interactions, or item.<field>, user.<field>
     impression: str = ""  # news: the column that says which rows were shown together
     history: int = 0  # ctr: first min(ceil(n/2), history) training rows feed prompts only
     seed: int = 0

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .catalog import Catalog
-from .codes import coded_fields, coded_rows, coded_texts
+from .codes import coded_by_entity, coded_fields, coded_rows, coded_texts
 from .description import Description
 from .log import Log, compact, prepare_log
 from .protocols import DROPPED, RUN, cut_history
@@ -65,7 +65,14 @@ def build_training_data(
         facts["item_texts"] = {n: len(f.vocabulary) - 1 for n, f in texts.items()}
     scenario = impression = None
     if spec.scenario:
-        scenario = coded_rows(table, spec.scenario, log.row, train, spec.name)
+        sides = {"item": (item_fields, log.item), "user": (user_fields, log.user)}
+        side = spec.scenario.partition(".")[0] if "." in spec.scenario else ""
+        if side in sides:
+            where = f"split {spec.name!r}"
+            fields, place = sides[side]
+            scenario = coded_by_entity(fields, spec.scenario, place, train, where)
+        else:
+            scenario = coded_rows(table, spec.scenario, log.row, train, spec.name)
         if not scenario.vocabulary:
             raise DataError(
                 f"split {spec.name!r}: column {spec.scenario!r} has no value in the training rows"

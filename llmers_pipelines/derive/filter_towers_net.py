@@ -68,6 +68,24 @@ class KnownTowers(nn.Module):
         self.item = _tanh_layers(item, hidden, known)
 
 
+def unmet(
+    users: np.ndarray, items: np.ndarray, met: np.ndarray, width: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return one of ``items`` per user that the user did not meet, drawn again at most 20 times.
+
+    ``met`` are the sorted, distinct ``user * width + item`` of all pairs; width > every item.
+    """
+    out = rng.choice(items, len(users))
+    for _ in range(20):
+        keys = users * width + out
+        at = np.minimum(np.searchsorted(met, keys), len(met) - 1)
+        again = np.flatnonzero(met[at] == keys)
+        if not len(again):
+            break
+        out[again] = rng.choice(items, len(again))
+    return out
+
+
 def fit_towers(how: Any, pairs: np.ndarray, text: tuple[np.ndarray, np.ndarray],
                known: tuple[np.ndarray, np.ndarray], warm: np.ndarray,
                counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:  # fmt: skip
@@ -80,19 +98,12 @@ def fit_towers(how: Any, pairs: np.ndarray, text: tuple[np.ndarray, np.ndarray],
     users, items = (torch.from_numpy(a) for a in text)
     e_users, e_items = (torch.from_numpy(a) for a in known)
     user, item = torch.from_numpy(pairs[:, 0]), torch.from_numpy(pairs[:, 1])
-    observed = set((pairs[:, 0] * len(counts) + pairs[:, 1]).tolist())
+    met = np.unique(pairs[:, 0] * len(counts) + pairs[:, 1])
     usual = how.typical or float(counts[warm].mean())
     share = torch.tanh(torch.from_numpy(counts) / usual).clamp(min=how.least_weight).float()
 
     def drawn(rows: np.ndarray, rng: np.random.Generator) -> Tensor:
-        out = rng.choice(warm, len(rows))
-        for _ in range(20):
-            met = [n for n, r in enumerate(rows)
-                   if int(pairs[r, 0]) * len(counts) + int(out[n]) in observed]  # fmt: skip
-            if not met:
-                break
-            out[met] = rng.choice(warm, len(met))
-        return torch.from_numpy(out)
+        return torch.from_numpy(unmet(pairs[rows, 0], warm, met, len(counts), rng))
 
     with torch.random.fork_rng():
         torch.manual_seed(how.seed)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..data.training import TRAIN, TrainingData
 from ..data.vectors import VectorTable
@@ -78,7 +79,8 @@ class FilteredUsers(DerivedTable):
         pairs = pairs[able[pairs[:, 0]] & warm[pairs[:, 1]]]
         untold = int((counts[1:] == 0).sum()) - len(cold)
         if not len(pairs) or not len(cold):
-            return _table(data, [], [], []), {
+            none = np.zeros(0, np.int64)
+            return _table(data, none, none, np.zeros(0)), {
                 "cold_items": len(cold), "pairs": len(pairs), "without_text": untold,
             }  # fmt: skip
         own, theirs, facts = fit_towers(
@@ -93,18 +95,17 @@ class FilteredUsers(DerivedTable):
                        **facts, **search}  # fmt: skip
 
 
-def _table(data: TrainingData, item: Any, user: Any, score: Any) -> pa.Table:
-    items = [data.items.ids[i - 1] for i in item]
-    users = [data.users.ids[u - 1] for u in user]
-    rank, last = [], ""
-    for name in items:
-        rank.append(rank[-1] + 1 if name == last else 1)
-        last = name
-    return pa.table({
-        "row_id": pa.array([f"{i}@{r}" for i, r in zip(items, rank, strict=True)], pa.string()),
-        "item_id": pa.array(items, pa.string()), "rank": pa.array(rank, pa.int32()),
-        "user_id": pa.array(users, pa.string()), "score": pa.array(list(score), pa.float64()),
-    })  # fmt: skip
+def _table(data: TrainingData, item: np.ndarray, user: np.ndarray, score: np.ndarray) -> pa.Table:
+    """Return the rows of positions int64[R]; rows of one item follow one another, best first."""
+    items = pa.array(data.items.ids, pa.string()).take(pa.array(item - 1))
+    users = pa.array(data.users.ids, pa.string()).take(pa.array(user - 1))
+    place = np.arange(len(item))
+    first = np.concatenate([[True], item[1:] != item[:-1]]) if len(item) else np.zeros(0, bool)
+    rank = pa.array(place - np.maximum.accumulate(np.where(first, place, 0)) + 1, pa.int32())
+    join: Any = pc.call_function
+    named = join("binary_join_element_wise", [items, rank.cast(pa.string()), pa.scalar("@")])
+    return pa.table({"row_id": named, "item_id": items, "rank": rank, "user_id": users,
+                     "score": pa.array(score, pa.float64())})  # fmt: skip
 
 
 def _centred(vectors: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

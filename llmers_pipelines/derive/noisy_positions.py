@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from ..data.training import TrainingData
+from ..data.views import injected_places
 from .derivation import DerivedTable, Given
 
 
@@ -47,4 +49,29 @@ class NoisyPositions(DerivedTable):
         place = np.arange(len(order)) - np.searchsorted(group[order], group[order])
         chosen = order[(place < min(self.top, self.most)) & (value[order] > threshold)]
         table = scores.take(np.sort(chosen))
-        return table, {"threshold": threshold, "scored": len(value), "selected": len(chosen)}
+        told = {"threshold": threshold, "scored": len(value), "selected": len(chosen)}
+        return table, {**told, **found_noise(table, scores, given.log)}
+
+
+def found_noise(chosen: pa.Table, scored: pa.Table, log: TrainingData) -> dict[str, float]:
+    """Return recall and precision of chosen positions against items that were planted in ``log``.
+
+    Empty where none were. Recall counts planted positions that have a score; ``by_chance`` is the
+    precision of as many random positions.
+    """
+    planted = injected_places(log)
+    if not planted:
+        return {}
+
+    def places(table: pa.Table) -> set[tuple[int, int]]:
+        users = log.users.index(table["user_id"].to_pylist())
+        return set(zip(users.tolist(), table["position"].to_pylist(), strict=True))
+
+    every, found = places(scored), places(chosen)
+    there = planted & every
+    return {
+        "injected": len(planted), "injected_scored": len(there),
+        "recall": len(found & there) / max(1, len(there)),
+        "precision": len(found & there) / max(1, len(found)),
+        "by_chance": len(there) / max(1, len(every)),
+    }  # fmt: skip

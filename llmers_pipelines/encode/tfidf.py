@@ -10,6 +10,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,8 +114,6 @@ def _singular(matrix: Any, dim: int) -> np.ndarray:
 
     Where the texts span fewer directions than ``dim`` the rest are zero rows.
     """
-    from scipy.sparse.linalg import svds
-
     out = np.zeros((dim, matrix.shape[1]), np.float32)
     used = np.flatnonzero(np.asarray(abs(matrix).sum(0)).ravel())
     small = matrix[:, used].astype(np.float64)
@@ -123,10 +122,27 @@ def _singular(matrix: Any, dim: int) -> np.ndarray:
     if min(small.shape) <= dim + 1:
         _, s, vt = np.linalg.svd(small.toarray(), full_matrices=False)
     else:
-        start = np.ones(min(small.shape))  # fixed: the same texts give the same bytes
-        _, s, vt = cast(Any, svds)(small, k=dim, v0=start)
-        s, vt = s[::-1], vt[::-1]
+        s, vt = _leading(small, dim)
     vt = vt[s > 1e-6 * s[0]][:dim]
     sign = np.sign(vt[np.arange(len(vt)), np.abs(vt).argmax(1)])
     out[: len(vt), used] = vt * sign[:, None]
     return out
+
+
+def _leading(matrix: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ``k`` largest singular values and their right vectors, by ARPACK.
+
+    The same matrix gives the same bytes: where the texts span fewer than ``k`` directions the
+    iteration has to start anew from a random vector, so both starts are fixed.
+    """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    side = tall.shape[1]
+    operator = cast(Any, LinearOperator)
+    gram = operator((side, side), matvec=lambda x: tall.T @ (tall @ x), dtype=np.float64)
+    seeded = {"rng": 0} if "rng" in signature(eigsh).parameters else {}
+    _, basis = cast(Any, eigsh)(gram, k=k, v0=np.ones(side), **seeded)
+    basis, _ = np.linalg.qr(basis)
+    left, s, right = np.linalg.svd(tall @ basis, full_matrices=False)
+    return s, right @ basis.T if tall is matrix else left.T

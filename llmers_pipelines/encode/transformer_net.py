@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from ..data.file_hash import TOKEN
 from .encoder import EncoderInfo, Progress
+from .lower_layers_net import LowerLayers
 
 WHOLE = "whole"  # marks, in adapter_config.json, weights that replace those of the model
 
@@ -36,6 +37,8 @@ class TransformerNet:
             model = with_adapter(model, adapter)
             token = text_token(adapter)
             self.token = token.to(self.device) if token is not None else None
+        # Layers above the one that is read are dropped before the weights move to the device.
+        self.lower = None if info.layer == -1 else LowerLayers(model, info.layer)
         self.model = model.to(self.device).eval().requires_grad_(False)
         limits = [info.max_length, self.tokenizer.model_max_length]
         self.max_length = min(int(n) for n in limits if n) - (self.token is not None)
@@ -65,12 +68,13 @@ class TransformerNet:
     def _forward(self, tokens: list[list[int]]) -> Tensor:
         ids, mask = padded(tokens, self.tokenizer.pad_token_id or 0, self.device)
         with torch.inference_mode():
-            whole = self.info.layer == -1
             if self.token is not None:
                 vectors = item_vectors(self.model, ids, mask, self.token, self.info.pooling)
                 return F.normalize(vectors, dim=1) if self.info.normalize else vectors
-            out = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=not whole)
-            hidden = out.last_hidden_state if whole else out.hidden_states[self.info.layer]
+            if self.lower is None:
+                hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            else:
+                hidden = self.lower(ids, mask)
             vectors = pool(hidden.float(), mask, self.info.pooling)
             return F.normalize(vectors, dim=1) if self.info.normalize else vectors
 

@@ -35,6 +35,15 @@ class TrainingStatisticsHook(nn.Module):
         if number > 1:
             self.epochs.append(self.scores(model))
 
+    def recorded(self) -> dict[str, torch.Tensor]:
+        """Return what a training that is begun anew must still know: float32 (M, 2, P)."""
+        return {"scores": torch.from_numpy(np.stack(self.epochs))} if self.epochs else {}
+
+    def recall(self, told: dict[str, torch.Tensor]) -> None:
+        """Take over what ``recorded`` gave."""
+        self.epochs.clear()
+        self.epochs.extend(told["scores"].numpy() if told else ())
+
     def scores(self, model: Any) -> np.ndarray:
         """Return float32 (2, P): what the model gives each pair and its negative now."""
         out = np.empty((2, len(self.user)), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,58 @@ def uniformity(vectors: np.ndarray, t: float = 2.0) -> float:
     unit = unit_rows(np.random.default_rng(0).permutation(vectors)[:USERS])
     squared = 2 - 2 * (unit @ unit.T)[np.triu_indices(len(unit), 1)]
     return float(np.log(np.exp(-t * np.maximum(squared, 0)).mean()))
+
+
+def attribute(
+    vectors: np.ndarray, values: Sequence[str | None], folds: int = 5, seed: int = 0
+) -> tuple[float, float] | None:
+    """Return how often a value is read off frozen rows, and how often the most common one is right.
+
+    A multinomial logistic regression (weight decay 1, standardized columns) over ``folds`` folds;
+    of more than ``USERS`` rows so many drawn ones count. Values that fewer than ``folds`` rows
+    have, rows without one and zero rows take no part. None where fewer than two values are left.
+    """
+    held = np.array([v or "" for v in values])
+    names, counts = np.unique(held[held != ""], return_counts=True)
+    names = names[counts >= folds]
+    rows = np.flatnonzero(np.isin(held, names) & np.asarray(vectors).any(axis=1))
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(rows)[:USERS]
+    names, label = np.unique(held[rows], return_inverse=True)
+    if len(names) < 2 or len(rows) < 2 * folds:
+        return None
+    x = np.asarray(vectors, np.float64)[rows]
+    fold = np.empty(len(rows), np.int64)  # the rows of each value are dealt over the folds
+    fold[np.argsort(label, kind="stable")] = np.arange(len(rows)) % folds
+    right = 0
+    for number in range(folds):
+        train = fold != number
+        mean, spread = x[train].mean(0), x[train].std(0)
+        scaled = (x - mean) / np.where(spread > 1e-9, spread, 1.0)
+        weights = regressed(scaled[train], label[train], len(names))
+        said = scaled[~train] @ weights[:-1] + weights[-1]
+        right += int((said.argmax(1) == label[~train]).sum())
+    return right / len(rows), float(np.bincount(label).max() / len(rows))
+
+
+def regressed(x: np.ndarray, label: np.ndarray, classes: int, decay: float = 1.0) -> np.ndarray:
+    """Return weights float64[E + 1, C], the last row the bias, of a softmax regression.
+
+    Minimizes ``sum cross-entropy + decay / 2 |W|^2`` over x float64[n, E]; the bias is free.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    truth = np.eye(classes)[label]
+    shape = (x.shape[1] + 1, classes)
+
+    def cost(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w = flat.reshape(shape)
+        log_p = log_softmax(x @ w[:-1] + w[-1], axis=1)
+        error = np.exp(log_p) - truth
+        slope = np.concatenate([x.T @ error + decay * w[:-1], error.sum(0)[None]])
+        return float(-(truth * log_p).sum() + decay / 2 * (w[:-1] ** 2).sum()), slope.ravel()
+
+    start = np.zeros(shape[0] * classes)
+    found = minimize(cost, start, jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return found.x.reshape(shape)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import Method, Settings
 from ..data.tasks import TASKS
+from ..data.views import OPAQUE, check_view, sees
 from ..encode.encoder import check_encoder
 from ..models.seams import Backbone, check_seams, check_settings
 from ..plan import (
@@ -296,12 +297,25 @@ def _compared_with(
     }
 
 
+def viewed(node: Table, view: str) -> Table:
+    """Return ``node`` as ``view`` shows it; PlanError where titles would come from elsewhere."""
+    try:
+        check_view(view)
+    except ValueError as error:
+        raise PlanError(str(error)) from error
+    if view == OPAQUE and node.table not in ("items", "users", "interactions", "splits"):
+        raise PlanError(f"{node.name} may tell of items by name, which the view {view!r} hides")
+    return dataclasses.replace(node, view=view) if sees(view, node.table) else node
+
+
 def bind(node: Node, settings: Settings) -> Node:
     """Return ``node`` with the configured engine and encoder written into its identity."""
     sampling = f"{settings.max_tokens}/{settings.temperature}/{settings.llm_seed}"
 
     def fill(n: Node) -> Node:
         n = bound(n, settings)
+        if isinstance(n, Table):
+            return viewed(n, settings.view)
         if isinstance(n, Generate) and not n.engine:
             engine = "template" if n.llm == "template" else f"{settings.engine_identity}#{sampling}"
             return dataclasses.replace(n, engine=engine)

@@ -252,9 +252,7 @@ def _checkpoint(train: Train, arm: str, seed: int, ctx: StepContext, of: str) ->
     from ..train.checkpoint_net import Checkpoint
 
     every = ctx.settings.checkpoint_seconds
-    # What a part recorded of earlier epochs is not among the weights that are kept.
-    records = any(getattr(p, "writes", "") for p in train.parts)
-    if every <= 0 or train.backbone.closed_form or records:
+    if every <= 0 or train.backbone.closed_form:
         return None
     name = f"{train.slug} [{arm}, seed {seed}]"
     folder = _checkpoint_folder(train, arm, seed, ctx) / of

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ..config import Settings
-from ..plan import Evaluate
+from ..plan import Evaluate, Table, walk
 from ..store.manifests import Manifest, ManifestStore
 
 _COLUMNS = (
@@ -63,9 +63,18 @@ def collect(
 
 
 def evaluation_of(store: ManifestStore, dataset: str, node: Evaluate) -> Manifest | None:
-    """Return the newest stored evaluation with the seeds and controls of ``node``, else any."""
-    same = [m for m in store.versions(dataset, node.name) if m.code_version == node.code_version]
-    return same[-1] if same else store.current(dataset, node.name)
+    """Return the newest stored evaluation with the seeds and controls of ``node``, else any.
+
+    Never one of another view of the data set.
+    """
+    view = "".join(sorted({n.view for n in walk([node]) if isinstance(n, Table)}))
+    every = store.versions(dataset, node.name)
+    mine = [m for m in every if m.info.get("view", "") == view]
+    same = [m for m in mine if m.code_version == node.code_version]
+    current = store.current(dataset, node.name)
+    if same or current is None or current.info.get("view", "") == view:
+        return same[-1] if same else current
+    return mine[-1] if mine else None
 
 
 def _newest(store: ManifestStore, dataset: str, node: Evaluate) -> Manifest | None:

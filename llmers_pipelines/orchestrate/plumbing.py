@@ -6,10 +6,11 @@ Such a model knows nothing, so no row says whether a method helps.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from ..config import Settings
-from ..plan import Embed, Generate, Teach, Tune, walk
+from ..plan import Embed, Generate, Table, Teach, Tune, walk
 from ..tuning import TuneSettings
 from .build import Loaded, Plan
 from .compare import evaluation_of
@@ -20,16 +21,31 @@ TINY_MASKED = "tiny_masked"  # likewise, a masked language model
 TITLE = "Plumbing: what runs with a tiny language model"
 
 
-def with_tiny_model(settings: Settings) -> Settings:
-    """Return ``settings`` that tune, and where they name it encode with, the tiny model."""
-    folder = settings.data / "plumbing" / settings.dataset
+ANSWERING = "tiny_answers"  # the same with room for long prompts
+CONTEXT = {TINY: 1024, ANSWERING: 4096}  # tokens
+TOKENS = 40  # most of an answer: what a model that knows nothing says beyond is no better
+
+
+def with_tiny_model(settings: Settings, *, answers: bool = False) -> Settings:
+    """Return ``settings`` that tune, and where they name it encode with, the tiny model.
+
+    With ``answers`` it is asked as well, wherever the data set has no recorded answers.
+    """
+    folder, own = settings.data / "plumbing" / settings.dataset, ANSWERING if answers else TINY
     encoder, _, how = settings.encoder.partition("?")
     if encoder in (TINY, TINY_MASKED):
-        encoder = f"{folder / encoder}?{how or 'pooling=mean&normalize=0'}"
+        name = own if encoder == TINY else encoder
+        encoder = f"{folder / name}?{how or 'pooling=mean&normalize=0'}"
     else:
         encoder = settings.encoder
-    tune = dataclasses.replace(TuneSettings(), model=str(folder / TINY))
-    return dataclasses.replace(settings, tune=tune, encoder=encoder)
+    tune = dataclasses.replace(TuneSettings(), model=str(folder / own))
+    out = dataclasses.replace(settings, tune=tune, encoder=encoder)
+    if not answers:
+        return out
+    return dataclasses.replace(
+        out, engine="hf", model=tune.model, model_revision="", adapter="", recorded_first=True,
+        max_tokens=TOKENS, temperature=1.0,
+    )  # fmt: skip
 
 
 def make_tiny(plan: Plan, settings: Settings) -> None:
@@ -40,13 +56,13 @@ def make_tiny(plan: Plan, settings: Settings) -> None:
     from .publish import materialize
 
     ctx = StepContext(settings, settings.dataset)
-    items = next(n for n in plan.nodes if n.name == "catalog/items")
+    items = next(n for n in plan.nodes if isinstance(n, Table) and n.table == "items")
     materialize(items, ctx)
     texts = ItemText().texts(table=ctx.load(items), fields=ctx.field_kinds).texts
-    folder = settings.data / "plumbing" / settings.dataset
-    make_tiny_model(folder / TINY, texts)
-    if settings.encoder.startswith(f"{folder / TINY_MASKED}?"):
-        make_tiny_masked_model(folder / TINY_MASKED, texts)
+    own = Path(settings.tune.model)
+    make_tiny_model(own, texts, context=CONTEXT[own.name])
+    if settings.encoder.startswith(f"{own.parent / TINY_MASKED}?"):
+        make_tiny_masked_model(own.parent / TINY_MASKED, texts)
 
 
 def plumbing_table(experiments: list[tuple[str, Plan, Settings]]) -> list[str]:

@@ -19,8 +19,9 @@ from ..store.manifests import Manifest
 from .build import Plan, build_plan
 from .compare import collect, evaluation_of, leaderboard
 from .context import StepContext
-from .plumbing import make_tiny, plumbing_table, with_tiny_model
+from .plumbing import TINY, make_tiny, plumbing_table, with_tiny_model
 from .records import recipe_digest
+from .views_report import planted_table, views_table
 
 _LIBRARIES = ("torch", "transformers", "dagster", "mlflow", "duckdb", "numpy")
 
@@ -37,13 +38,18 @@ class Experiment:
     encoder: str = "auto"
     note: str = ""
     plumbing: bool = False  # its language model is a tiny one: shows that a path works, no lift
+    view: str = ""  # another sight of the data set (data/views.py)
+    of: str = ""  # name of the experiment whose views these are
+    answers: str = ""  # plumbing: "tiny" asks that model what the data set has no answers for
 
     def settings(self, base: Settings) -> Settings:
         own = dataclasses.replace(
             base, dataset=self.dataset, methods=self.methods, seeds=self.seeds,
-            controls=self.controls, encoder=self.encoder,
+            controls=self.controls, encoder=self.encoder, view=self.view,
         )  # fmt: skip
-        return with_tiny_model(own) if self.plumbing else own
+        if not self.plumbing:
+            return own
+        return with_tiny_model(own, answers=self.answers == TINY)
 
 
 def load_experiments(path: Path) -> list[Experiment]:
@@ -57,16 +63,30 @@ def load_experiments(path: Path) -> list[Experiment]:
         try:
             methods = tuple(Method(**m) for m in row.pop("methods"))
             row["controls"] = tuple(row.get("controls", ()))
+            views = row.pop("views", None)
             out.append(Experiment(methods=methods, **row))
+            if views is not None:
+                out[-1:] = [seen_as(out[-1], view) for view in views]
+            if out[-1].answers not in ("", TINY) or (out[-1].answers and not out[-1].plumbing):
+                raise TypeError(f"answers = {out[-1].answers!r}: {TINY!r}, with plumbing = true")
         except (KeyError, TypeError) as error:
             raise ConfigError(f"{path}: experiment {row.get('name')!r}: {error}") from error
     return out
 
 
+def seen_as(experiment: Experiment, view: str) -> Experiment:
+    """Return ``experiment`` under one of its views; "" is the data set as it is."""
+    name = f"{experiment.name}, seen as {view}" if view else experiment.name
+    return dataclasses.replace(experiment, name=name, view=view, of=experiment.name)
+
+
 def run_experiment(
     experiment: Experiment, base: Settings, on_step: Callable[[str, str, float], None]
 ) -> list[dict[str, Any]]:
-    """Materialize the evaluations of ``experiment`` and return the run's failures."""
+    """Materialize the evaluations of ``experiment`` and return the run's failures.
+
+    What a failed check holds is behind the asset that it holds, which tells which check it was.
+    """
     from .launch import launch
 
     settings = experiment.settings(base)
@@ -75,7 +95,8 @@ def run_experiment(
         make_tiny(plan, settings)
     nodes = evaluation_nodes(plan)
     report = launch(plan, nodes, experiment.dataset, settings, on_step=on_step)
-    return [r for r in report["assets"] if r["status"] not in ("materialized", "reused")]
+    done = ("materialized", "reused")
+    return [r for r in report["assets"] if "error" in r or r["status"] not in done]
 
 
 def evaluation_nodes(plan: Plan) -> list[Node]:
@@ -96,6 +117,8 @@ def write_results(
         if experiment.plumbing:
             plumbing.append((experiment.name, plan, settings))
             continue
+        if experiment.view:  # a row of the table of views, and no lift of its own
+            continue
         chosen = [m.evaluate for m in plan.methods]
         rows = collect(settings, experiment.dataset, None, chosen, as_run=True)
         lines += [f"## {experiment.name}", ""]
@@ -110,7 +133,10 @@ def write_results(
         verdicts = {r["method"]: (r["verdict"], r["reasons_method"]) for r in rows}
         for row in _lifts(plan, experiment, settings, verdicts):
             record.setdefault(row.pop("recipe"), []).append(row)
-    lines += plumbing_table(plumbing)
+    viewed = [(e.of, e.view, build_plan(own), own, e.plumbing) for e in experiments
+              if e.of and (own := e.settings(base))]  # fmt: skip
+    lines += views_table(viewed)
+    lines += [*plumbing_table(plumbing), *planted_table(viewed)]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return record
@@ -151,7 +177,8 @@ def _facts(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
                     f"{c['items']} items, train {c['train']}, validation {c['valid']}, test "
                     f"{c['test']}, protocol {c['protocol']}"
                 )
-    for name in ("catalog/items", "catalog/interactions"):
+    tables = [n.name for n in plan.nodes if getattr(n, "table", "") in ("items", "interactions")]
+    for name in tables:
         manifest = ctx.manifests.current(ctx.dataset, name)
         if manifest is not None:
             lines.append(f"- `{name}` @ `{manifest.data_version}`, {manifest.rows} rows")

@@ -1,8 +1,8 @@
 """An unfinished training on disk: what a killed one needs to end as if nothing had been (torch).
 
 One folder per epoch, renamed into place: ``tensors.safetensors`` (weights, best weights, optimizer,
-random streams) and ``progress.json`` (everything else). It is no part of any identity, and whoever
-stores the result removes it.
+random streams, what parts recorded of the epochs) and ``progress.json`` (everything else). It is no
+part of any identity, and whoever stores the result removes it.
 """
 
 from __future__ import annotations
@@ -143,6 +143,8 @@ def _tensors(
         out |= {f"optimizer.{number}.{k}": v for k, v in slots.items() if isinstance(v, Tensor)}
     for name, stream in _streams(model):
         out |= {f"random.{name}.{i}": state for i, state in enumerate(stream)}
+    for number, hook in enumerate(_recorders(model)):
+        out |= {f"recorded.{number}.{k}": v for k, v in hook.recorded().items()}
     groups = [{k: v for k, v in g.items() if k != "params"} for g in held["param_groups"]]
     # Tied tensors share memory, which the format refuses: each is written on its own.
     return {k: v.detach().cpu().clone().contiguous() for k, v in out.items()}, {"groups": groups}
@@ -155,6 +157,11 @@ def _streams(model: Any) -> Iterator[tuple[str, list[Tensor]]]:
         yield "cuda", torch.cuda.get_rng_state_all()
     for number, hook in enumerate(model.hooks):
         yield f"hook{number}", hook.stream.state() if hasattr(hook, "stream") else []
+
+
+def _recorders(model: Any) -> list[Any]:
+    """Return the parts that remember something of the epochs, beside weights."""
+    return [hook for hook in model.hooks if hasattr(hook, "recorded")]
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -179,6 +186,8 @@ def _restore(
     for number, hook in enumerate(model.hooks):
         if hasattr(hook, "stream"):
             hook.stream.set_state(list(_part(random, f"hook{number}.").values()))
+    for number, hook in enumerate(_recorders(model)):
+        hook.recall(_part(tensors, f"recorded.{number}."))
     if gpu := _part(random, "cuda."):
         torch.cuda.set_rng_state_all(list(gpu.values()))
     torch.set_rng_state(random["torch.0"])

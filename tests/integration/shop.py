@@ -164,7 +164,7 @@ class Shop:
         """Return the JSON document of a command: stdout holds nothing else."""
         result = self.invoke(*words, "--json")
         told = (result.exit_code, result.stderr, result.exception, result.stdout[-2000:])
-        assert result.exit_code == code, told
+        assert result.exit_code == code, [*failures(result.stdout), *told]
         return json.loads(result.stdout)
 
     def settings(self, **changes: Any) -> Settings:
@@ -190,6 +190,15 @@ class Shop:
         found = self.context().manifests.current("shop", name)
         assert found is not None, name
         return found
+
+
+def failures(stdout: str) -> list[str]:
+    """Return what a report of a run says of each asset that failed or is held, and why."""
+    try:
+        rows = json.loads(stdout).get("assets", [])
+    except (ValueError, AttributeError):
+        return []
+    return [f"{r['key']}: {r['error']}" for r in rows if r.get("error")]
 
 
 @contextmanager

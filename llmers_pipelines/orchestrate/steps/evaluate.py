@@ -88,6 +88,7 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
         flags=(),
         columns=tuple((f.name, str(f.type), "") for f in rows.schema),
         info={**summary, "report": report, "cells": len(cells),
+              **({"view": ctx.settings.view} if ctx.settings.view else {}),
               **({"plot": base64.b64encode(plot).decode()} if plot else {})},
     )  # fmt: skip
 

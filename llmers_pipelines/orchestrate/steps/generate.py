@@ -307,15 +307,19 @@ def _log(node: Generate, ctx: StepContext) -> TrainingData | None:
 def _choice(node: Generate, ctx: StepContext) -> tuple[str, Any]:
     """Return (kind of engine, recorded file or None) that answers this node on this data set."""
     from ...data.recorded import recorded_file
+    from ...data.views import OPAQUE
     from ...plan import snake
 
     settings = ctx.settings
     if node.llm == "template" or settings.engine == "template":
         return "template", None
-    if settings.engine not in ("auto", "recorded"):  # a language model
+    model = settings.engine not in ("auto", "recorded")
+    if model and (not settings.recorded_first or node.adapter is not None):
         return settings.engine_identity, None
     spec = ctx.description.recorded_for(snake(type(node.task).__name__))
-    if spec is None:
+    if spec is None or settings.view == OPAQUE:  # they were written by titles
+        if model:
+            return settings.engine_identity, None
         if settings.engine == "recorded":
             raise StepError(
                 f"{node.name}: data set {ctx.dataset!r} declares no recorded answers; declare "
@@ -345,9 +349,13 @@ def _engine(
         except LeakageError as error:
             if settings.engine == "recorded":
                 raise StepError(f"{node.name}: {error}") from error
-            kind, recorded, note = "template", None, f"template instead: {error}"
+            recorded, note = None, f"not the recorded answers: {error}"
+            if settings.engine == "auto":
+                kind, note = "template", f"template instead: {error}"
     if kind == "template":
         settings = dataclasses.replace(settings, engine="template")
+    elif recorded is not None:
+        settings = dataclasses.replace(settings, engine="recorded")
     scope = "/".join([ctx.dataset, node.slug, log.info.get("split", "") if log else ""])
     engine = make_engine(settings, recorded=recorded, scope=str(scope))
     return engine, flags, note

@@ -16,6 +16,7 @@ from ...data.leakage import CONTAMINATED
 from ...data.quarantine import fault_lines
 from ...data.schema import column_meanings
 from ...data.training import SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
+from ...data.views import opaque_items, seen_log
 from ...plan import Table
 from ...store.manifests import CheckOutcome
 from ..context import QUARANTINE, Outcome, StepContext, StepError, hash_table
@@ -71,6 +72,8 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
             f"[{node.table}] with its path to {ctx.description.file}"
         )
     table: pa.Table = catalog.extras[node.table] if beside else getattr(catalog, node.table)
+    if node.view:
+        table = opaque_items(table, ctx.field_kinds)
     quarantine = catalog.quarantine.filter(pc.equal(catalog.quarantine["table"], node.table))
     dropped = int(pc.sum(pc.equal(quarantine["action"], "dropped")).as_py() or 0)
     read = catalog.info["records_read"].get(node.table, table.num_rows)
@@ -148,6 +151,8 @@ def _splits(node: Table, ctx: StepContext) -> Outcome:
         users=by_name["users"], extras={}, quarantine=pa.table({}), source_version="",
     )  # fmt: skip
     data = build_training_data(catalog, ctx.description, node.task)
+    if node.view:
+        data = seen_log(data, node.view)
     counts = {name: int((data.split == i).sum()) for i, name in enumerate(SPLIT_NAMES)}
     return Outcome(
         data.save,

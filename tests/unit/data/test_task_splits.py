@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from test_splits import T0, build
 
+from llmers_pipelines.data.codes import coded_by_entity
 from llmers_pipelines.data.schema import DataError
-from llmers_pipelines.data.training import TRAIN, TrainingData
+from llmers_pipelines.data.training import TRAIN, Field, TrainingData
 
 SHOWN = "user_id,item_id,timestamp,clicked,page,shown"
 SHOWN_ROWS = [
@@ -40,6 +41,31 @@ def test_scenarios_are_coded_by_what_training_has_seen(make, tmp_path):
         data.scenario, codes=data.scenario.codes[::-1]
     ))  # fmt: skip
     assert other.content_hash() != data.content_hash()
+
+
+def test_a_category_of_items_may_be_the_scenario():
+    field = Field(np.array([0, 3, 1, 1, 2, 0], np.int32), ("crime", "sea", "war"))
+    item = np.array([1, 2, 4, 3, 5, 1])
+    known = np.array([True, True, False, False, True, False])
+    found = coded_by_entity({"genre": field}, "item.genre", item, known, "split 'x'")
+    assert found.vocabulary == ("crime", "war"), "'sea' is of a later moment"
+    assert found.codes.tolist() == [2, 1, 0, 1, 0, 2]
+    with pytest.raises(DataError, match=r"split 'x' reads 'user\.genre'.*they have: age"):
+        coded_by_entity({"age": field}, "user.genre", item, known, "split 'x'")
+
+
+def test_a_split_reads_the_scenario_of_its_items(make):
+    split = {**BY_TIME, "scenario": "item.kind"}
+    items = "item_id,title,kind\na,A,sea|calm\nb,B,crime\nc,C,war\n"
+    declared = {"fields": {"kind": {"kind": "category", "separator": "|"}}}
+    data = build(make, SHOWN_ROWS, split, task="multi_scenario", columns=SHOWN, items=items,
+                 items_toml=declared)  # fmt: skip
+    assert data.scenario.vocabulary == ("crime", "sea"), "the first of several; 'c' comes later"
+    kinds = {"a": 2, "b": 1, "c": 0}
+    assert data.scenario.codes.tolist() == [kinds[data.items.ids[i - 1]] for i in data.item]
+    with pytest.raises(DataError, match=r"items declare no category 'genre'.*they have: kind"):
+        build(make, SHOWN_ROWS, {**split, "scenario": "item.genre"}, task="multi_scenario",
+              columns=SHOWN, items=items, items_toml=declared)  # fmt: skip
 
 
 def test_titles_are_words_of_which_training_items_give_the_vocabulary(make, tmp_path):

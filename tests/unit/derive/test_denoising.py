@@ -16,6 +16,7 @@ from llmers_pipelines.data.edits import random_edits, with_edits
 from llmers_pipelines.data.leakage import prompt_violations
 from llmers_pipelines.data.training import TEST, TRAIN, VALID, TrainingData
 from llmers_pipelines.data.vectors import VectorTable
+from llmers_pipelines.derive.cleaned_history import CleanedHistory
 from llmers_pipelines.derive.corruptions import Corruptions
 from llmers_pipelines.derive.noisy_positions import NoisyPositions
 from llmers_pipelines.derive.sequence_edits import SequenceEdits
@@ -26,7 +27,11 @@ from llmers_pipelines.llm.protocol import ChoiceRequest
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.hooks_net import training_log
 from llmers_pipelines.models.sasrec import SASRec
-from llmers_pipelines.orchestrate.steps.derive_checks import example_checks, position_checks
+from llmers_pipelines.orchestrate.steps.derive_checks import (
+    entity_checks,
+    example_checks,
+    position_checks,
+)
 from llmers_pipelines.plan import Table, Train
 from llmers_pipelines.prompts.noise import END, NOISE, REPLACE, NoiseList, Replacement
 from llmers_pipelines.prompts.titled import titles_by_position, windows_of
@@ -286,3 +291,24 @@ def test_a_suggestion_ends_at_its_quote() -> None:
     assert task.parse("'").status == "invalid"
     assert task.resolved(parsed.value, row) == {"title": "Some Film", "user_id": "u", "position": 1}
     assert task.template(row) == {"title": "A"} and task.parse(task.write({"title": "A"})).value
+
+
+def test_cleaned_histories_keep_length_and_order(data: TrainingData) -> None:
+    rows = np.flatnonzero((data.user == 2) & (data.split == TRAIN))
+    names = [data.items.ids[i - 1] for i in data.item[rows]]
+    new = next(i for i in data.items.ids if i not in names)
+    edits = pa.table({"user_id": [data.users.ids[1]], "position": [1], "old_id": [names[1]],
+                      "new_id": [new]})  # fmt: skip
+    table, told = CleanedHistory().apply([edits, data])
+    assert all(c.passed for c in entity_checks(table, data))
+    assert told == {"users": 20, "users_edited": 1, "rows_edited": 1}
+    found = {r["user_id"]: r for r in table.to_pylist()}
+    assert found[data.users.ids[1]]["item_ids"] == [names[0], new, *names[2:]]
+    for u in (1, 3):
+        mine = data.item[(data.user == u) & (data.split == TRAIN)]
+        row = found[data.users.ids[u - 1]]
+        assert row["item_ids"] == [data.items.ids[i - 1] for i in mine] and row["edited"] == 0
+    plain, none = CleanedHistory().apply([edits.slice(0, 0), data])
+    assert none["rows_edited"] == 0 and plain.num_rows == 20
+    with pytest.raises(ValueError, match="needs edits"):
+        CleanedHistory().apply([data])

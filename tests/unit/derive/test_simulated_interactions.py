@@ -17,8 +17,9 @@ import torch
 from llmers_pipelines.data.added import dealt_added, random_added, with_added
 from llmers_pipelines.data.training import TEST, TRAIN, VALID
 from llmers_pipelines.data.vectors import VectorTable
+from llmers_pipelines.derive import filtered_users
 from llmers_pipelines.derive.candidates import PastModel
-from llmers_pipelines.derive.filter_towers_net import margin_distillation
+from llmers_pipelines.derive.filter_towers_net import margin_distillation, unmet
 from llmers_pipelines.derive.filtered_users import FilteredUsers
 from llmers_pipelines.derive.neighbours import nearest_of
 from llmers_pipelines.derive.preference_examples import PreferenceExamples
@@ -151,6 +152,30 @@ def test_towers_find_users_of_the_items_kind(planted: Planted, sources: list[Any
     score = np.array(table["score"]).reshape(-1, 4)
     assert (np.diff(score, axis=1) <= 0).all()
     assert table["row_id"][0].as_py() == f"{table['item_id'][0].as_py()}@1"
+
+
+def test_negatives_and_rows_are_those_of_plain_loops(planted: Planted) -> None:
+    data, rng = planted.data, np.random.default_rng(0)
+    width, warm = data.n_items + 1, np.flatnonzero(data.train_counts > 0)
+    pairs = {(int(u), int(i)) for u, i in zip(data.user, data.item, strict=True)}
+    met = np.unique([u * width + i for u, i in pairs])
+    users = rng.integers(1, data.n_users + 1, 500)
+    found = unmet(users, warm, met, width, np.random.default_rng(1))
+    same = np.random.default_rng(1)
+    wanted = same.choice(warm, len(users))
+    for _ in range(20):
+        again = [n for n, u in enumerate(users) if (u, wanted[n]) in pairs]
+        if not again:
+            break
+        wanted[again] = same.choice(warm, len(again))
+    assert again == [] and found.tolist() == wanted.tolist()
+
+    item, user = np.array([3, 3, 1, 5, 5, 5]), np.array([2, 1, 2, 4, 2, 3])
+    rows = filtered_users._table(data, item, user, np.arange(6.0)).to_pylist()
+    assert [r["rank"] for r in rows] == [1, 2, 1, 1, 2, 3]
+    for row, i, u in zip(rows, item, user, strict=True):
+        assert (row["item_id"], row["user_id"]) == (data.items.ids[i - 1], data.users.ids[u - 1])
+        assert row["row_id"] == f"{row['item_id']}@{row['rank']}"
 
 
 def test_held_out_rows_leave_no_trace(planted: Planted, sources: list[Any]) -> None:

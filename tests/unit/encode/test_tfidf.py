@@ -52,6 +52,13 @@ def test_two_fits_on_equal_texts_are_equal_bytes():
     assert (one.encode(TEXTS) == two.encode(TEXTS)).all()
 
 
+def test_texts_of_few_directions_have_one_fit():
+    """Fewer directions than columns: the iteration starts anew, and not from chance."""
+    texts = [f"u{n:02} is calm, long and full of harbours." for n in range(40)]
+    fits = {fitted(texts, dim=20).info.weights_sha256 for _ in range(6)}
+    assert len(fits) == 1
+
+
 def test_the_fit_is_kept_and_meets_new_texts(tmp_path):
     first = fitted(state_folder=tmp_path)
     vector = first.encode(TEXTS[:1])

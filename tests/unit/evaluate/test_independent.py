@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import pytrec_eval
 from scipy.stats import rankdata
 
 from llmers_pipelines.data.training import TEST
@@ -29,7 +30,6 @@ def test_ranks_with_ties_are_the_mean_ranks_of_scipy(random_log, fixed, levels, 
 
 @pytest.mark.parametrize("targets", [1, 4])
 def test_metrics_are_those_of_trec_eval(random_log, fixed, targets):
-    trec = pytest.importorskip("pytrec_eval")
     data = random_log(60, 50, seed=4, targets=targets)
     scores = np.random.default_rng(2).random((61, 51)).astype(np.float32)
     table = rank_table(fixed(scores), data, TEST)
@@ -45,7 +45,7 @@ def test_metrics_are_those_of_trec_eval(random_log, fixed, targets):
     names = {"ndcg@10": "ndcg_cut_10", "recall@10": "recall_10", "precision@10": "P_10",
              "hr@10": "success_10", "mrr@50": "recip_rank", "map@50": "map"}  # fmt: skip
     asked = {"ndcg_cut.10", "recall.10", "P.10", "success.10", "recip_rank", "map"}
-    found = trec.RelevanceEvaluator(relevant, asked).evaluate(run)
+    found = pytrec_eval.RelevanceEvaluator(relevant, asked).evaluate(run)
     ours = user_values(table, list(names))
     for metric, theirs in names.items():
         expected = [found[str(u)][theirs] for u in ours.users]

@@ -8,9 +8,11 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llmers_pipelines.data.text import ItemText
 from llmers_pipelines.data.training import TEST, VALID
 from llmers_pipelines.data.vectors import VectorTable
 from llmers_pipelines.evaluate.beyond import summary
@@ -24,7 +26,7 @@ from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.orchestrate.aside import beside, per_tokens, vector_grid
 from llmers_pipelines.orchestrate.cell_tables import among, lists
 from llmers_pipelines.orchestrate.cells import Cell
-from llmers_pipelines.plan import Generate, Table, Train
+from llmers_pipelines.plan import Embed, Generate, Table, Train
 from llmers_pipelines.prompts.liked_disliked import LikedDisliked
 from llmers_pipelines.testing.contract import contract_data
 from llmers_pipelines.testing.planted import planted_rings
@@ -160,8 +162,23 @@ def test_item_vectors_are_judged_by_themselves():
     mixed = VectorTable(
         "item", tuple(table.ids[i] for i in order), table.vectors[order], table.mask[order]
     )
-    ctx = SimpleNamespace(load=lambda node: {vectors: mixed, more: None}[node])
+    ctx = SimpleNamespace(load=lambda node: {vectors: mixed, more: None}[node], field_kinds={})
     (grid,) = vector_grid(model, planted.data, ctx)
+    assert grid.rows[0][-1] == "-"  # no category is declared
     assert grid.rows[0][:2] == (vectors.name, "30")
     assert float(grid.rows[0][2]) > 0.8 and float(grid.rows[0][3]) > 0.2
     assert vector_grid(TRAINS["enhanced"], planted.data, ctx) == []  # reads none
+
+
+def test_the_category_of_items_is_read_off_their_vectors():
+    planted = planted_rings(n_users=80, n_items=30, seed=1)
+    vectors, items = Embed(ItemText(), over=Table("items")), Table("items")
+    model = Train(KNNBlend(vectors, k=5), Table("splits", task="sequential"))
+    ids = planted.data.items.ids[::-1]
+    kind = [f"g{planted.group[planted.data.items.index([i])[0]]}|more" for i in ids]
+    told = pa.table({"item_id": ids, "kind": kind})
+    ctx = SimpleNamespace(load=lambda node: {vectors: planted.items, items: told}[node],
+                          field_kinds={"story": "text", "kind": "category"})  # fmt: skip
+    (grid,) = vector_grid(model, planted.data, ctx)
+    right, common = grid.rows[0][-1].rstrip(")").split(" (")
+    assert float(right) > 0.8 > float(common)

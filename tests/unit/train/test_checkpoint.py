@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from llmers_pipelines.data.training import Field, IdMap, TrainingData
+from llmers_pipelines.enhance.training_statistics import TrainingStatistics
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.orchestrate.backbones import backbones
 from llmers_pipelines.plan import PlanError, Table, Train, canonical
@@ -128,6 +129,21 @@ def test_a_part_goes_on_in_its_own_random_stream(tmp_path: Path) -> None:
     again = fit(train, data, {}, seed=0, checkpoint=Checkpoint(tmp_path, 0.0))
     assert without_seconds(again.epochs) == without_seconds(whole.epochs)
     assert all(np.array_equal(a, again.state[n]) for n, a in whole.state.items())
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_what_a_part_recorded_of_the_epochs_is_kept(at: int, tmp_path: Path) -> None:
+    """Killed before anything is recorded, while the record grows, and after its oldest row left."""
+    backbone = small(backbones()["lightgcn"])
+    data = dataclasses.replace(log_for(backbone), task="collaborative")
+    train = dataclasses.replace(node(backbone, data), aux=(TrainingStatistics(last=2),))
+    whole = fit(train, data, {}, seed=0).beside["statistics"]
+    with pytest.raises(Killed):
+        fit(train, data, {}, seed=0, progress=stopped(at), checkpoint=Checkpoint(tmp_path, 0.0))
+    kept = Checkpoint(tmp_path, 0.0)
+    again = fit(train, data, {}, seed=0, checkpoint=kept).beside["statistics"]
+    assert kept.resumed_at == at and set(again["epochs"].to_pylist()) == {2}
+    assert again.num_rows > 0 and again.equals(whole)
 
 
 def test_patience_counts_on_where_it_was(tmp_path: Path) -> None:

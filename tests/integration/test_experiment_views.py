@@ -1,0 +1,78 @@
+"""One experiment on several sights of its data set: shares of training rows, titles hidden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from shop import SMALL, Shop, same_environment
+
+from llmers_pipelines.config import ConfigError
+from llmers_pipelines.orchestrate.build import build_plan
+from llmers_pipelines.orchestrate.context import StepContext
+from llmers_pipelines.orchestrate.results import load_experiments, run_experiment, write_results
+from llmers_pipelines.orchestrate.steps.generate import engine_for
+from llmers_pipelines.plan import Generate, PlanError
+
+LIST = f"""
+[[experiment]]
+name = "shop, summaries"
+dataset = "shop"
+controls = []
+encoder = "tfidf?dim=8"
+views = ["share50", "opaque", ""]
+[[experiment.methods]]
+recipe = "llm2x"
+settings = {{ source = "summary" }}
+backbone_settings = {SMALL}
+"""
+
+
+def test_a_lift_per_sight(tmp_path: Path) -> None:
+    shop = Shop.open(tmp_path / "home")
+    listed, out = tmp_path / "list.toml", tmp_path / "results.md"
+    listed.write_text(LIST)
+    experiments = load_experiments(listed)
+    assert [e.name for e in experiments] == [
+        "shop, summaries, seen as share50", "shop, summaries, seen as opaque", "shop, summaries",
+    ]  # fmt: skip
+    rows: dict[str, int] = {}
+    with same_environment():
+        base = shop.settings()
+        for experiment in experiments:
+            failed = run_experiment(experiment, base, lambda *a: None)
+            assert failed == [], [f"{r['key']}: {r.get('error', r['status'])}" for r in failed]
+            settings = experiment.settings(base)
+            ctx, plan = StepContext(settings, "shop"), build_plan(settings)
+            log = next(n for n in plan.nodes if n.verb == "table" and n.table == "splits")
+            rows[experiment.view] = ctx.manifest(log).counts["train"]
+            said = next(n for n in plan.nodes if isinstance(n, Generate) and not n.llm)
+            engine = engine_for(said, ctx)[0].info.kind
+            items = next(n for n in plan.nodes if n.verb == "table" and n.table == "items")
+            titles = ctx.load(items)["title"].to_pylist()
+            if experiment.view == "opaque":
+                assert engine == "template" and not any("Book" in t for t in titles)
+                told = pq.read_table(ctx.manifests.path(ctx.manifest(said)) / "rows.parquet")
+                assert not any("Book" in t for t in told["text"].to_pylist())
+            else:
+                assert engine == "recorded" and all("Book" in t for t in titles)
+        write_results(experiments, base, "llmers results", out)
+        again = [run_experiment(e, base, lambda *a: None) for e in experiments]
+    assert again == [[], [], []]
+    assert rows == {"share50": 40 * 4, "opaque": 40 * 7, "": 40 * 7}
+    table = out.read_text().split("## The same methods on other sights")[1].splitlines()
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in table if "| llm2x" in line]
+    assert [c[1] for c in cells] == ["share50", "opaque", "as it is"]
+    assert all(c[3] == "ndcg@10" and float(c[4]) > 0 and float(c[5]) > 0 for c in cells)
+    assert len({c[4] for c in cells}) == 2, "titles change nothing of the base, fewer rows do"
+
+
+def test_what_is_no_view_is_named(tmp_path: Path) -> None:
+    shop = Shop.open(tmp_path / "home")
+    with pytest.raises(PlanError, match="expected 'opaque'"):
+        build_plan(shop.settings(view="share0"))
+    listed = tmp_path / "list.toml"
+    listed.write_text(LIST.replace("views", "sights"))
+    with pytest.raises(ConfigError, match="shop, summaries"):
+        load_experiments(listed)
