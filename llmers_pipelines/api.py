@@ -183,7 +183,7 @@ def rankings(
         start = FromVectors("item", Derive(PCA(dim=dim), vectors))
         return Teach(TrainedRanking(k=k), log, (Train(model, log, init=(start,)),))
     if teacher == "llm":
-        known = Pin(Train(ItemKNN(decay="harmonic"), log))
+        known = Pin(Train(ItemKNN(), log))
         return Teach(LanguageModelRanking(k=k), log, (items, known))
     if teacher == "file":
         return Teach(RecordedRanking(k=k), log)

@@ -40,7 +40,7 @@ def recommend(
         answer = answer_for(settings, dataset or settings.dataset, task, user, k, explain=explain,
                             method=method,
                             explore=Explore(explore, layer, seed) if explore else None)  # fmt: skip
-    except (LookupError, ValueError) as error:
+    except LookupError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         return emit(answer)

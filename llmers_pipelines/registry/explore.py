@@ -23,10 +23,10 @@ class Explore:
 
 
 def tree_of(net: Any) -> Any:
-    """Return the tree of a served network. Raises ValueError where it has none."""
+    """Return the tree of a served network. Raises LookupError where it has none."""
     found = next((h for h in net.hooks if hasattr(h, "places")), None)
     if found is None:
-        raise ValueError(
+        raise LookupError(
             f"this {type(net).__name__} keeps no tree to explore along; serve a method with "
             "HierarchyTree, such as HaRec, or leave the exploration out"
         )

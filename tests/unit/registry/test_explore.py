@@ -77,7 +77,7 @@ def test_who_has_no_place_in_the_tree_gets_the_plain_list_and_is_told(scorer: Sc
 
 def test_a_model_without_a_tree_says_what_to_serve(tmp_path: Path) -> None:
     plain = Scorer.load(write(tmp_path / "b", fold(factors())))
-    with pytest.raises(ValueError, match="no tree"):
+    with pytest.raises(LookupError, match="no tree"):
         plain.recommend("u1", 4, explore=Explore(0.5))
 
 
