@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..data.training import HISTORY, TRAIN
 from ..data.vectors import VectorTable
+from .click_sequences import behaviours
 from .derivation import Derivation, Given
 
 DECAYS = ("none", "linear", "scaled", "scaled2", "scaled3", "log", "harmonic", "harmonic2", "last")
@@ -50,10 +51,13 @@ def pool_history(vectors: np.ndarray, decay: str) -> np.ndarray:
 class HistoryPooling(Derivation):
     """One vector per user: the decayed mean of the item vectors of the training history.
 
-    The newest ``last`` rows of TRAIN and HISTORY count (in a log with labels, those of label 1).
+    The newest ``last`` rows of TRAIN and HISTORY count. In a log with labels those of label 1 do,
+    and where a cut is declared those before it alone, so that no row that is a label is pooled.
     Items without a text of their own are left out; a user without any other has mask False and
     holds the mean of the other users.
     """
+
+    revision: ClassVar[int] = 2
 
     decay: str = "harmonic"
     last: int = 20
@@ -71,9 +75,11 @@ class HistoryPooling(Derivation):
             raise ValueError("HistoryPooling pools item vectors; it got user vectors")
         data = given.log
         vectors, known = table.aligned(data.items)
-        keep = ((data.split == TRAIN) | (data.split == HISTORY)) & known[data.item]
-        if data.label is not None:
-            keep &= data.label > 0
+        if data.label is None:
+            keep = (data.split == TRAIN) | (data.split == HISTORY)
+        else:
+            keep = behaviours(data)
+        keep &= known[data.item]
         item = data.item[keep]
         start = np.searchsorted(data.user[keep], np.arange(data.n_users + 2))
         out = np.zeros((data.n_users, table.dim), np.float32)

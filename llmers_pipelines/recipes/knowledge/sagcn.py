@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from llmers_pipelines.api import (
     AspectViews, AspectVocabulary, AspectWords, Derive, Generate, ItemAspectEdges, ItemAspects,
-    LightGCN, ReviewAspectEdges, ReviewAspects, ReviewQuestions, ReviewSamples, Train,
+    LightGCN, PlanError, ReviewAspectEdges, ReviewAspects, ReviewQuestions, ReviewSamples, Train,
     TrainingReviews, items, recipe, reviews, splits,
 )  # fmt: skip
 
@@ -26,6 +26,8 @@ def sagcn(
     protocol="collaborative",
 ):  # fmt: skip
     log, words = splits(protocol), AspectVocabulary(keep=aspects)
+    if source not in ("items", "reviews"):
+        raise PlanError(f"source is {source!r}; use 'items' or 'reviews'")
     if source == "items":
         said = Generate(ItemAspects(), over=items)
         vocabulary = Derive(words, said)

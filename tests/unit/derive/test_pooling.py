@@ -66,6 +66,15 @@ def test_disliked_items_are_left_out():
     assert HistoryPooling().apply([items], log=log)[0].vectors.tolist() == [[1, 0]]
 
 
+def test_where_a_cut_is_declared_no_row_that_is_a_label_is_pooled():
+    items = VectorTable("item", ("a", "b"), np.eye(2, dtype=np.float32), np.ones(2, bool))
+    log = TrainingData(
+        "ctr", IdMap(("u",)), IdMap(("a", "b")), np.array([1, 1]), np.array([1, 2]), np.arange(2),
+        np.array([HISTORY, TRAIN], np.int8), label=np.ones(2, np.float32),
+    )  # fmt: skip
+    assert HistoryPooling().apply([items], log=log)[0].vectors.tolist() == [[1, 0]]
+
+
 def test_wrong_settings_and_inputs_are_named():
     with pytest.raises(ValueError, match="expected a decay of none, linear"):
         HistoryPooling(decay="fast")

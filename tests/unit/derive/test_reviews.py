@@ -120,3 +120,11 @@ def test_aspects_of_items_hold_for_their_training_rows_alone(log):
     table, _ = ItemAspectEdges(words=words).apply([log, vocabulary, said])
     found = {tuple(r.values()) for r in table.to_pylist()}
     assert found == {("u1", "a", "plot"), ("u2", "a", "plot"), ("u2", "b", "plot")}
+
+
+def test_an_unknown_source_of_aspects_is_refused():
+    from llmers_pipelines.plan import PlanError
+    from llmers_pipelines.recipes.knowledge.sagcn import sagcn
+
+    with pytest.raises(PlanError, match="'item'; use 'items' or 'reviews'"):
+        sagcn(source="item")
