@@ -61,14 +61,18 @@ PEERS = ("recbole", "rectools", "implicit")
 
 
 def trained(entry: Entry, split: Split, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Return the result of a side, trained now or before."""
-    if (folder / "done").exists():
-        return json.loads((folder / "result.json").read_text())
+    """Return the result of a side, trained now or before by the same job."""
     job = {"mode": "train", "model": entry.model, "config": entry.config, "seed": args.seed,
            "epochs": entry.epochs, "patience": entry.patience, "eval_every": entry.eval_every,
            "repeats": 1}  # fmt: skip
     if entry.side in PEERS:
         job["cpu_budget"] = args.peer_budget
+    before = folder / "job.json"
+    if (folder / "done").exists() and before.exists():
+        told = json.loads(before.read_text())
+        if all(told.get(name) == value for name, value in json.loads(json.dumps(job)).items()):
+            return json.loads((folder / "result.json").read_text())
+    (folder / "done").unlink(missing_ok=True)
     result = run(entry.side, job, split, folder)
     (folder / "done").touch()
     return result
