@@ -90,7 +90,7 @@ def test_decay_alone_draws_to_the_origin_and_what_has_no_gradient_stays():
 
 
 class Model(nn.Module):
-    momentum = 0.9
+    momentum, parts_lr = 0.9, 0.02
 
     def __init__(self):
         super().__init__()
@@ -120,15 +120,15 @@ def stepped(model, optimizer, steps):
     return {n: p.detach().clone() for n, p in model.named_parameters()}
 
 
-def test_points_move_on_the_manifold_and_hooks_at_their_own_rate():
+def test_points_dense_weights_and_hooks_have_rates_of_their_own():
     _, optimizer = model_and_optimizer()
     assert isinstance(optimizer, Together)
     kinds = [type(part).__name__ for part in optimizer.parts]
     assert kinds == ["RiemannianSGD", "AdamW"]
     set_rate(optimizer, Fit(lr=0.5), 0.0)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.5, 0.5, 0.01])
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.5, 0.02, 0.01])
     set_rate(optimizer, Fit(lr=0.5, schedule="cosine"), 0.5)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.25, 0.25, 0.005])
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.25, 0.01, 0.005])
 
 
 def test_a_stored_state_goes_on_bit_for_bit():
