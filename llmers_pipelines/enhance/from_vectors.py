@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..models.seams import Enhancement
-from ..plan import Node, PlanError
+from ..models.seams import Backbone, Enhancement
+from ..plan import Node, Pin, PlanError, Train
 
 if TYPE_CHECKING:
     from ..data.training import TrainingData
@@ -40,6 +40,20 @@ class FromVectors(Enhancement):
 
     def inert(self) -> None:
         """Return None: it is the start of a table, which no weight takes back."""
+
+    def misfit(self, backbone: Backbone) -> str:
+        """Refuse the vectors of a hyperbolic model, all D + 1 coordinates, for a table of D."""
+        read = [s.node if isinstance(s, Pin) else s for s in getattr(self.source, "sources", ())]
+        models = [node.backbone for node in read if isinstance(node, Train)]
+        curved = [m for m in models if "points" in m.seams]
+        if "points" not in backbone.seams or not curved:
+            return ""
+        width = getattr(curved[0], "dim", 0) + 1
+        return (
+            f"the vectors by which {type(curved[0]).__name__} scores are coordinates of points, of "
+            f"width {width}; the {self.side} table has width {getattr(backbone, 'dim', 0)}; leave "
+            "this start out (LLM-InS: update = false), or choose a backbone of plain vectors"
+        )
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> None:
         from .tables_net import overwrite, scaled_rows

@@ -33,7 +33,7 @@ class HyperbolicAlignmentHook(nn.Module):
 
     def told(self, side: str, ids: Tensor) -> Tensor:
         """Return the points (M, D) of the texts of ``ids`` (M,)."""
-        return exp0(self.network(getattr(self, f"{side}_vectors")[ids]))
+        return exp0(self.network(getattr(self, f"{side}_vectors")[ids]).float())
 
     def extra_loss(self, model: Any, batch: Any, states: Tensor) -> Tensor | float:
         if not self.weight:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..plan import PlanError
+from ..plan import PlanError, later
 from .fit import Fit
 from .seams import Backbone
 
@@ -25,7 +25,9 @@ class HGCF(Backbone):
     items which is nearest to i; ``w = sigmoid(-(1 - <u, i>_L - u0 - i0) / (u0 i0))`` with
     ``adaptive`` (HICF), else 1 (HGCF, with ``negatives=1``). Points take Riemannian gradient steps
     with ``momentum``; ``fit.weight_decay`` draws them to the origin. Another curvature would scale
-    squared distances alone, which is what ``margin`` does.
+    squared distances alone, which is what ``margin`` does. ``fit.lr`` is the rate of these steps;
+    weights of parts are no points and learn by AdamW at ``parts_lr``, in the same schedule, unless
+    a part has a rate of its own.
 
     Deviations: means over a batch, not sums (so rates are larger, and decays smaller, by the
     batch); the nearest negative is found by the hyperbolic distance, not by that of the
@@ -48,12 +50,15 @@ class HGCF(Backbone):
     negatives: int = 1
     momentum: float = 0.9
     table_std: float = 0.1  # tangent vectors start uniform in +-table_std
+    parts_lr: float = later(1e-3)
     fit: Fit = Fit(
         lr=10.0, batch=2048, epochs=60, min_epochs=30, patience=20, weight_decay=3e-6,
         schedule="cosine",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        if self.parts_lr <= 0:
+            raise PlanError(f"HGCF(parts_lr={self.parts_lr}): a learning rate is above 0")
         if self.layers < 1 or self.negatives < 1 or self.margin <= 0 or not 0 <= self.momentum < 1:
             raise PlanError(
                 f"HGCF(layers={self.layers}, negatives={self.negatives}, margin={self.margin}, "
@@ -69,4 +74,5 @@ class HGCF(Backbone):
             return HyperbolicNet(
                 data, dim=self.dim, layers=self.layers, margin=self.margin,
                 adaptive=self.adaptive, momentum=self.momentum, spread=self.table_std,
+                parts_lr=self.parts_lr,
             )  # fmt: skip

@@ -30,13 +30,14 @@ class HyperbolicNet(FactorNet):
 
     def __init__(
         self, data: TrainingData, *, dim: int, layers: int, margin: float, adaptive: bool,
-        momentum: float, spread: float,
+        momentum: float, spread: float, parts_lr: float,
     ) -> None:  # fmt: skip
         super().__init__(
             n_users=data.n_users, n_items=data.n_items, dim=dim, objective="bpr", temperature=1.0,
             l2=0.0, table_std=spread, layers=layers,
         )  # fmt: skip
         self.margin, self.adaptive, self.momentum = margin, adaptive, momentum
+        self.parts_lr = parts_lr
         with torch.no_grad():
             for table in self.on_manifold():
                 table.copy_(exp0(table.uniform_(-spread, spread)))[0] = 0

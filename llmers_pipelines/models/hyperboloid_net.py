@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-RADIUS = 10.0  # no map goes farther in one step: cosh(10) squared is what float32 can still tell
+RADIUS = 10.0  # no map goes farther in one step; near points are lost sooner, see squared_distance
 FARTHEST = 50.0  # squared distances count up to this, as in the released code
 NEAREST = {torch.float32: 1e-7, torch.float64: 1e-15}  # of -<x, y>_L to 1
 TINY = {torch.float32: 1e-15, torch.float64: 1e-30}
@@ -49,7 +49,13 @@ def log0(points: Tensor) -> Tensor:
 
 
 def squared_distance(inner: Tensor) -> Tensor:
-    """Return ``d^2 = arccosh(-<x, y>_L)^2`` of Lorentz inner products, at most ``FARTHEST``."""
+    """Return ``d^2 = arccosh(-<x, y>_L)^2`` of Lorentz inner products, at most ``FARTHEST``.
+
+    The product is a difference of terms that grow as cosh^2 of the radius. In float32 (500 pairs, D
+    = 50) points .01 apart are told with a median error of 1 % of d at radius 2 and 6 % at 3; at 4 a
+    third, at 5 more than half of such pairs count as one point, without a gradient. Points .1 apart
+    have 4 % at radius 5 and lose a gradient in 8 % of the pairs at 6.
+    """
     return (-inner).clamp(min=1 + NEAREST[inner.dtype]).acosh().square().clamp(max=FARTHEST)
 
 

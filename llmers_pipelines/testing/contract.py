@@ -22,7 +22,7 @@ from ..data.vectors import VectorTable
 from ..data.weights import NamedWeights
 from ..data.words import word_codes
 from ..orchestrate.build import base_of, instantiate, task_of
-from ..plan import Derive, Embed, Generate, Node, Table, Teach, Train, Tune, walk
+from ..plan import Derive, Embed, Generate, Node, Pin, Table, Teach, Train, Tune, walk
 from ..recipe import discover
 from .planted import planted_rings
 
@@ -229,8 +229,9 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
 
 def _width(node: Derive, width: int) -> int:
     """Return the width of derived vectors: their own setting, or that of the model they are of."""
-    model = next((s for s in node.sources if isinstance(s, Train)), None)
-    usual = getattr(model.backbone, "dim", width) if model is not None else width
+    read = [s.node if isinstance(s, Pin) else s for s in node.sources]
+    model = next((s.backbone for s in read if isinstance(s, Train)), None)
+    usual = getattr(model, "dim", width) + ("points" in getattr(model, "seams", ()))
     return getattr(node.how, "dim", usual)
 
 

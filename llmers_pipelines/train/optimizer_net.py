@@ -1,7 +1,8 @@
 """What takes the steps: AdamW, and a Riemannian gradient step for points of a hyperboloid (torch).
 
-A model whose tables are points names them in ``on_manifold()``; a hook may have ``rate``, a
-learning rate for its own weights.
+A model whose tables are points names them in ``on_manifold()``; its ``momentum`` is theirs, and its
+``parts_lr`` the rate of all other weights, for which a Riemannian rate is orders too large. A hook
+may have ``rate``, a learning rate for its own weights.
 """
 
 from __future__ import annotations
@@ -104,10 +105,14 @@ def optimizer_of(model: Any, how: Fit) -> Any:
     own = {id(p) for p in points}
     plain = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
     groups: list[Any] = plain
+    usual = {"share": model.parts_lr / how.lr} if points else {}
+    if usual and plain:
+        groups = [{"params": plain, **usual}]
     rated = [h for h in model.hooks if getattr(h, "rate", 0)]
     if rated:
         theirs = {id(p) for h in rated for p in h.parameters()}
-        groups = [{"params": rest}] if (rest := [p for p in plain if id(p) not in theirs]) else []
+        rest = [p for p in plain if id(p) not in theirs]
+        groups = [{"params": rest, **usual}] if rest else []
         groups += [{"params": [p for p in h.parameters() if p.requires_grad],
                     "share": h.rate / how.lr} for h in rated]  # fmt: skip
     decay = how.weight_decay

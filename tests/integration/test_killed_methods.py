@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,15 @@ def scores_alone(request: Any) -> str | None:
     return None if '"score"' in str(request.messages) else test_hard_rounds.written(request)
 
 
+def told_of(request: Any) -> str | None:
+    """Facts of each item in words of its own; other questions get the text of another method."""
+    told = test_hard_rounds.written(request)
+    about = re.search(r"the (?:sea|crime|space) book \d+", request.messages[-1]["content"].lower())
+    if "<item>" not in request.messages[-1]["content"] or about is None:
+        return told
+    return f"{about[0].capitalize()} has calm harbours, long voyages and {len(told)} chapters."
+
+
 class ScenarioCase(Case):
     """The shop with a place per row."""
 
@@ -111,6 +121,7 @@ CASES: dict[str, Any] = {
     "gacllm": GraphCase("gacllm"),
     "sagcn": GraphCase("sagcn"),
     "colakg": GraphCase("colakg"),
+    "harec": GraphCase("harec", instead=told_of),
     "llm_ins": Case(test_cold_edges.CHOICE, test_cold_edges.COLD),
     "llmhd": Case(test_hard_rounds.CHOICE, test_hard_rounds.SPLIT, instead=scores_alone),
     "llm4msr": ScenarioCase(test_scenario_texts.CHOICE, lm=told_lm.make_told_lm, small=TINY),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -128,6 +129,17 @@ def test_points_come_near_to_their_texts_in_training(data):
         return np.mean(watched[-4:]) / np.mean(watched[:2])
 
     assert apart(1.0) < min(0.6, apart(1e-9))
+
+
+def test_it_trains_in_bfloat16_nearly_as_in_float32(data):
+    """The network's products are narrow; points and distances stay float32."""
+    how = dataclasses.replace(BACKBONE.fit, precision="bfloat16")
+    half = dataclasses.replace(BACKBONE, fit=how)
+    full, narrow = (fit(Train(b, LOG, aux=(PART,)), data, given(data), seed=0).epochs
+                    for b in (BACKBONE, half))  # fmt: skip
+    assert narrow[0]["train_loss"] != full[0]["train_loss"]
+    assert narrow[0]["train_loss"] == pytest.approx(full[0]["train_loss"], rel=0.02)
+    assert narrow[-1]["train_loss"] < narrow[0]["train_loss"]
 
 
 def test_a_killed_training_ends_in_the_same_bits(data, tmp_path):

@@ -6,15 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from llmers_pipelines.config import Method
 from llmers_pipelines.data.training import TRAIN, IdMap
 from llmers_pipelines.data.vectors import VectorTable
+from llmers_pipelines.derive.item_vectors import ItemVectors
 from llmers_pipelines.enhance.from_vectors import FromVectors
 from llmers_pipelines.enhance.mean_of_history import MeanOfHistory
+from llmers_pipelines.models.hgcf import HGCF
 from llmers_pipelines.models.hooks_net import attach_parts
 from llmers_pipelines.models.lightgcn import LightGCN
 from llmers_pipelines.models.sasrec import SASRec
 from llmers_pipelines.models.seams import check_seams
-from llmers_pipelines.plan import PlanError, Table
+from llmers_pipelines.orchestrate.build import instantiate
+from llmers_pipelines.plan import Derive, PlanError, Table, Train
+from llmers_pipelines.recipe import discover
+from llmers_pipelines.testing.contract import contract_data, stand_in
 from llmers_pipelines.testing.planted import leave_one_out
 
 pytestmark = [pytest.mark.proof("llm2x", "equations"), pytest.mark.proof("llm_init", "equations")]
@@ -154,3 +160,19 @@ def test_shuffled_rows_on_disk_give_the_same_start(data):
     for name in starts[0]:
         torch.testing.assert_close(starts[0][name], starts[1][name])
     assert isinstance(data.items, IdMap) and (data.split == TRAIN).any()
+
+
+def test_tables_of_points_do_not_start_from_coordinates_of_points():
+    """A hyperbolic model scores by D + 1 coordinates; its tables hold D. Said before anything runs:
+    LLM-InS with ``update`` would fail after its language model was asked."""
+    recipes = discover()
+    with pytest.raises(PlanError, match=r"llm_ins: FromVectors: .*HGCF.*width 51.*width 50.*leave"):
+        instantiate(Method("llm_ins", "hgcf", {"update": True}), recipes)
+    for backbone, update in (("hgcf", False), ("lightgcn", True)):
+        _, node = instantiate(Method("llm_ins", backbone, {"update": update}), recipes)
+        assert len(node.init) == 2 * update
+    log = contract_data("collaborative")
+    for backbone in (HGCF(dim=4), LIGHTGCN):  # what the contract stands in is as wide as the real
+        trained = Train(backbone, Table("splits", task="collaborative"))
+        found = stand_in(Derive(ItemVectors(), trained), log).vectors.shape[1]
+        assert found == backbone.build(log, 0).item_output().shape[1]

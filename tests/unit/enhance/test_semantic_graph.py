@@ -11,13 +11,14 @@ from llmers_pipelines.data.vectors import VectorTable
 from llmers_pipelines.enhance.semantic_graph import SemanticGraph
 from llmers_pipelines.enhance.semantic_graph_net import SemanticGraphHook, neighbour_table
 from llmers_pipelines.models.fit import Fit
+from llmers_pipelines.models.hgcf import HGCF
 from llmers_pipelines.models.hooks_net import attach_parts
 from llmers_pipelines.models.lightgcn import LightGCN
 from llmers_pipelines.models.ranking_net import scoring_batch
 from llmers_pipelines.models.served import fold
-from llmers_pipelines.plan import PlanError, Table
+from llmers_pipelines.plan import PlanError, Table, Train
 from llmers_pipelines.testing.planted import planted_rings
-from llmers_pipelines.train.loop import load_loader
+from llmers_pipelines.train.loop import fit, load_loader
 
 pytestmark = pytest.mark.proof("colakg", "equations")
 
@@ -168,3 +169,23 @@ def test_what_is_served_is_plain_tables(data):
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(PlanError, match="SemanticGraph"):
         SemanticGraph(**{"items": ITEM, "neighbours": NEAR, **settings})
+
+
+def test_on_points_it_learns_at_an_ordinary_rate(data):
+    """The default rate of HGCF, 10, is one of Riemannian steps; AdamW would go 10 per step."""
+    how = Fit(lr=10.0, batch=32, epochs=12, min_epochs=12, weight_decay=3e-6)
+    backbone = HGCF(dim=8, layers=2, fit=how)
+    given = {ITEM: vectors("item", data.items), USER: vectors("user", data.users),
+             NEAR: near(data.items.ids)}  # fmt: skip
+    node = Train(backbone, Table("splits", task="collaborative"),
+                 fuse=(SemanticGraph(ITEM, USER, NEAR, dropout=0.0),))  # fmt: skip
+    model = backbone.build(data, 0)
+    attach_parts(model, node.fuse, data, given, 0)
+    start = {name: p.detach().clone() for name, p in model.hooks[0].named_parameters()}
+    seen = []
+    trained = fit(node, data, given, seed=0, progress=lambda record: seen.append(record))
+    for name, before in start.items():
+        gone = np.abs(trained.state[f"hooks.0.{name}"] - before.numpy()).max()
+        assert np.isfinite(gone) and 0 < gone < 0.2, name
+    assert len(seen) == 12 and seen[-1]["train_loss"] < seen[0]["train_loss"]
+    assert seen[-1]["valid"] > 0.8 * max(r["valid"] for r in seen)

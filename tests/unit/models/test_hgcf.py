@@ -159,7 +159,7 @@ def test_folding_changes_no_score(data, model):
 
 
 @pytest.mark.parametrize("bad", [{"layers": 0}, {"negatives": 0}, {"margin": 0.0},
-                                 {"momentum": 1.0}])  # fmt: skip
+                                 {"momentum": 1.0}, {"parts_lr": 0.0}])  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(bad):
     with pytest.raises(PlanError, match="HGCF"):
         HGCF(**bad)
