@@ -127,6 +127,8 @@ def trained(
         print(f"epoch {number}: loss {np.mean(losses):.3f}, validation recall@100 {recall:.3f}, "
               f"{time.process_time() - start:.0f} CPU-s", flush=True)  # fmt: skip
         if recall <= best:
+            if keep is not None:
+                (keep / "finished").touch()
             break
         best, kept = recall, (user[1:].copy(), item)
         if keep is not None:
@@ -156,10 +158,7 @@ def vectors(args: argparse.Namespace, items: int) -> tuple[np.ndarray, np.ndarra
     start = time.process_time()
     data = log(items, int(items * 0.4))
     print(f"log: {len(data.user):,} rows, {time.process_time() - start:.0f} CPU-s", flush=True)
-    made = trained(data, max(4096, items * 131072 // 1_000_000), args.seconds, keep)
-    if keep is not None:
-        (keep / "finished").touch()
-    return made
+    return trained(data, max(4096, items * 131072 // 1_000_000), args.seconds, keep)
 
 
 def main() -> None:

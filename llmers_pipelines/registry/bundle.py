@@ -100,7 +100,8 @@ def write_bundle(
     ``meta`` needs ``dataset`` and ``model`` (a readable name) and may hold ``data_versions`` and
     more JSON. ``attributes`` are the catalog columns that explanations may cite; by default short
     texts whose values repeat. ``index`` builds an index whose recall is measured on real users
-    (only for models that score by dot product). An equal bundle in ``folder`` is left as it is; a
+    (only for models that score by dot product: others raise, or are scanned if it is not
+    ``needed``). An equal bundle in ``folder`` is left as it is; a
     different one raises ``BundleError``.
     """
     import pyarrow.parquet as pq
@@ -117,7 +118,8 @@ def write_bundle(
     work = folder.parent / f".{folder.name}.{uuid4().hex}"
     work.mkdir()
     try:
-        built = _index(ranker, data, index) if index is not None else None
+        unknown = data.items.index(meta.get("unknown_items", ()))
+        built = _index(ranker, data, index, unknown) if index is not None else None
         if built is not None:
             built.save(work / INDEX)
         document = {
@@ -191,16 +193,26 @@ def _contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(a) for name, a in arrays.items()}
 
 
-def _index(ranker: Ranker, data: TrainingData, settings: IndexSettings) -> ItemIndex:
+def _index(
+    ranker: Ranker, data: TrainingData, settings: IndexSettings, unknown: np.ndarray
+) -> ItemIndex | None:
+    """Build an index, its recall measured on users who are not shown what they have seen, nor the
+    items whose positions are ``unknown`` to the weights."""
     from .index import build_index
 
     rng = np.random.default_rng(settings.seed)
     users = 1 + rng.permutation(data.n_users)[: settings.queries]
     histories = [data.item[data.user_start[u] : data.user_start[u + 1]] for u in users]
-    unit = ranker.searched_by(users[:8], histories[:8])
+    try:
+        unit = ranker.searched_by(users[:8], histories[:8])
+    except BundleError:
+        if settings.needed:
+            raise
+        return None
     return build_index(
-        ranker.search_vectors(unit), settings, queries=ranker.states(users, histories), unit=unit
-    )
+        ranker.search_vectors(unit), settings, queries=ranker.states(users, histories),
+        seen=[np.union1d(h, unknown) for h in histories], unit=unit,
+    )  # fmt: skip
 
 
 def _counted(data: TrainingData) -> str:

@@ -1,11 +1,14 @@
 """Top items by dot product with a user's vector: exact, or an approximate faiss index.
 
 faiss is optional here: without it the same question is answered exactly by numpy. An approximate
-index raises its search effort when it is built until its measured recall reaches the target.
+index raises its search effort when it is built until its measured recall reaches the target. What a
+user has seen is not asked for, yet it lies nearest and fills the cells that are visited, so recall
+is that of the best unseen items, and holds up to the number of seen items that it was measured at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ BLOCK = 16_000_000  # scores held at once by the exact search
 SCANNED = 200_000  # items; one user's scan of as many vectors of 64 takes about 2 ms
 MOST_EFFORT = 2048  # of hnsw; beyond it a scan is as fast
 WIDER = 3  # ivf8: how many times k are found by bytes and scored again from the vectors
+MANY_SEEN = 0.95  # of users: the effort is chosen for as many seen items; others are scanned
+HEAVY = 0.25  # of the measured users, those with the most seen, for whom the recall holds as well
 KINDS = ("flat", "hnsw", "ivf", "ivf8")
 
 
@@ -26,13 +31,14 @@ class IndexSettings:
     """
 
     kind: str = "flat"
-    target_recall: float = 0.99  # of the exact top k
-    k: int = 50  # a request asks for its k and for as many as the user has seen
+    target_recall: float = 0.99  # of the exact top k of what the user has not seen
+    k: int = 50  # a request for more, of a user with many seen items, is scanned
     queries: int = 256  # sampled to measure recall
     links: int = 32  # hnsw: neighbours per node
     build_effort: int = 80  # hnsw: efConstruction
     cells: int = 0  # ivf: 0 = about 4 * sqrt(N)
     seed: int = 0
+    needed: bool = True  # False: a model that no index can serve gets none instead of an error
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -49,6 +55,7 @@ class ItemIndex:
     recall: float = 1.0  # measured when built
     measured_on: int = 0  # queries
     unit: bool = False  # the vectors were brought to length 1
+    most: int = 0  # items, those seen among them, that recall was measured at; 0 is any number
     faiss_index: Any = None
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +85,7 @@ class ItemIndex:
     def describe(self) -> dict[str, Any]:
         """What the bundle's config records about the index."""
         return {"kind": self.kind, "effort": self.effort, "recall": round(self.recall, 4),
-                "measured_on": self.measured_on, "unit": self.unit}  # fmt: skip
+                "measured_on": self.measured_on, "unit": self.unit, "most": self.most}  # fmt: skip
 
     def save(self, path: Path) -> None:
         """Write an approximate index; an exact one is made from the vectors and needs no file."""
@@ -89,8 +96,9 @@ class ItemIndex:
 
 
 def suggested_index(n_items: int) -> IndexSettings | None:
-    """None while a scan of the catalog takes milliseconds, else an index that builds fast."""
-    return IndexSettings("ivf8") if n_items > SCANNED else None
+    """None while a scan of the catalog takes milliseconds, else an index that builds fast, for
+    models that an index can serve."""
+    return IndexSettings("ivf8", needed=False) if n_items > SCANNED else None
 
 
 def build_index(
@@ -98,15 +106,17 @@ def build_index(
     settings: IndexSettings,
     *,
     queries: np.ndarray | None = None,
+    seen: Sequence[np.ndarray] | None = None,
     unit: bool = False,
     gpu: bool = False,
 ) -> ItemIndex:
     """Build an index over ``vectors`` float32[N + 1, D] and measure its recall.
 
     ``queries`` float32[Q, D] are user vectors to measure on; without them rows of ``vectors`` are
-    used. ``unit`` is recorded: the vectors were brought to length 1. ``gpu`` moves flat and ivf to
-    the first GPU when faiss sees one. Every kind becomes ``flat``, which is exact, without faiss
-    and where the target recall is out of reach.
+    used. ``seen`` are the positions, each once, that each query's user has seen: recall is measured
+    of the best k others. ``unit`` is recorded: the vectors were brought to length 1. ``gpu`` moves
+    flat and ivf to the first GPU when faiss sees one. Every kind becomes ``flat``, which is exact,
+    without faiss and where the target recall is out of reach.
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     faiss = _faiss()
@@ -138,7 +148,8 @@ def build_index(
     if queries is None:
         queries = vectors[1 + rng.permutation(n)[: settings.queries]]
     made = ItemIndex(vectors, settings.kind, unit=unit, faiss_index=index)
-    _tune(made, np.ascontiguousarray(queries[: settings.queries], np.float32), settings, limit)
+    queries = np.ascontiguousarray(queries[: settings.queries], np.float32)
+    _tune(made, queries, None if seen is None else seen[: settings.queries], settings, limit)
     if made.recall < settings.target_recall:
         return build_index(vectors, IndexSettings(), unit=unit, gpu=gpu)
     made.faiss_index = _to_gpu(index, gpu and settings.kind == "ivf")
@@ -163,29 +174,74 @@ def load_index(
         )
     set_effort(index, described["kind"], described["effort"])
     index = _to_gpu(index, gpu and described["kind"] == "ivf")
-    return ItemIndex(vectors, **described, faiss_index=index)
+    # an index written before ``most`` was recorded was measured at the settings' k, with none seen
+    return ItemIndex(vectors, **{"most": IndexSettings.k, **described}, faiss_index=index)
 
 
 def measure_recall(
-    index: ItemIndex, queries: np.ndarray, k: int, exact: np.ndarray | None = None
+    index: ItemIndex,
+    queries: np.ndarray,
+    k: int,
+    exact: np.ndarray | None = None,
+    seen: Sequence[np.ndarray] | None = None,
 ) -> float:
-    """Mean share of the exact top ``k`` that the index finds; ``exact`` (Q, k) where known."""
+    """Mean share of the exact top ``k`` of unseen items that the index finds.
+
+    ``exact`` int64[Q, k] where known; ``seen`` as in ``build_index``. The index is asked for
+    ``index.most`` items, as a server asks it, and for k and the most that one has seen if that is
+    more.
+    """
+    asked = max(index.most, k + max(map(len, seen), default=0) if seen else k)
     if exact is None:
-        _, exact = _exact(index.vectors, queries, k)
-    _, found = index.search(queries, k)
+        exact = unseen(_exact(index.vectors, queries, asked)[1], seen, k)
+    found = unseen(index.search(queries, asked)[1], seen, k)
     hit = (found[:, :, None] == exact[:, None, :]) & (exact > 0)[:, None, :]
     return float(hit.any(1).sum() / max(1, (exact > 0).sum()))
 
 
-def _tune(made: ItemIndex, queries: np.ndarray, settings: IndexSettings, limit: int) -> None:
-    """Find the least search effort whose recall suffices, to an eighth: doubled until it does or
-    the limit is reached, then halved in between."""
+def unseen(found: np.ndarray, seen: Sequence[np.ndarray] | None, k: int) -> np.ndarray:
+    """Return int64[Q, k]: the first ``k`` of each row of ``found`` that are not seen, then 0."""
+    if seen is None:
+        return found[:, :k]
+    out = np.zeros((len(found), k), np.int64)
+    for row, ids, hidden in zip(out, found, seen, strict=True):
+        left = ids[~np.isin(ids, hidden)][:k]
+        row[: len(left)] = left
+    return out
 
-    _, exact = _exact(made.vectors, queries, settings.k)
+
+def _tune(
+    made: ItemIndex,
+    queries: np.ndarray,
+    seen: Sequence[np.ndarray] | None,
+    settings: IndexSettings,
+    limit: int,
+) -> None:
+    """Find the least search effort whose recall suffices, to an eighth: doubled until it does or
+    the limit is reached, then halved in between.
+
+    It has to suffice for all measured users and for those of them who have seen the most.
+    """
+    groups = [np.arange(len(queries))]
+    if seen is not None:
+        count = np.array([len(s) for s in seen])
+        bound = int(np.quantile(count, MANY_SEEN, method="lower"))
+        queries, seen = queries[count <= bound], [s for s in seen if len(s) <= bound]
+        order = np.argsort([-len(s) for s in seen], kind="stable")
+        groups = [order, order[: max(1, round(HEAVY * len(order)))]]
+        made.most = settings.k + bound
+    else:
+        made.most = settings.k
+    exact = unseen(_exact(made.vectors, queries, made.most)[1], seen, settings.k)
 
     def recall(effort: int) -> float:
         set_effort(made.faiss_index, made.kind, effort)
-        return measure_recall(made, queries, settings.k, exact)
+        return min(
+            measure_recall(
+                made, queries[g], settings.k, exact[g], seen and [seen[i] for i in g.tolist()]
+            )
+            for g in groups
+        )
 
     low, high = 0, min(16 if made.kind == "hnsw" else 4, limit)
     reached = recall(high)

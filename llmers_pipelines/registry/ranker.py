@@ -83,10 +83,17 @@ class Ranker:
         """float32[N + 1, D], the served item table, or None where the model has none."""
         import torch
 
-        if not hasattr(self.served.net, "item_output"):
+        from ..models.ranking_net import device_of
+
+        net = self.served.net
+        if not hasattr(net, "item_output"):
             return None
         with torch.no_grad():
-            return self.served.net.item_output().float().cpu().numpy()
+            if not self.clicks:
+                return net.item_output().float().cpu().numpy()
+            # models of news make vectors of given items alone
+            ids = torch.arange(self.n_items + 1, device=device_of(net))
+            return net.item_output(ids).float().cpu().numpy()
 
     def states(self, users: Users, histories: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32[B, D], the vectors whose dot product with an item's is its score."""
@@ -130,8 +137,8 @@ class Ranker:
 
     def search_vectors(self, unit: bool) -> np.ndarray:
         """Return the vectors to search, float32[N + 1, D]: item vectors, or those at length 1."""
-        vectors = self.item_vectors
-        if self.clicks or vectors is None:
+        vectors = None if self.clicks else self.item_vectors
+        if vectors is None:
             name = type(self.served.net).__name__
             raise BundleError(f"{name} has no item vectors to search; leave the index out")
         if not unit:

@@ -199,10 +199,22 @@ class Scorer:
     def _search(
         self, index: ItemIndex, requests: list[_Request], k: int
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Ask the index for k and as many more as may have been seen; scan where that is much."""
-        wanted = k + max(len(r.seen) for r in requests)
-        if 4 * wanted > self.bundle.n_items:
-            return self._scan(requests, k)
+        """Ask the index where k and all that was seen are no more than its recall was measured at
+        and than a quarter of the catalog; scan for the other requests."""
+        most = self.bundle.n_items // 4
+        most = min(most, index.most) if index.most else most
+        far = [k + len(r.seen) > most for r in requests]
+        scanned = iter(self._scan([r for r, f in zip(requests, far, strict=True) if f], k))
+        near = iter(self._near(index, [r for r, f in zip(requests, far, strict=True) if not f], k))
+        return [next(scanned if f else near) for f in far]
+
+    def _near(
+        self, index: ItemIndex, requests: list[_Request], k: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ask the index for as many items as its recall was measured at."""
+        if not requests:
+            return []
+        wanted = max(index.most, k + max(len(r.seen) for r in requests))
         states = self.ranker.states([r.user for r in requests], [r.history for r in requests])
         out = []
         _, found = index.search(states, wanted)

@@ -33,6 +33,7 @@ def attributes_of(ctx: StepContext) -> list[str]:
 def run(node: Register, ctx: StepContext) -> Outcome:
     """Write the served bundle of the evaluated model and register it as a model version."""
     from ...registry.bundle import write_bundle
+    from ...registry.index import suggested_index
     from ...registry.mlflow_store import MlflowStore, model_name
     from ...registry.scorer import Scorer
     from ...train.trained import load_export
@@ -53,6 +54,7 @@ def run(node: Register, ctx: StepContext) -> Outcome:
             data=data,
             items=items,
             attributes=attributes_of(ctx),
+            index=suggested_index(data.n_items),
             meta={
                 "dataset": ctx.dataset,
                 "model": train.slug,
@@ -90,10 +92,18 @@ def run(node: Register, ctx: StepContext) -> Outcome:
         save,
         content,
         rows=1,
-        counts={"model_version": f"{name} version {version}", "bundle_bytes": size},
+        counts={
+            "model_version": f"{name} version {version}",
+            "bundle_bytes": size,
+            "index": _searched(scorer.bundle.config["index"]),
+        },
         checks=checks,
         info={**pointer, "mlflow_run": trained.info.get("mlflow_run", "")},
     )
+
+
+def _searched(index: dict[str, Any] | None) -> str:
+    return "none: scanned" if index is None else f"{index['kind']}, recall {index['recall']}"
 
 
 def _unknown(weights: Path) -> dict[str, Any]:

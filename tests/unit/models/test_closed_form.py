@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from llmers_pipelines.data.training import TEST, TRAIN, VALID, IdMap, TrainingData
 from llmers_pipelines.data.vectors import VectorTable
+from llmers_pipelines.models import ease_net
 from llmers_pipelines.models.als import ALS
 from llmers_pipelines.models.decay_net import decay_weights
 from llmers_pipelines.models.ease import EASE
@@ -106,10 +109,28 @@ def test_ease_golden_case():
 
 def test_ease_refuses_what_would_not_fit_and_what_has_no_inverse(rings):
     big = dataclasses.replace(rings.data, items=IdMap(tuple(map(str, range(40_001)))))
-    with pytest.raises(ValueError, match="EASE on 40001 items would need 12 GiB"):
+    with pytest.raises(ValueError, match="EASE on 40001 items would need 22 GiB"):
         EASE().build(big, 0)
     with pytest.raises(ValueError, match="not positive definite; use l2 > 0"):
         ease_weights(np.ones((2, 2)), 0.0)
+
+
+def test_ease_holds_one_matrix(monkeypatch):
+    """In doubles it takes 8 N^2 bytes; the reference works on copies."""
+    monkeypatch.setattr(ease_net, "BLOCK", 32)
+    rng = np.random.default_rng(0)
+    n, l2 = 600, 3.0
+    x = csr_matrix((rng.random((500, n + 1)) < 0.1).astype(np.float32))
+    tracemalloc.start()
+    weights = ease_weights(ease_net.co_occurrence(x), l2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 11 * n**2
+    dense = x.toarray()[:, 1:].astype(np.float64)
+    inverse = np.linalg.inv(dense.T @ dense + l2 * np.eye(n))
+    expected = -inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0.0)
+    np.testing.assert_allclose(weights, expected, atol=1e-9)
 
 
 def test_ease_inverts_in_double_precision():

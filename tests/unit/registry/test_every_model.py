@@ -40,6 +40,7 @@ from llmers_pipelines.models.srgnn import SRGNN
 from llmers_pipelines.models.star import STAR
 from llmers_pipelines.models.xdeepfm import XDeepFM
 from llmers_pipelines.registry.bundle import write_bundle
+from llmers_pipelines.registry.index import IndexSettings
 from llmers_pipelines.registry.scorer import Scorer
 
 
@@ -67,7 +68,11 @@ def served_bundle(folder: Path, backbone, data) -> tuple[Served, Scorer]:
         net.fit(data, {})
     net = fold(net)
     config, arrays = export(net)
-    write_bundle(folder, config=config, arrays=arrays, data=data, items=make_items(), meta=META)
+    # as for a large catalog: models that no index can serve are scanned
+    write_bundle(
+        folder, config=config, arrays=arrays, data=data, items=make_items(), meta=META,
+        index=IndexSettings("ivf8", needed=False),
+    )  # fmt: skip
     return Served(net), Scorer.load(folder)
 
 
@@ -131,10 +136,11 @@ def test_click_models_score_the_whole_catalog(tmp_path: Path, backbone, monkeypa
         p = served.predict(np.full(N, user), items, [log.item[rows]] * N, [log.rating[rows]] * N)
         unseen = ~np.isin(items, log.item[rows])
         expected = np.sort(p[unseen])[::-1][:4]
-        answer = scorer.recommend(log.users.ids[user - 1], 4)
+        answer = scorer.recommend(log.users.ids[user - 1], 4, explain=True)
         np.testing.assert_allclose([i["score"] for i in answer["items"]], expected, atol=1e-6)
         low, high = (1, 5) if task == "rating" else (0, 1)
         assert all(low <= i["score"] <= high for i in answer["items"])
+        assert all("why" in i for i in answer["items"])
 
 
 def test_given_history_of_a_click_model_counts_as_liked(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_what_bytes_find_is_scored_again_from_the_vectors() -> None:
 def test_effort_is_no_more_than_the_recall_needs(monkeypatch) -> None:
     tried: list[int] = []
 
-    def needs_21(index, queries, k, exact):
+    def needs_21(index, queries, k, exact, seen):
         tried.append(index.faiss_index.nprobe)
         return 0.995 if tried[-1] >= 21 else 0.9
 
@@ -141,3 +141,32 @@ def test_wrong_settings_and_queries_are_named() -> None:
 def test_small_catalogs_are_scanned() -> None:
     assert suggested_index(20_000) is None
     assert suggested_index(1_000_000).kind == "ivf8"
+
+
+def test_seen_items_are_left_out_and_the_next_ones_take_their_place() -> None:
+    found = np.array([[4, 2, 7, 1], [3, 5, 0, 0]])
+    seen = [np.array([2, 4]), np.array([9])]
+    assert module.unseen(found, seen, 3).tolist() == [[7, 1, 0], [3, 5, 0]]
+    assert module.unseen(found, None, 2).tolist() == [[4, 2], [3, 5]]
+
+
+def test_effort_suffices_for_users_who_have_seen_what_is_nearest() -> None:
+    table, queries = vectors(6000), vectors(seed=1)[1:201]
+    near = np.array(expected(table, queries, 400))
+    count = [0] * 140 + [200] * 50 + [400] * 10
+    seen = [row[:n] for row, n in zip(near, count, strict=True)]
+    settings = IndexSettings("ivf", k=10)
+    plain = build_index(table, settings, queries=queries)
+    held = build_index(table, settings, queries=queries, seen=seen)
+    heavy = slice(140, 190)
+    assert plain.most == 10 and held.most == 210  # a user with 400 is not what it is made for
+    assert measure_recall(plain, queries[heavy], 10, seen=seen[heavy]) < 0.95
+    assert measure_recall(held, queries[heavy], 10, seen=seen[heavy]) >= 0.99
+    assert held.recall >= 0.99 and held.measured_on == 190
+
+
+def test_index_of_an_older_bundle_holds_for_what_it_was_measured_at(tmp_path: Path) -> None:
+    made = build_index(vectors(500), IndexSettings("ivf"))
+    made.save(tmp_path / "index")
+    old = {k: v for k, v in made.describe().items() if k != "most"}
+    assert load_index(tmp_path / "index", vectors(500), old).most == 50

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from registry_samples import N, factors, make_items, make_log, sasrec, write
+import torch
+from registry_samples import META, N, factors, make_items, make_log, sasrec, write
 
-from llmers_pipelines.models.served import Served, fold
+from llmers_pipelines.models.bprmf import BPRMF
+from llmers_pipelines.models.served import Served, export, fold
+from llmers_pipelines.registry.bundle import write_bundle
 from llmers_pipelines.registry.index import IndexSettings
 from llmers_pipelines.registry.manifest import BundleError
 from llmers_pipelines.registry.scorer import Scorer, top
@@ -182,6 +186,59 @@ def test_index_gives_the_same_answers_as_the_scan(tmp_path: Path, make, unit, ki
     assert (searched.index.kind, searched.index.recall) == (kind, 1.0)
     for user in log.users.ids:
         same(listed(searched.recommend(user, 5)), listed(plain.recommend(user, 5)))
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivf8"])
+def test_index_holds_for_users_who_have_seen_much(tmp_path: Path, monkeypatch, kind: str) -> None:
+    """Each user has seen what is nearest: 5, 150 or, three of them, 800 of 6,000 items."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, 16))
+    near = lambda n: centres[rng.integers(0, 60, n)] + 0.5 * rng.normal(size=(n, 16))  # noqa: E731
+    count = np.array([5] * 130 + [150] * 67 + [800] * 3)
+    vectors, users = near(6000), near(200)
+    seen = np.argsort(-(users @ vectors.T), axis=1)[:, :800] + 1
+    user = np.repeat(np.arange(1, 201), count)
+    log = make_log(
+        200, 6000, user=user, item=seen[np.arange(800) < count[:, None]],
+        time=np.arange(len(user)), split=np.zeros(len(user), np.int8),
+    )  # fmt: skip
+    net = BPRMF(dim=16, loss="bpr").build(log, 0).eval()
+    with torch.no_grad():
+        net.item_table.weight[1:] = torch.from_numpy(vectors).float()
+        net.user_table.weight[1:] = torch.from_numpy(users).float()
+    config, arrays = export(net)
+    folder = write_bundle(
+        tmp_path / kind, config=config, arrays=arrays, data=log, items=make_items(6000), meta=META,
+        attributes=[], index=IndexSettings(kind),
+    )  # fmt: skip
+    scorer = Scorer.load(folder)
+    assert scorer.index is not None and (scorer.index.kind, scorer.index.most) == (kind, 200)
+    exact = dataclasses.replace(scorer, index=None)
+    names = log.users.ids
+    asked = scorer.recommend_many(names, 10), exact.recommend_many(names, 10)
+    found, best = ([{i for i, _ in listed(answer)} for answer in each] for each in asked)
+    share = np.array([len(a & b) / 10 for a, b in zip(found, best, strict=True)])
+    assert share[count == 5].mean() >= 0.98
+    assert share[count == 150].mean() >= 0.98
+    assert (share[count == 800] == 1).all()  # scanned
+
+    def refused(queries, k):
+        raise AssertionError("asked beyond what was measured")
+
+    monkeypatch.setattr(scorer.index, "search", refused)
+    assert len(scorer.recommend(names[199], 10)["items"]) == 10
+    with pytest.raises(AssertionError, match="beyond"):
+        scorer.recommend(names[0], 10)
+
+
+def test_model_that_no_index_can_serve_is_scanned_where_none_is_needed(tmp_path: Path) -> None:
+    from llmers_pipelines.models.ease import EASE
+
+    net = EASE(decay="mean").build(make_log(), 0)
+    with pytest.raises(BundleError, match="no item vectors"):
+        write(tmp_path / "x", net, index=IndexSettings("ivf"))
+    scorer = Scorer.load(write(tmp_path / "x", net, index=IndexSettings("ivf", needed=False)))
+    assert scorer.index is None and scorer.bundle.config["index"] is None
 
 
 def test_index_that_finds_too_few_is_completed_by_a_scan(tmp_path: Path, monkeypatch) -> None:
