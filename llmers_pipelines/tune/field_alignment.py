@@ -26,7 +26,8 @@ class FieldAlignment(Tuner):
     fields from ``[T_t ; r]``, the table complete. L_MTM tells the masked values of the table from
     ``[r ; attention of r over T]``, the text complete, against ``noise`` values of the field. A
     share ``ratio`` of the row's fields is masked, at least one, in text and table alike, and each
-    field that tells a part of a masked value. Labels are read nowhere.
+    field that tells a part of a masked value. No row's own label is read; the labels of earlier
+    training rows say what a history tells as liked.
 
     Published are the backbone's weights below its last linear layers (``heads.safetensors``).
     ``whole`` trains all weights of the language model, which is then left behind; without it the

@@ -2,7 +2,7 @@
 
 The LLM adds: initial weights of the whole CTR model but its last layers. Each training row is a
 text and a row of fields; both are aligned as a pair, masked words are told with the help of the
-fields, masked fields with the help of the text. No label is read.
+fields, masked fields with the help of the text. No row's own label is read.
 Served online: the CTR backbone alone (FLIP_ID of the paper); no LLM.
 Deviations: first-order weights are not pretrained; noise values are those of the masked field, by
 its frequency, not of all fields; at least one field is masked, padding is not attended to, a
