@@ -18,6 +18,10 @@ class TestTaught(RecipeContract):
     def test_it_is_a_student(self) -> None:
         assert isinstance(self.node(), Distill)
 
+    def test_its_weight_scales_both_halves(self) -> None:
+        (part,) = self.node().aux
+        assert part.weight == 0.5 and part.norm_weight == pytest.approx(0.05)
+
 
 class TestInitialized(RecipeContract):
     recipe, backbone = "hllm", "sasrec"

@@ -40,5 +40,5 @@ def hllm(
     if not (tuned and teach):
         return Train(backbone, log, init=init, fuse=fuse)
     states = Teach(LanguageModelStates(blocks=1, newest=1), log, (models, vectors))
-    last = LayerDistillation(teacher=states, blocks=1, weight=teach)
+    last = LayerDistillation(teacher=states, blocks=1, weight=teach, norm_weight=0.1 * teach)
     return Distill(backbone, log, init=init, fuse=fuse, aux=(last,))
