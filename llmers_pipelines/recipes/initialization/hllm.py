@@ -6,9 +6,9 @@ Served online: the sequence backbone with folded item tables in the user LLM's p
 Deviations: as published the user LLM answers each request; here its place is the backbone's, which
 may learn its states besides (``teach``: a weight, with a projector). Both LLMs are the configured
 encoder, for the paper's the folder of a causal model with ``?pooling=last&normalize=0``. The
-default tunes adapters (``full=True``: all weights, as published). Negatives are drawn for a batch
-from all items, also from what a user knows. ``use="init"`` starts the id table from PCA of the
-vectors. ``tuned=False`` is the encoder as it is.
+default tunes adapters (published: all weights, ``full=True``). Negatives of a batch are any items,
+also what a user knows. ``use="init"`` starts the id table from PCA of the vectors. ``tuned=False``:
+the encoder as it is. Off is the backbone alone: ``FrozenItems`` has no weight.
 """
 
 from __future__ import annotations
