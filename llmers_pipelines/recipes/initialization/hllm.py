@@ -38,7 +38,7 @@ def hllm(
     vectors = Embed(text, over=items, adapter=models)
     start = FromVectors("item", Derive(PCA(dim=backbone.dim), vectors))
     init, fuse = ((start,), ()) if use == "init" else ((), (FrozenItems(source=vectors),))
-    if not teach:
+    if models is None or not teach:
         return Train(backbone, log, init=init, fuse=fuse)
     states = Teach(LanguageModelStates(blocks=1, newest=1), log, (models, vectors))
     last = LayerDistillation(teacher=states, blocks=1, weight=teach, norm_weight=0.1 * teach)
