@@ -17,11 +17,12 @@ def fenced(clauses: Sequence[tuple[str, str]]) -> str:
     """Return ``name is <value>; name is <value>.`` of (name, value), each value in a fence."""
     if not clauses:
         return ""
-    told = (f"{_line(name)} is {OPEN}{_line(value)}{CLOSE}" for name, value in clauses)
+    told = (f"{one_line(name)} is {OPEN}{one_line(value)}{CLOSE}" for name, value in clauses)
     return "; ".join(told) + "."
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return ``text`` as it stands in a fenced text: without fences, runs of space as one."""
     return " ".join(text.translate(_FENCES).split())
 
 

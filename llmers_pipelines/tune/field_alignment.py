@@ -26,7 +26,8 @@ class FieldAlignment(Tuner):
     fields from ``[T_t ; r]``, the table complete. L_MTM tells the masked values of the table from
     ``[r ; attention of r over T]``, the text complete, against ``noise`` values of the field. A
     share ``ratio`` of the row's fields is masked, at least one, in text and table alike, and each
-    field of the text in which a masked value could be read. Labels are read nowhere.
+    field that tells a part of a masked value. No row's own label is read; the labels of earlier
+    training rows say what a history tells as liked.
 
     Published are the backbone's weights below its last linear layers (``heads.safetensors``).
     ``whole`` trains all weights of the language model, which is then left behind; without it the
@@ -34,8 +35,11 @@ class FieldAlignment(Tuner):
     node's context is the log. How the backbone is fitted later is no part of this.
     """
 
+    revision: ClassVar[int] = 2  # masks close what tells a part of a masked value
     base: ClassVar[Literal["llm", "encoder"]] = "encoder"
-    columns: ClassVar[tuple[str, ...]] = ("row", "user_id", "item_id", "fields", "text")
+    columns: ClassVar[tuple[str, ...]] = (
+        "row", "user_id", "item_id", "fields", "parts", "text",
+    )  # fmt: skip
 
     backbone: Backbone | None = None
     whole: bool = True

@@ -102,7 +102,7 @@ class FieldAlignmentTask:
         limit = min(self.base.max_length, self.how.max_tokens)
         columns = ("example_id", *self.how.columns)
         out, cut = [], 0
-        for name, row, user, item, fields, text in zip(
+        for name, row, user, item, fields, parts, text in zip(
             *(examples[c].to_pylist() for c in columns), strict=True
         ):
             self._check_row(name, row, user, item)
@@ -114,7 +114,8 @@ class FieldAlignmentTask:
             ids, owner, clauses = told
             cut += clauses < len(fields)
             shown = values(text)[:clauses]
-            out.append(Told(row, ids, owner, tuple(fields[:clauses]), leaks(shown)))
+            told_by = leaks(shown, parts[:clauses])
+            out.append(Told(row, ids, owner, tuple(fields[:clauses]), told_by))
         if len(out) < 2:
             raise TuneError(f"{len(out)} examples: a contrast needs at least two")
         return out, cut

@@ -26,16 +26,23 @@ def drawn_fields(present: np.ndarray, ratio: float, draws: np.ndarray) -> np.nda
     return present & (rank < most[:, None])
 
 
-def leaks(values: Sequence[str]) -> np.ndarray:
-    """Return bool (C, C): whether the value of field f can be read in that of field g."""
-    return np.array([[f != g and tells(other, value) for g, other in enumerate(values)]
-                     for f, value in enumerate(values)], bool).reshape(len(values), -1)  # fmt: skip
+def leaks(values: Sequence[str], parts: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return bool (C, C): whether a part of the value of field f can be read in that of field g,
+    or a part of g's in that of f, for then g tells a piece of f.
+
+    ``parts``: what each value lists (titles, genres), of a single value that value alone. They are
+    given, for a comma may stand within a title.
+    """
+    read = np.array([[f != g and any(tells(other, part) for part in listed)
+                      for g, other in enumerate(values)]
+                     for f, listed in enumerate(parts)], bool).reshape(len(values), -1)  # fmt: skip
+    return read | read.T
 
 
 def closed(chosen: np.ndarray, told: np.ndarray) -> np.ndarray:
     """Return bool (C,): ``chosen`` and each field in which a masked value could be read.
 
-    ``told`` is what ``leaks`` returns. Repeated until no masked value stands in an open field.
+    ``told`` is what ``leaks`` returns. Repeated until no open field tells of a masked value.
     """
     while True:
         more = chosen | (told & chosen[:, None]).any(0)

@@ -58,6 +58,11 @@ class NextItemContrast(Tuner):
                 f"NextItemContrast(most={self.most}, negatives={self.negatives}, tau={self.tau}, "
                 f"most_scale={self.most_scale}): at least 1 item and 1 negative, the others above 0"
             )
+        if not 0 < self.same <= 1:
+            raise PlanError(
+                f"NextItemContrast(same={self.same}): a cosine in (0, 1], above which an item is "
+                "no negative"
+            )
 
     def objective(self, base: Base, examples: pa.Table, *sources: Any) -> Any:
         from .next_item_contrast_net import NextItemTask

@@ -14,10 +14,12 @@ import test_behaviours
 import test_cold_edges
 import test_denoised
 import test_hard_rounds
+import test_masked_fields
 import test_rationales
 import test_scenario_texts
 import test_teacher_states
 import test_tuned_models
+import test_two_models
 import tiny_lm
 import told_lm
 from killed import OFTEN, Ticks, counted, moments, repeated, work, work_and_die
@@ -130,6 +132,8 @@ CASES: dict[str, Any] = {
     "bahe": Case(test_behaviours.CHOICE),
     "llm4dsr": Case(test_denoised.CHOICE, said=noisy),
     "slim": Case(test_rationales.CHOICE),
+    "hllm": Case(test_two_models.CHOICE, lm=tiny_lm.make_tiny_lm),
+    "flip": Case(test_masked_fields.CHOICE, lm=test_masked_fields.make_masked),
     "llmemb": Case(test_tuned_models.CHOICE, lm=tiny_lm.make_tiny_lm),
 }
 # Pieces of which the last one may be done again: it was done and not yet written.

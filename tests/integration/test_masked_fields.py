@@ -39,12 +39,16 @@ backbone_settings = {tiny}
 """
 
 
-@pytest.fixture(scope="module")
-def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("masked")
+def make_masked(folder: Path) -> Path:
+    """Write a masked language model of the shop's texts below ``folder``; return where it is."""
     books = Shop.open(folder / "books").read("items")
     texts = [f"user is u01; title is {b['title']}; kind is {b['kind']}." for b in books]
     return make_tiny_masked_model(folder / "lm", texts, steps=20, words=320, width=16, layers=1)
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_masked(tmp_path_factory.mktemp("masked"))
 
 
 def opened(home: Path, lm: Path) -> Shop:

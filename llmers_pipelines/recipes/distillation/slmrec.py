@@ -36,7 +36,9 @@ def slmrec(
         log,
         fuse=(ProjectedItems(source=known),),
         aux=(
-            LayerDistillation(teacher=states, blocks=blocks, weight=weight),
+            LayerDistillation(
+                teacher=states, blocks=blocks, weight=weight, norm_weight=0.1 * weight
+            ),
             DeepSupervision(source=known, blocks=blocks, weight=deep),
         ),
     )

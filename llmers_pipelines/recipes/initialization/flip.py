@@ -2,12 +2,12 @@
 
 The LLM adds: initial weights of the whole CTR model but its last layers. Each training row is a
 text and a row of fields; both are aligned as a pair, masked words are told with the help of the
-fields, masked fields with the help of the text. No label is read.
+fields, masked fields with the help of the text. No row's own label is read.
 Served online: the CTR backbone alone (FLIP_ID of the paper); no LLM.
 Deviations: first-order weights are not pretrained; noise values are those of the masked field, by
 its frequency, not of all fields; at least one field is masked, padding is not attended to, a
-truncation leaves clauses out whole (all three go wrong in the released code); a field in whose text
-a masked value stands is masked as well; the text also tells the last liked titles, which the
+truncation leaves clauses out whole (all three go wrong in the released code); a field that tells a
+part of a masked value is masked as well; the text also tells the last liked titles, which the
 backbone reads; fine-tuning is the backbone's own, alike for the base. The language model is the
 configured encoder: one with a MASK token.
 """

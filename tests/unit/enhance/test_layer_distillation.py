@@ -24,6 +24,7 @@ from llmers_pipelines.models.ranking_net import scoring_batch
 from llmers_pipelines.models.sasrec import SASRec
 from llmers_pipelines.models.served import fold
 from llmers_pipelines.plan import Table, Train
+from llmers_pipelines.recipe import discover
 from llmers_pipelines.teach.teacher import positions_of, prefixes, states_table
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.arms import control_inputs
@@ -174,6 +175,24 @@ def test_a_student_trains_and_controls_change_it(rings):
         given = control_inputs(inputs, arm, seed=1, log=rings.data)
         other = fit(train, rings.data, given, seed=0).export()[1]
         assert any(not np.array_equal(real[n], other[n]) for n in real)
+
+
+def test_weights_of_zero_leave_the_vectors_alone(rings):
+    """SLMRec without its two weights trains what its item vectors alone train."""
+    slmrec = discover()["slmrec"]
+    node = slmrec(backbone=DEEP, blocks=2, weight=0, deep=0)
+    states, heads = node.aux
+    inputs = {node.fuse[0].source: rings.items, states.teacher: random_states(rings.data)}
+
+    def trained(aux):
+        train = Train(DEEP, LOG, fuse=node.fuse, aux=aux)
+        return fit(train, rings.data, inputs, seed=0).export()[1]
+
+    alone, off = trained(()), trained((states, heads))
+    assert set(alone) == set(off) and all(np.array_equal(alone[n], off[n]) for n in alone)
+    on = trained(slmrec(backbone=DEEP, blocks=2).aux)
+    assert any(not np.array_equal(alone[n], on[n]) for n in alone)
+    assert slmrec().aux[0] == LayerDistillation(teacher=slmrec().aux[0].teacher)  # as published
 
 
 def test_controls_of_states(rings):

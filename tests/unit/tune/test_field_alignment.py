@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from llmers_pipelines.data.fences import values
-from llmers_pipelines.data.training import HISTORY, TRAIN, TrainingData
+from llmers_pipelines.data.training import HISTORY, TRAIN, Field, TrainingData
 from llmers_pipelines.derive.fenced_rows import FencedRows
 from llmers_pipelines.models.dcnv2 import DCNv2
 from llmers_pipelines.models.deepfm import DeepFM
@@ -108,6 +108,8 @@ def test_history_is_what_was_liked_before(data: TrainingData) -> None:
         assert ("history" in row["fields"]) == bool(shown)
         if shown:
             assert values(row["text"])[-1] == ", ".join(names[i] for i in shown)
+            assert row["parts"][-1] == [names[i] for i in shown]
+        assert [", ".join(listed) for listed in row["parts"]] == values(row["text"])
         assert ("item" in row["fields"]) == bool(names[row["item_id"]])
     assert told(data, samples=9).num_rows == 9
     cut = np.where((data.split == TRAIN) & (data.time < 3), HISTORY, data.split)
@@ -118,23 +120,36 @@ def test_history_is_what_was_liked_before(data: TrainingData) -> None:
 
 
 def test_a_masked_value_cannot_be_read_elsewhere(masked_lm: Path, data: TrainingData) -> None:
-    """By string search over all rows: a title may stand in the list of what was liked before."""
-    again = dataclasses.replace(data, item=np.where(data.item > 4, 1 + data.item % 4, data.item))
+    """By string search over all rows, per title of a history and per value of a list."""
+    several = np.array([[0, 0], *([1 + n % 3, (2 - n) % 3] for n in range(data.n_items))])
+    lists = {"genre": Field(several.astype(np.int32), ("drama", "crime", "noir"))}
+    taste = {"group": Field(data.user_fields["group"].codes, ("crime", "noir"))}
+    again = dataclasses.replace(
+        data, item=np.where(data.item > 4, 1 + data.item % 4, data.item),
+        item_fields=lists, user_fields=taste,
+    )  # fmt: skip
     own = task(masked_lm, again, told(again), ratio=0.3)
     texts = [values(r["text"]) for r in told(again).to_pylist()]
     fields = told(again)["fields"].to_pylist()
-    leaky = 0
+    leaky = titles = genres = 0
     for epoch in range(3):
         chosen = own.masks(own.rows, np.random.default_rng(epoch))
         for shown, names, shut in zip(texts, fields, chosen, strict=True):
             assert shut.any()
             open_text = " | ".join(v for v, s in zip(shown, shut, strict=True) if not s)
             for value in (v for v, s in zip(shown, shut, strict=True) if s):
-                assert not re.search(rf"(?<!\w){re.escape(value)}(?!\w)", open_text, re.I)
+                for part in value.split(", "):  # no title and no value here has a comma
+                    assert not re.search(rf"(?<!\w){re.escape(part)}(?!\w)", open_text, re.I)
+            at = {name: n for n, name in enumerate(names)}
             if "item" in names and "history" in names:
-                title = shown[names.index("item")]
-                leaky += shut[names.index("item")] and title in shown[names.index("history")]
-    assert leaky, "no row shows the leak that is looked for"
+                seen = shown[at["item"]] in shown[at["history"]].split(", ")
+                leaky += seen and shut[at["item"]]
+                titles += seen and shut[at["history"]] and ", " in shown[at["history"]]
+            listed = shown[at["item.genre"]].split(", ")
+            genres += (
+                len(listed) > 1 and shown[at["user.group"]] in listed and shut[at["item.genre"]]
+            )
+    assert leaky and titles and genres, "no row shows the leaks that are looked for"
 
 
 def test_a_fence_ends_where_a_token_ends(masked_lm: Path, data: TrainingData) -> None:

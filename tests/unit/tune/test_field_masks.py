@@ -37,26 +37,39 @@ def test_the_lowest_draws_are_taken() -> None:
     assert found.tolist() == [[True, False, False, True]]
 
 
+def shut(masked: int, values: list[str], parts: list[list[str]]) -> list[int]:
+    chosen = np.arange(len(values)) == masked
+    return np.flatnonzero(closed(chosen, leaks(values, parts))).tolist()
+
+
 def test_a_field_that_tells_a_masked_value_is_masked_as_well() -> None:
-    told = leaks(["Heat", "1995", "Casino (1995), Heat", "M"])
-    assert told.tolist() == [
-        [False, False, True, False], [False, False, True, False],
-        [False, False, False, False], [False, False, False, False],
-    ]  # fmt: skip
-    assert closed(np.array([True, False, False, False]), told).tolist() == [
-        True,
-        False,
-        True,
-        False,
-    ]
-    assert closed(np.array([False, False, True, False]), told).tolist() == [
-        False,
-        False,
-        True,
-        False,
-    ]
+    """And one whose own value stands in the masked one: it tells a part of it."""
+    told = ["Heat", "1995", "Casino (1995), Heat", "M"]
+    parts = [["Heat"], ["1995"], ["Casino (1995)", "Heat"], ["M"]]
+    wanted = np.zeros((4, 4), bool)
+    wanted[[0, 1, 2, 2], [2, 2, 0, 1]] = True
+    np.testing.assert_array_equal(leaks(told, parts), wanted)
+    assert shut(3, told, parts) == [3]
+    assert [shut(f, told, parts) for f in range(3)] == [[0, 1, 2]] * 3
+
+
+@pytest.mark.parametrize("title", ["Alien", "Star Wars", "Heat"])
+def test_a_title_of_a_masked_history_is_not_told_elsewhere(title: str) -> None:
+    told, parts = ["u1", title, "Alien, Star Wars, Heat"], [["u1"], [title]]
+    assert shut(2, told, [*parts, ["Alien", "Star Wars", "Heat"]]) == [1, 2]
+
+
+def test_a_value_of_a_masked_list_is_not_told_elsewhere() -> None:
+    """Neither list stands whole in the other; a title with a comma is one part."""
+    told = ["Action, Comedy", "Comedy, Drama", "Drama, Action", "Noir"]
+    assert shut(0, told[:2], [["Action", "Comedy"], ["Comedy", "Drama"]]) == [0, 1]
+    assert shut(0, ["Action, Comedy", "Noir"], [["Action", "Comedy"], ["Noir"]]) == [0]
+    assert shut(1, told, [["Action", "Comedy"], ["Comedy", "Drama"], ["Drama", "Action"],
+                          ["Noir"]]) == [0, 1, 2]  # fmt: skip
+    titles = ["Ring, The", "Thing, The"]
+    assert shut(0, titles, [[t] for t in titles]) == [0]
 
 
 def test_masking_goes_on_until_nothing_is_told() -> None:
-    told = leaks(["a", "a b", "x a b", "z"])
-    assert closed(np.array([True, False, False, False]), told).tolist() == [True, True, True, False]
+    told = ["a", "a b", "x a b", "z"]
+    assert shut(0, told, [[v] for v in told]) == [0, 1, 2]

@@ -136,6 +136,9 @@ def test_a_model_that_reads_ahead_is_refused(tmp_path: Path, lm: Path, windows, 
         HOW.objective(Base(lm), windows, texts.slice(0, 1))
     with pytest.raises(PlanError, match="negatives=0"):
         dataclasses.replace(HOW, negatives=0)
+    for same in (-0.5, 0.0, 1.5, 99.0):
+        with pytest.raises(PlanError, match=f"same={same}.*cosine"):
+            dataclasses.replace(HOW, same=same)
 
 
 def test_items_without_a_text_are_skipped(lm: Path, windows, texts) -> None:
@@ -160,7 +163,7 @@ def test_a_base_that_tells_no_items_apart_is_refused(lm: Path, windows, texts) -
     )
     with pytest.raises(TuneError, match="set same = 1"):
         task_of(lm, windows, texts, same=float(pairs.min()) - 1e-5)
-    assert task_of(lm, windows, texts, same=1.0001).facts["alike_before"] == 0
+    assert task_of(lm, windows, texts, same=1.0).facts["alike_before"] == 0
 
 
 def test_negatives_follow_from_seed_epoch_and_rows(lm: Path, windows, texts) -> None:
