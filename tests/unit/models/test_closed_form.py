@@ -14,6 +14,7 @@ from llmers_pipelines.models.ease_net import ease_weights
 from llmers_pipelines.models.histories import history_before
 from llmers_pipelines.models.itemknn import ItemKNN
 from llmers_pipelines.models.knnblend import KNNBlend
+from llmers_pipelines.models.knnblend_net import KNNBlendNet
 from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.ranking_net import ndcg, rank_targets
 from llmers_pipelines.models.served import load_served
@@ -191,10 +192,17 @@ def test_popularity_counts_training_rows_alone():
     assert model.scores([1], [np.array([], int)])[0, 1:].tolist() == [2, 3, 1]
 
 
-@pytest.mark.parametrize("kind", [EASE, ItemKNN, ALS])
-@pytest.mark.parametrize(("follows", "expected"), [("newest", "harmonic"), ("most", "mean")])
-def test_the_decay_is_that_which_ranks_better_on_validation(kind, follows, expected):
-    """Histories of two items of a group and then one of another; the target is of one of them."""
+DECAYED = {
+    "ease": EASE(), "itemknn": ItemKNN(), "als": ALS(), "textknn": TextKNN(VECTORS),
+    "knnblend": KNNBlend(VECTORS),
+}  # fmt: skip
+
+
+def grouped_log(follows):
+    """Histories of two items of a group and then one of another; the target is of one of them.
+
+    Six groups of four items. Vectors of the items say the group, a little blurred.
+    """
     rng, rows = np.random.default_rng(0), []
     for _ in range(150):
         most, newest = rng.choice(6, 2, replace=False)
@@ -207,12 +215,61 @@ def test_the_decay_is_that_which_ranks_better_on_validation(kind, follows, expec
         np.repeat(np.arange(1, 151), 4), items.ravel(), np.tile(np.arange(4), 150),
         np.tile(np.array([TRAIN, TRAIN, TRAIN, VALID], np.int8), 150),
     )  # fmt: skip
-    found = {
-        d: ndcg(rank_targets(trained(kind(decay=d), data).model, data, VALID))
-        for d in ("harmonic", "mean")
-    }
+    vectors = np.repeat(np.eye(6), 4, axis=0) + 0.05 * rng.standard_normal((24, 6))
+    table = VectorTable("item", data.items.ids, vectors.astype(np.float32), np.ones(24, bool))
+    return data, {VECTORS: table}
+
+
+def decays_of(model):
+    """The decay of a net, or of each part of a blend."""
+    nets = [model.items, model.text] if isinstance(model, KNNBlendNet) else [model]
+    return [net.config["decay"] for net in nets]
+
+
+@pytest.mark.parametrize("name", DECAYED)
+@pytest.mark.parametrize(("follows", "expected"), [("newest", "harmonic"), ("most", "mean")])
+def test_the_decay_is_that_which_ranks_better_on_validation(name, follows, expected):
+    data, inputs = grouped_log(follows)
+    found = {}
+    for decay in ("harmonic", "mean"):
+        fixed = trained(dataclasses.replace(DECAYED[name], decay=decay), data, inputs)
+        assert set(decays_of(fixed.model)) == {decay}
+        found[decay] = ndcg(rank_targets(fixed.model, data, VALID))
     assert found[expected] > max(v for d, v in found.items() if d != expected) + 0.02
-    assert trained(kind(), data).model.config["decay"] == expected
+    assert set(decays_of(trained(DECAYED[name], data, inputs).model)) == {expected}
+
+
+def test_each_part_of_a_blend_settles_its_decay_alone():
+    """Item 6 a + b is met with those of its a and has the text of its b; a target has the newest
+    item's a and the b of the two older ones.
+    """
+    rng, rows = np.random.default_rng(0), []
+    for number in range(240):
+        a, b = rng.permutation(6), rng.permutation(6)
+        together = 6 * a[0] + b[:4]
+        apart = [6 * a[1] + b[0], 6 * a[2] + b[0], 6 * a[3] + b[1], 6 * a[3] + b[0]]
+        rows.append(together if number < 120 else apart)
+    split = np.full((240, 4), TRAIN, np.int8)
+    split[120:, 3] = VALID
+    data = TrainingData(
+        "sequential", IdMap(tuple(map(str, range(240)))), IdMap(tuple(map(str, range(36)))),
+        np.repeat(np.arange(1, 241), 4), 1 + np.array(rows).ravel(), np.tile(np.arange(4), 240),
+        split.ravel(),
+    )  # fmt: skip
+    texts = np.tile(np.eye(6, dtype=np.float32), (6, 1))
+    table = VectorTable("item", data.items.ids, texts, np.ones(36, bool))
+    model = trained(KNNBlend(VECTORS), data, {VECTORS: table}).model
+    assert decays_of(model) == ["harmonic", "mean"]
+
+
+@pytest.mark.parametrize("name", DECAYED)
+def test_without_validation_the_decay_is_harmonic(name):
+    """On a log whose validation would choose the mean."""
+    data, inputs = grouped_log("most")
+    data = dataclasses.replace(data, split=np.where(data.split == VALID, TEST, data.split))
+    net = DECAYED[name].build(data, 0)
+    net.fit(data, inputs)
+    assert set(decays_of(net)) == {"harmonic"}
 
 
 def test_an_unknown_decay_is_refused(rings):
