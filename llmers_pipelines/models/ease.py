@@ -17,7 +17,8 @@ MAX_ITEMS = 40_000
 class EASE(Backbone):
     """``P = (X^T X + l2 I)^-1``, ``B_ij = -P_ij / P_jj``, ``B_jj = 0``; scores ``X_u B`` (eq. 8).
 
-    ``decay`` weighs the history X_u by age when scoring (see TextKNN); "mean" is the paper's.
+    ``decay`` weighs the history X_u by age when scoring (see TextKNN); the paper's is "mean", and
+    the default "validated" is not the paper's: where validation prefers it, newer items weigh more.
     Needs 8 N^2 bytes; refuses catalogs above 40,000 items.
     """
 

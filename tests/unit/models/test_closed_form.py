@@ -19,7 +19,7 @@ from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.ranking_net import ndcg, rank_targets
 from llmers_pipelines.models.served import load_served
 from llmers_pipelines.models.textknn import TextKNN
-from llmers_pipelines.plan import Table, Train
+from llmers_pipelines.plan import Table, Train, canonical
 from llmers_pipelines.testing.planted import planted_rings, renumbered_items
 from llmers_pipelines.train.loop import fit
 from llmers_pipelines.train.trained import load_trained, save_trained
@@ -190,6 +190,30 @@ def test_the_blend_weight_is_the_best_on_validation(rings):
 def test_popularity_counts_training_rows_alone():
     model = trained(Popularity(), small_log())
     assert model.scores([1], [np.array([], int)])[0, 1:].tolist() == [2, 3, 1]
+
+
+def test_popularity_of_the_newest_days_of_training(tmp_path):
+    """Item 2 is the most popular of all times, item 3 of the last day; validation is not read."""
+    day = 86_400
+    data = TrainingData(
+        "sequential", IdMap(("a", "b")), IdMap(("x", "y", "z")),
+        np.array([1, 1, 1, 1, 2, 2, 2, 2]), np.array([2, 2, 3, 1, 2, 1, 3, 1]),
+        np.array([0, 1, 2 * day, 9 * day, 0, day, 2 * day, 9 * day]),
+        np.array([TRAIN, TRAIN, TRAIN, VALID] * 2, np.int8),
+    )  # fmt: skip
+    history = [np.array([], int)]
+    for days, expected in ((0, [1, 3, 2]), (1, [0, 0, 2]), (2, [1, 1, 2]), (3, [1, 3, 2])):
+        model = trained(Popularity(days=days), data)
+        assert model.scores([1], history)[0, 1:].tolist() == expected
+        served = load_served(*model.export())
+        assert served.scores([1], history)[0, 1:].tolist() == expected
+    assert "days" not in str(canonical(Popularity(), inputs=True))  # cells stay what they are
+    with pytest.raises(ValueError, match="days is -1"):
+        trained(Popularity(days=-1), data)
+    ordered = dataclasses.replace(data, info={"clock": "order"})
+    trained(Popularity(), ordered)
+    with pytest.raises(ValueError, match="days = 7 needs timestamps, and the clock .* is 'order'"):
+        trained(Popularity(days=7), ordered)
 
 
 DECAYED = {
