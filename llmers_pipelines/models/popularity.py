@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..plan import later
+from ..plan import PlanError, later
 from .seams import Backbone
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Popularity(Backbone):
 
     With ``days`` > 0 a row counts if it is less than ``days`` * 86,400 seconds older than the
     newest training row: under a split by time, counts of all times rank items that were popular
-    once. ValueError for ``days`` below 0, or above 0 where the log has no timestamps.
+    once. ValueError where the log has no timestamps.
     """
 
     tasks: ClassVar[frozenset[str]] = frozenset({"collaborative", "sequential"})
@@ -26,11 +26,13 @@ class Popularity(Backbone):
 
     days: int = later(0)  # of training, the newest; 0 = all
 
+    def __post_init__(self) -> None:
+        if self.days < 0:
+            raise PlanError(f"Popularity: days is {self.days}; a number above 0, or 0 for all")
+
     def build(self, data: TrainingData, seed: int) -> Any:
         from .popularity_net import PopularityNet
 
-        if self.days < 0:
-            raise ValueError(f"Popularity: days is {self.days}; a number above 0, or 0 for all")
         if self.days and data.info.get("clock", "seconds") != "seconds":
             raise ValueError(
                 f"Popularity with days = {self.days} needs timestamps, and the clock of this log "

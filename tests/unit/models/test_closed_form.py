@@ -21,7 +21,7 @@ from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.ranking_net import ndcg, rank_targets
 from llmers_pipelines.models.served import load_served
 from llmers_pipelines.models.textknn import TextKNN
-from llmers_pipelines.plan import Table, Train, canonical
+from llmers_pipelines.plan import PlanError, Table, Train, canonical
 from llmers_pipelines.testing.planted import planted_rings, renumbered_items
 from llmers_pipelines.train.loop import fit
 from llmers_pipelines.train.trained import load_trained, save_trained
@@ -239,8 +239,8 @@ def test_popularity_of_the_newest_days_of_training(tmp_path):
         served = load_served(*model.export())
         assert served.scores([1], history)[0, 1:].tolist() == expected
     assert "days" not in str(canonical(Popularity(), inputs=True))  # cells stay what they are
-    with pytest.raises(ValueError, match="days is -1"):
-        trained(Popularity(days=-1), data)
+    with pytest.raises(PlanError, match="days is -1"):
+        Popularity(days=-1)
     ordered = dataclasses.replace(data, info={"clock": "order"})
     trained(Popularity(), ordered)
     with pytest.raises(ValueError, match="days = 7 needs timestamps"):
