@@ -22,8 +22,9 @@ class ALS(Backbone):
 
     A user is scored from the history that is given, by the same half step, so that a longer history
     or an unknown user needs no training; there ``decay`` weighs the seen items by age (see
-    TextKNN), "mean" is the paper's. The start of the items is one fixed draw: there is one solution
-    for every seed.
+    TextKNN). The paper's is "mean", and the default "validated" is not the paper's: where
+    validation prefers it, newer items weigh more. The start of the items is one fixed draw: there
+    is one solution for every seed.
     """
 
     seams: ClassVar[frozenset[str]] = frozenset()

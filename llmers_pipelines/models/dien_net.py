@@ -33,14 +33,14 @@ class AUGRU(nn.Module):
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
         """Return the last state (B, D) of x (B, L, D) under attention a (B, L)."""
-        h = x.new_zeros(len(x), x.shape[2])
+        h = a.new_zeros(len(x), x.shape[2])  # float32 under autocast, as the softmax
         width = x.shape[2]
         for given, weight in zip(self.input(x).unbind(1), a.unsqueeze(2).unbind(1), strict=True):
             own = self.state(h)
             gates = torch.sigmoid(given[:, : 2 * width] + own[:, : 2 * width])
             r, u = gates.chunk(2, 1)
             c = torch.tanh(given[:, 2 * width :] + r * own[:, 2 * width :])
-            h = torch.lerp(h, c, weight * u)
+            h = torch.lerp(h, c.to(h.dtype), weight * u)
         return h
 
 

@@ -17,7 +17,8 @@ MAX_ITEMS = 40_000
 class EASE(Backbone):
     """``P = (X^T X + l2 I)^-1``, ``B_ij = -P_ij / P_jj``, ``B_jj = 0``; scores ``X_u B`` (eq. 8).
 
-    ``decay`` weighs the history X_u by age when scoring (see TextKNN); "mean" is the paper's.
+    ``decay`` weighs the history X_u by age when scoring (see TextKNN); the paper's is "mean", and
+    the default "validated" is not the paper's: where validation prefers it, newer items weigh more.
     A fit needs about 15 N^2 bytes (measured): the inverse in float64, made in place (8 N^2), the
     served weights (4 N^2), scores and blocks. Refuses catalogs above 40,000 items (22 GiB).
     """

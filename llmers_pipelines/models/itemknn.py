@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class ItemKNN(Backbone):
     """``S_ij = <x_i, x_j> / (|x_i| |x_j| + shrink)``, the ``k`` best i of each j; ``s = X_u S``.
 
-    ``decay`` weighs the history X_u by age when scoring (see TextKNN); "mean" is the classic.
+    ``decay`` weighs the history X_u by age when scoring (see TextKNN); the paper's is "mean", and
+    the default "validated" is not the paper's: where validation prefers it, newer items weigh more.
     """
 
     tasks: ClassVar[frozenset[str]] = frozenset({"collaborative", "sequential"})

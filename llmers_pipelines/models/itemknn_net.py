@@ -13,7 +13,8 @@ from .decay_net import known_decay, settle_decay, weighted_hot
 from .histories import rows_of, unique_pairs
 from .sparse_net import csr
 
-BLOCK = 2048  # items whose similarities are dense at a time
+BLOCK = 2048  # items whose similarities are dense at a time, fewer where the catalog is large:
+BLOCK_FLOATS = 1 << 26  # 256 MiB
 
 
 def binary_matrix(user: np.ndarray, item: np.ndarray, data: Any) -> Any:
@@ -24,6 +25,11 @@ def binary_matrix(user: np.ndarray, item: np.ndarray, data: Any) -> Any:
     return csr_matrix((ones, (user, item)), shape=(data.n_users + 1, data.n_items + 1))
 
 
+def block_rows(width: int) -> int:
+    """Return how many rows of ``width`` floats are dense at a time."""
+    return max(1, min(BLOCK, BLOCK_FLOATS // width))
+
+
 def neighbours(x: Any, k: int, shrink: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (target, neighbour, similarity), sorted by target, of the k most similar items.
 
@@ -31,10 +37,10 @@ def neighbours(x: Any, k: int, shrink: float) -> tuple[np.ndarray, np.ndarray, n
     result does not depend on how items are numbered.
     """
     norm = np.sqrt(np.asarray(x.sum(0)).ravel())
-    columns = x.tocsc()
+    columns, rows = x.tocsc(), block_rows(x.shape[1])
     parts = []
-    for at in range(0, x.shape[1], BLOCK):
-        s = np.asarray((columns[:, at : at + BLOCK].T @ x).toarray(), np.float32)  # (block, N + 1)
+    for at in range(0, x.shape[1], rows):
+        s = np.asarray((columns[:, at : at + rows].T @ x).toarray(), np.float32)  # (block, N + 1)
         width = np.arange(len(s))
         s[width, at + width] = 0
         s /= np.maximum(norm[at : at + len(s), None] * norm[None, :] + shrink, 1e-12)

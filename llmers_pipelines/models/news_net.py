@@ -143,7 +143,7 @@ class NewsNet(nn.Module):
     def loss(self, batch: Any) -> Tensor:
         """Return the cross-entropy of the clicked news among its candidates (``NewsBatch``)."""
         state = self.user_state(batch)
-        scores = self.score(state, batch.candidates)
+        scores = self.score(state, batch.candidates).float()  # autocast gives bfloat16
         loss = (torch.logsumexp(scores, 1) - scores[:, 0]).mean()
         return loss + extra_losses(self, batch, state)
 

@@ -119,5 +119,5 @@ class STARNet(ScenarioNet):
                 if len(rows):
                     part = None if added is None else added[rows]
                     z = self.in_scenario(x[rows], number, part, learn)
-                    out = out.index_add(0, rows, z * self.which[wanted, number])
+                    out = out.index_add(0, rows, (z * self.which[wanted, number]).to(out.dtype))
         return out + logit

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.training import TrainingData
 from . import sequence_loader
-from .batches import SequenceBatch, left_pad
+from .batches import SequenceBatch
 
 
 class Loader(sequence_loader.Loader):
@@ -28,9 +28,9 @@ class Loader(sequence_loader.Loader):
         self._mask, self._only_last = backbone.mask, backbone.last
 
     def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
-        spans = [(self._first[r], self._last[r] + 1) for r in rows]
-        items = left_pad([self._item[a:b] for a, b in spans])
-        aim = left_pad([self._aim[a:b] for a, b in spans])
+        index, real = sequence_loader.spans(self._first[rows], self._last[rows] + 1)
+        items = np.where(real, self._item[index], 0)
+        aim = np.where(real, self._aim[index], 0)
         return self._made(rows, *self.masked(items, aim, rng), rng)
 
     def masked(

@@ -12,12 +12,23 @@ import numpy as np
 import torch
 
 from ..data.training import HISTORY, TRAIN, VALID, TrainingData
+from ..models.counting import spread
 from ..models.histories import rows_of, unique_pairs
 from ..models.ranking_net import rank_metric, rank_targets
 from ..models.unseen import PAIRED, Unseen
-from .batches import SequenceBatch, left_pad
+from .batches import SequenceBatch
 
 POOL = 16  # batches whose users are sorted by length together
+
+
+def spans(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (index, real) (B, L): ``first:last`` of each row at the right end, 0 and False before.
+
+    ``first`` < ``last``, int64[B]; L is the longest span.
+    """
+    index = last[:, None] + np.arange(-int((last - first).max()), 0)
+    real = index >= first[:, None]
+    return np.where(real, index, 0), real
 
 
 class Loader:
@@ -36,17 +47,15 @@ class Loader:
         is_target = data.split[rows.row] == TRAIN
         self._last_only = getattr(backbone, "trains_last_only", False)
         stride = 1 if self._last_only else backbone.max_len
-        user, first, last = [], [], []  # inputs first:last, targets first + 1:last + 1
-        for u in np.flatnonzero(rows.counts > 1):
-            low, high = rows.start[u], rows.start[u + 1] - 1
-            for end in range(high, low, -stride):
-                begin = max(low, end - backbone.max_len)
-                if is_target[max(begin, end - stride) + 1 : end + 1].any():
-                    user.append(u)
-                    first.append(begin)
-                    last.append(end)
-        self._user = np.array(user, np.int64)
-        self._first, self._last = np.array(first, np.int64), np.array(last, np.int64)
+        # Inputs first:last, targets first + 1:last + 1; the newest window of a user comes first.
+        users = np.flatnonzero(rows.counts > 1)
+        low, high = rows.start[users], rows.start[users + 1] - 1
+        at, back = spread(np.zeros_like(low), -(-(high - low) // stride))
+        last = high[at] - back * stride
+        first = np.maximum(low[at], last - backbone.max_len)
+        known = np.concatenate([[0], np.cumsum(is_target)])  # targets before a row
+        aims = known[last + 1] > known[np.maximum(first, last - stride) + 1]
+        self._user, self._first, self._last = users[at][aims], first[aims], last[aims]
         self._item, self._aim = rows.item, np.where(is_target, rows.item, 0)
         self._time = data.time[rows.row] if getattr(backbone, "time_buckets", 0) else None
         self._begin = self._first - rows.start[self._user]
@@ -71,15 +80,15 @@ class Loader:
             yield self._batch(batches[index], rng)
 
     def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
-        spans = [(self._first[r], self._last[r]) for r in rows]
-        items = left_pad([self._item[a:b] for a, b in spans])
-        targets = left_pad([self._aim[a + 1 : b + 1] for a, b in spans])
+        index, real = spans(self._first[rows], self._last[rows])
+        items = np.where(real, self._item[index], 0)
+        targets = np.where(real, self._aim[index + 1], 0)
         if self._last_only:
             targets[:, :-1] = 0
         batch = self._made(rows, items, targets, rng)
         if self._time is None:
             return batch
-        time = left_pad([self._time[a:b] for a, b in spans])
+        time = np.where(real, self._time[index], 0)
         return dataclasses.replace(batch, time=torch.from_numpy(time))
 
     def _made(

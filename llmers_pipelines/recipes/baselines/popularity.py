@@ -9,5 +9,5 @@ from llmers_pipelines.api import Popularity, Train, recipe, splits
 
 
 @recipe(name="Popularity", task="sequential", family="baselines")
-def popularity(protocol="sequential"):
-    return Train(Popularity(), splits(protocol))
+def popularity(days=0, protocol="sequential"):
+    return Train(Popularity(days=days), splits(protocol))

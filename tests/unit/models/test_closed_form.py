@@ -9,19 +9,21 @@ from scipy.sparse import csr_matrix
 
 from llmers_pipelines.data.training import TEST, TRAIN, VALID, IdMap, TrainingData
 from llmers_pipelines.data.vectors import VectorTable
-from llmers_pipelines.models import ease_net
+from llmers_pipelines.models import ease_net, itemknn_net
 from llmers_pipelines.models.als import ALS
 from llmers_pipelines.models.decay_net import decay_weights
 from llmers_pipelines.models.ease import EASE
 from llmers_pipelines.models.ease_net import ease_weights
-from llmers_pipelines.models.histories import history_before
+from llmers_pipelines.models.histories import history_before, rows_of, unique_pairs
 from llmers_pipelines.models.itemknn import ItemKNN
+from llmers_pipelines.models.itemknn_net import binary_matrix
 from llmers_pipelines.models.knnblend import KNNBlend
+from llmers_pipelines.models.knnblend_net import KNNBlendNet
 from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.ranking_net import ndcg, rank_targets
 from llmers_pipelines.models.served import load_served
 from llmers_pipelines.models.textknn import TextKNN
-from llmers_pipelines.plan import Table, Train
+from llmers_pipelines.plan import PlanError, Table, Train, canonical
 from llmers_pipelines.testing.planted import planted_rings, renumbered_items
 from llmers_pipelines.train.loop import fit
 from llmers_pipelines.train.trained import load_trained, save_trained
@@ -155,6 +157,35 @@ def test_itemknn_keeps_k_neighbours_of_each_target_and_shrinks():
     np.testing.assert_allclose(scores[0, 2], 2 / (np.sqrt(6) + 1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("bound", [{"BLOCK": 7}, {"BLOCK_FLOATS": 5 * 31 + 30}])
+def test_itemknn_in_blocks_is_itemknn_at_once(monkeypatch, rings, bound):
+    """31 columns in blocks of 7 or 5, the last one shorter."""
+    rows = rows_of(rings.data, (TRAIN,))
+    x = binary_matrix(*unique_pairs(rows.user, rows.item, rings.data.n_items), rings.data)
+    assert itemknn_net.block_rows(x.shape[1]) > x.shape[1] == 31
+    at_once = itemknn_net.neighbours(x, 5, 10.0)
+    for name, value in bound.items():
+        monkeypatch.setattr(itemknn_net, name, value)
+    assert itemknn_net.block_rows(31) == bound.get("BLOCK", 5)
+    for one, other in zip(at_once, itemknn_net.neighbours(x, 5, 10.0), strict=True):
+        np.testing.assert_array_equal(one, other)
+    dense = x.toarray()
+    both, norm = dense.T @ dense, np.sqrt(dense.sum(0))
+    similar = both / (np.outer(norm, norm) + 10.0) * (1 - np.eye(31))
+    least = np.sort(similar, axis=1)[:, -5]
+    target, other, value = at_once
+    np.testing.assert_allclose(value, similar[target, other], rtol=1e-6)
+    assert (value >= least[target] * (1 - 1e-6)).all()
+    kept = (similar >= least[:, None] * (1 - 1e-6)) & (similar > 0)
+    assert len(target) == kept.sum() == len(set(zip(target, other, strict=True)))
+
+
+def test_itemknn_bounds_what_is_dense_at_a_time():
+    assert itemknn_net.block_rows(20_000) == 2048
+    assert itemknn_net.block_rows(1_000_000) == 67  # 256 MiB, not the 7.6 GiB of 2,048 rows
+    assert itemknn_net.block_rows(10**9) == 1
+
+
 def test_decays_and_the_harmonic_golden_case():
     assert decay_weights("mean", 3).tolist() == [1, 1, 1]
     assert decay_weights("last", 3).tolist() == [0, 0, 1]
@@ -212,10 +243,41 @@ def test_popularity_counts_training_rows_alone():
     assert model.scores([1], [np.array([], int)])[0, 1:].tolist() == [2, 3, 1]
 
 
-@pytest.mark.parametrize("kind", [EASE, ItemKNN, ALS])
-@pytest.mark.parametrize(("follows", "expected"), [("newest", "harmonic"), ("most", "mean")])
-def test_the_decay_is_that_which_ranks_better_on_validation(kind, follows, expected):
-    """Histories of two items of a group and then one of another; the target is of one of them."""
+def test_popularity_of_the_newest_days_of_training(tmp_path):
+    """Item 2 is the most popular of all times, item 3 of the last day; validation is not read."""
+    day = 86_400
+    data = TrainingData(
+        "sequential", IdMap(("a", "b")), IdMap(("x", "y", "z")),
+        np.array([1, 1, 1, 1, 2, 2, 2, 2]), np.array([2, 2, 3, 1, 2, 1, 3, 1]),
+        np.array([0, 1, 2 * day, 9 * day, 0, day, 2 * day, 9 * day]),
+        np.array([TRAIN, TRAIN, TRAIN, VALID] * 2, np.int8),
+    )  # fmt: skip
+    history = [np.array([], int)]
+    for days, expected in ((0, [1, 3, 2]), (1, [0, 0, 2]), (2, [1, 1, 2]), (3, [1, 3, 2])):
+        model = trained(Popularity(days=days), data)
+        assert model.scores([1], history)[0, 1:].tolist() == expected
+        served = load_served(*model.export())
+        assert served.scores([1], history)[0, 1:].tolist() == expected
+    assert "days" not in str(canonical(Popularity(), inputs=True))  # cells stay what they are
+    with pytest.raises(PlanError, match="days is -1"):
+        Popularity(days=-1)
+    ordered = dataclasses.replace(data, info={"clock": "order"})
+    trained(Popularity(), ordered)
+    with pytest.raises(ValueError, match="days = 7 needs timestamps"):
+        trained(Popularity(days=7), ordered)
+
+
+DECAYED = {
+    "ease": EASE(), "itemknn": ItemKNN(), "als": ALS(), "textknn": TextKNN(VECTORS),
+    "knnblend": KNNBlend(VECTORS),
+}  # fmt: skip
+
+
+def grouped_log(follows):
+    """Histories of two items of a group and then one of another; the target is of one of them.
+
+    Six groups of four items. Vectors of the items say the group, a little blurred.
+    """
     rng, rows = np.random.default_rng(0), []
     for _ in range(150):
         most, newest = rng.choice(6, 2, replace=False)
@@ -228,12 +290,61 @@ def test_the_decay_is_that_which_ranks_better_on_validation(kind, follows, expec
         np.repeat(np.arange(1, 151), 4), items.ravel(), np.tile(np.arange(4), 150),
         np.tile(np.array([TRAIN, TRAIN, TRAIN, VALID], np.int8), 150),
     )  # fmt: skip
-    found = {
-        d: ndcg(rank_targets(trained(kind(decay=d), data).model, data, VALID))
-        for d in ("harmonic", "mean")
-    }
+    vectors = np.repeat(np.eye(6), 4, axis=0) + 0.05 * rng.standard_normal((24, 6))
+    table = VectorTable("item", data.items.ids, vectors.astype(np.float32), np.ones(24, bool))
+    return data, {VECTORS: table}
+
+
+def decays_of(model):
+    """The decay of a net, or of each part of a blend."""
+    nets = [model.items, model.text] if isinstance(model, KNNBlendNet) else [model]
+    return [net.config["decay"] for net in nets]
+
+
+@pytest.mark.parametrize("name", DECAYED)
+@pytest.mark.parametrize(("follows", "expected"), [("newest", "harmonic"), ("most", "mean")])
+def test_the_decay_is_that_which_ranks_better_on_validation(name, follows, expected):
+    data, inputs = grouped_log(follows)
+    found = {}
+    for decay in ("harmonic", "mean"):
+        fixed = trained(dataclasses.replace(DECAYED[name], decay=decay), data, inputs)
+        assert set(decays_of(fixed.model)) == {decay}
+        found[decay] = ndcg(rank_targets(fixed.model, data, VALID))
     assert found[expected] > max(v for d, v in found.items() if d != expected) + 0.02
-    assert trained(kind(), data).model.config["decay"] == expected
+    assert set(decays_of(trained(DECAYED[name], data, inputs).model)) == {expected}
+
+
+def test_each_part_of_a_blend_settles_its_decay_alone():
+    """Item 6 a + b is met with those of its a and has the text of its b; a target has the newest
+    item's a and the b of the two older ones.
+    """
+    rng, rows = np.random.default_rng(0), []
+    for number in range(240):
+        a, b = rng.permutation(6), rng.permutation(6)
+        together = 6 * a[0] + b[:4]
+        apart = [6 * a[1] + b[0], 6 * a[2] + b[0], 6 * a[3] + b[1], 6 * a[3] + b[0]]
+        rows.append(together if number < 120 else apart)
+    split = np.full((240, 4), TRAIN, np.int8)
+    split[120:, 3] = VALID
+    data = TrainingData(
+        "sequential", IdMap(tuple(map(str, range(240)))), IdMap(tuple(map(str, range(36)))),
+        np.repeat(np.arange(1, 241), 4), 1 + np.array(rows).ravel(), np.tile(np.arange(4), 240),
+        split.ravel(),
+    )  # fmt: skip
+    texts = np.tile(np.eye(6, dtype=np.float32), (6, 1))
+    table = VectorTable("item", data.items.ids, texts, np.ones(36, bool))
+    model = trained(KNNBlend(VECTORS), data, {VECTORS: table}).model
+    assert decays_of(model) == ["harmonic", "mean"]
+
+
+@pytest.mark.parametrize("name", DECAYED)
+def test_without_validation_the_decay_is_harmonic(name):
+    """On a log whose validation would choose the mean."""
+    data, inputs = grouped_log("most")
+    data = dataclasses.replace(data, split=np.where(data.split == VALID, TEST, data.split))
+    net = DECAYED[name].build(data, 0)
+    net.fit(data, inputs)
+    assert set(decays_of(net)) == {"harmonic"}
 
 
 def test_an_unknown_decay_is_refused(rings):

@@ -18,6 +18,7 @@ from llmers_pipelines.api import (
     FromVectors,
     ItemSummary,
     ItemText,
+    Popularity,
     SASRec,
     Train,
     items,
@@ -120,6 +121,15 @@ def test_engine_and_encoder_are_part_of_the_identity_of_what_they_make() -> None
     changed = {a.name for a, b in pairs if a.code_version != b.code_version}
     assert changed == {"item_summaries/item_summary"}
     assert one.methods[0].train.digest != two.methods[0].train.digest
+
+
+def test_popularity_takes_its_days_and_keeps_its_name_without_them() -> None:
+    plain, month = (
+        next(n for n in plan_of(Method("popularity", "", given)).nodes if isinstance(n, Train))
+        for given in ({}, {"days": 30})
+    )
+    assert (plain.slug, month.slug) == ("popularity", "popularity__days30")
+    assert month.backbone == Popularity(days=30)
 
 
 @pytest.mark.parametrize(
