@@ -134,10 +134,10 @@ def plain(text: str, kind: str) -> str:
 def graded(asked: Sequence[Probe], answers: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return one row per kind: questions, answers, matches, their share, interval and null.
 
-    ``unknown``, which the prompt orders where nothing is known, is no answer, and so no match
-    where the hidden value is that very word. The interval is Wilson's at 95 %. ``null`` is the share of matches between an answer and the
-    hidden values of all other questions of the kind. ``known`` says that the interval lies above
-    the null by more than ``MARGIN``.
+    ``unknown``, which the prompt orders where nothing is known, is no answer, and so no match where
+    the hidden value is that very word. The interval is Wilson's at 95 %. ``null`` is the share of
+    matches between an answer and the hidden values of all other questions of the kind. ``known``
+    says that the interval lies above the null by more than ``MARGIN``.
     """
     out = []
     for kind in KINDS:
