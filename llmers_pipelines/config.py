@@ -101,7 +101,7 @@ class Settings:
     refresh_seconds: int = 10  # between two looks
     warm_start: bool = False  # a retraining starts from the weights of the version before
     extend: bool = True  # new items without interactions get rows from their vectors, no training
-    view: str = ""  # (identity) another sight of the data set: opaque, share25, noise10
+    view: str = ""  # (identity) another sight of the data set: opaque, users10, noise10
     quarantine_share: float = 0.01  # of the rows of a source; more holds what is downstream
     llm_images: bool = False  # the endpoint's model reads pictures
     image_tokens: int = 10_000  # most that an endpoint counts for one picture

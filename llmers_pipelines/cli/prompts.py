@@ -241,7 +241,8 @@ def memory(
     """Probe whether the configured model knows the data set by heart: ids, users, next rows."""
     from ..orchestrate.build import build_plan
     from ..orchestrate.context import StepContext
-    from ..orchestrate.memory_probe import probe, stored
+    from ..orchestrate.memorised import stored
+    from ..orchestrate.memory_probe import probe
 
     settings = open_settings(**flags)
     ctx = StepContext(settings, dataset or settings.dataset)
@@ -260,5 +261,6 @@ def memory(
           f"{r['null']:.4f}", "yes" if r["known"] else "no") for r in found["kinds"]],
     )  # fmt: skip
     if found["known"]:
-        click.secho("The model knows records of this data set: back a lift up on another one.",
+        click.secho("The model knows records of this data set: back a lift up on another one. "
+                    "Evaluations of methods that read its answers are marked as memorised.",
                     fg="yellow")  # fmt: skip

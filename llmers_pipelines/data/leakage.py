@@ -15,6 +15,7 @@ from .training import HISTORY, SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
 LABELS_SEEN = "labels_seen"  # the author saw ratings of training rows
 VALID_SEEN = "valid_seen"  # validation rows were cut from what the author saw
 CONTAMINATED = "contaminated"  # the author may have seen test rows; accepted on purpose
+MEMORISED = "memorised"  # a language model whose answers are read knows the data set by heart
 _SHORTEST_TITLE = 5  # letters; shorter titles occur in any text
 
 

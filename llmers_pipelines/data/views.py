@@ -1,9 +1,10 @@
 """Other sights of one data set, for questions about a result and never for serving.
 
-``opaque``: items without what a language model may know from elsewhere: titles become tokens
-without meaning, free texts are empty, categories and numbers stay. ``share25``: a quarter of each
-user's training rows, those of a smaller share among those of a larger one. ``noise10``: a tenth of
-the training rows hold a random item, and the log says which.
+``opaque``: a catalog without what a language model may know from elsewhere: titles become tokens
+without meaning, free texts and what nobody declared are empty, declared categories and numbers
+stay. ``share25``: a quarter of each user's training rows, those of a smaller share among those of a
+larger one. ``users25``: the training rows of a quarter of the users, nested alike.
+``noise10``: a tenth of the training rows hold a random item, and the log says which.
 """
 
 from __future__ import annotations
@@ -11,37 +12,44 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from .schema import TITLE
+from .rules import parse_rule
+from .schema import EVENT, ITEM_ID, TEXT, TITLE, USER_ID
+from .split_spec import SplitSpec
 from .training import TRAIN, TrainingData
 
 OPAQUE = "opaque"
+CATALOG = ("items", "users", "interactions")
+_WORDS = (TEXT, "image")  # kinds
+_STRUCTURE = (USER_ID, ITEM_ID, EVENT)  # of a log; times, ratings and positions are numbers
 INJECTED = "injected"  # in the info of a log: [user position, place among the training rows]
-_OF_LOG = re.compile(r"(share|noise)([1-9][0-9]?)")
+_OF_LOG = re.compile(r"(share|users|noise)([1-9][0-9]?)")
 
 
 def check_view(view: str) -> None:
     """Raise ValueError for a name that is no view."""
     if view and view != OPAQUE and not _OF_LOG.fullmatch(view):
         raise ValueError(
-            f"view {view!r}: expected {OPAQUE!r}, or share or noise with a percentage from 1 to 99 "
-            "(share25, noise10)"
+            f"view {view!r}: expected {OPAQUE!r}, or share, users or noise with a percentage from "
+            "1 to 99 (share25, users10, noise10)"
         )
 
 
 def sees(view: str, table: str) -> bool:
-    """Say whether ``table`` (``items`` or ``splits``) is another one under ``view``."""
-    return bool(view) and table == ("items" if view == OPAQUE else "splits")
+    """Say whether ``table`` (of the catalog, or ``splits``) is another one under ``view``."""
+    return bool(view) and table in (CATALOG if view == OPAQUE else ("splits",))
 
 
 def opaque_items(items: pa.Table, kinds: Mapping[str, str]) -> pa.Table:
-    """Return ``items`` with a token for each title and nothing in fields of kind ``text``.
+    """Return ``items`` with a token for each title, their ids, and declared values without words.
 
-    ``kinds``: field -> kind. A token is a hash of the id: it stays when items are added.
+    ``kinds``: every declared field -> kind, coded and extracted ones too. A column that nobody
+    declared may hold a title in disguise (an address, the id of another catalog): it is emptied
+    like texts and pictures. A token is a hash of the id: it stays when items are added.
     """
     ids = items["item_id"].to_pylist()
     out = items
@@ -49,10 +57,41 @@ def opaque_items(items: pa.Table, kinds: Mapping[str, str]) -> pa.Table:
         if name == TITLE:
             marks = [hashlib.sha256(i.encode()).hexdigest()[:10] for i in ids]
             out = out.set_column(place, name, pa.array([f"item {m}" for m in marks], pa.string()))
-        elif kinds.get(name) in ("text", "image"):
-            kind = items.schema.field(name).type
-            out = out.set_column(place, name, pa.nulls(len(ids), kind))
+        elif name != ITEM_ID and kinds.get(name, TEXT) in _WORDS:
+            out = _emptied(out, place)
     return out
+
+
+def opaque_rows(table: pa.Table, kinds: Mapping[str, str], read: Collection[str]) -> pa.Table:
+    """Return users or interactions without free texts.
+
+    Emptied are declared texts and pictures, and undeclared columns other than numbers and moments.
+    What a split reads (``read``, see ``split_columns``) stays.
+    """
+    out = table
+    for place, column in enumerate(table.schema):
+        kind = kinds.get(column.name, "" if _told(column.type) else TEXT)
+        if kind in _WORDS and column.name not in _STRUCTURE and column.name not in read:
+            out = _emptied(out, place)
+    return out
+
+
+def split_columns(splits: Collection[SplitSpec]) -> set[str]:
+    """Return the columns of the interactions that ``splits`` read by name."""
+    found = {c for s in splits for c in (s.column, s.scenario, s.impression)}
+    rules = {r for s in splits for r in (s.label, s.positive)}
+    return (found | {parse_rule(r).column for r in rules if r}) - {""}
+
+
+def _told(kind: pa.DataType) -> bool:
+    types = pa.types
+    return (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+            or types.is_boolean(kind) or types.is_temporal(kind))  # fmt: skip
+
+
+def _emptied(table: pa.Table, place: int) -> pa.Table:
+    column = table.schema.field(place)
+    return table.set_column(place, column.name, pa.nulls(table.num_rows, column.type))
 
 
 def seen_log(data: TrainingData, view: str) -> TrainingData:
@@ -63,8 +102,8 @@ def seen_log(data: TrainingData, view: str) -> TrainingData:
     found = _OF_LOG.fullmatch(view)
     if found is None:
         raise ValueError(f"{view!r} is no view of a log")
-    share = int(found[2]) / 100
-    return _fewer(data, share) if found[1] == "share" else _noisy(data, share)
+    made = {"share": _fewer, "users": _fewer_users, "noise": _noisy}[found[1]]
+    return made(data, int(found[2]) / 100)
 
 
 def kept_rows(data: TrainingData, keep: np.ndarray) -> TrainingData:
@@ -98,6 +137,21 @@ def _fewer(data: TrainingData, share: float) -> TrainingData:
     made = kept_rows(data, keep)
     return dataclasses.replace(made, info={**data.info, "training rows kept": int(keep[rows].sum()),
                                            "training rows in all": len(rows)})  # fmt: skip
+
+
+def _fewer_users(data: TrainingData, share: float) -> TrainingData:
+    """Keep the training rows of ``ceil(share n)`` of the n users who have some, by hash of the id.
+
+    The rows of a user are kept or dropped together; nobody's held-out rows are dropped.
+    """
+    train = data.split == TRAIN
+    users = np.unique(data.user[train])
+    marks = [hashlib.sha256(data.users.ids[u - 1].encode()).digest() for u in users]
+    order = sorted(range(len(users)), key=lambda n: marks[n])
+    kept = users[order[: int(np.ceil(round(share * len(users), 9)))]]
+    made = kept_rows(data, ~train | np.isin(data.user, kept))
+    return dataclasses.replace(made, info={**data.info, "training users kept": len(kept),
+                                           "training users in all": len(users)})  # fmt: skip
 
 
 def _noisy(data: TrainingData, share: float) -> TrainingData:

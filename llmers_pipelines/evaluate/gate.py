@@ -17,6 +17,7 @@ REFUSED_MARKS = {
     "contaminated": "its inputs may contain held-out interactions",
     "valid_seen": "its inputs have seen the validation rows on which the gate decides",
     "labels_seen": "its inputs have seen the labels it is evaluated on",
+    "memorised": "a language model behind its inputs knows the data set by heart, as probed",
 }
 NO_CHAMPION = "there is no champion yet"
 
@@ -57,8 +58,8 @@ def decide(
     be better than what they were: neither interval may lie below zero. Refusing them would leave a
     bundle in service that knows nothing of new items and new interactions.
 
-    Refuses marked results (``contaminated``, ``labels_seen``, ``valid_seen``), tables of another
-    split, and tables about other rows.
+    Refuses marked results (``contaminated``, ``labels_seen``, ``valid_seen``, ``memorised``),
+    tables of another split, and tables about other rows.
     """
     tables = {"candidate": candidate, "champion": champion, "reference": reference}
     refused = refusals(marks)

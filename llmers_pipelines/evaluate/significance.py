@@ -192,10 +192,10 @@ def lift_claim(
     ``references``: base over each, at least one); the interval over users excludes zero; at least
     three seeds, and their t-interval excludes zero, and the mean gain is at least two standard
     deviations over seeds; the interval of enhanced over each of ``controls`` (at least one)
-    excludes zero, and none of the ``required`` ones is missing; no mark such as ``contaminated`` or
-    ``labels_seen``; ``corrected_p``, where given, is below 0.05. With one seed the verdict is
-    ``exploratory`` unless users, baseline or controls already speak against it. Models without
-    randomness (``seeds.exact``) need no seeds.
+    excludes zero, and none of the ``required`` ones is missing; no mark such as ``contaminated``,
+    ``labels_seen`` or ``memorised``; ``corrected_p``, where given, is below 0.05. With one seed the
+    verdict is ``exploratory`` unless users, baseline or controls already speak against it. Models
+    without randomness (``seeds.exact``) need no seeds.
     """
     sign = -1 if gain.lower_is_better else 1
     against = [f"the results are marked {mark!r}" for mark in marks]

@@ -8,19 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..plan import Table, sha, walk
+from ..plan import Table, walk
 from .build import Plan
 from .context import StepContext, StepError
+from .memorised import base_identity, place
 from .publish import materialize
 from .steps.generate import sampling_of
 
 MODELS = ("hf", "vllm", "openai")
-
-
-def stored(ctx: StepContext) -> dict[str, Any] | None:
-    """Return the newest probe of the configured model on the data set, None where there is none."""
-    path = _place(ctx)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def probe(plan: Plan, ctx: StepContext, *, count: int = 200, seed: int = 0) -> dict[str, Any]:
@@ -64,10 +59,11 @@ def probe(plan: Plan, ctx: StepContext, *, count: int = 200, seed: int = 0) -> d
     found = graded(asked, {k: v or "" for k, v in answers.items()})
     report = {
         "dataset": ctx.dataset, "model": engine.info.label, "identity": engine.info.identity,
+        "base": base_identity(ctx.settings),
         "count": count, "seed": seed, "kinds": found, "known": any(r["known"] for r in found),
         "llm_calls": int(result.counts["llm_calls"]), "stored": int(result.counts["cache_hits"]),
     }  # fmt: skip
-    _keep(_place(ctx), report)
+    _keep(place(ctx), report)
     return report
 
 
@@ -82,12 +78,6 @@ def _tables(plan: Plan, ctx: StepContext) -> tuple[Any, Any, Any]:
     tables = {n.table: ctx.load(n) for n in logs[0].of if isinstance(n, Table)}
     users = tables.get("users")
     return ctx.load(logs[0]), tables["items"], users if users is not None and len(users) else None
-
-
-def _place(ctx: StepContext) -> Path:
-    s = ctx.settings
-    key = sha([s.engine_identity, s.temperature, s.llm_seed])
-    return s.data / "memory_probes" / ctx.dataset / f"{key}.json"
 
 
 def _keep(path: Path, report: dict[str, Any]) -> None:

@@ -34,11 +34,13 @@ def views_table(viewed: list[Viewed]) -> list[str]:
     return [
         "## The same methods on other sights of the data", "",
         "`shareNN`: that percentage of each user's training rows, smaller shares inside of larger "
-        "ones; the held-out rows are the same. `opaque`: titles are tokens without meaning and "
-        "free texts are empty, categories stay, and recorded answers, which were written by "
-        "titles, are not used; what a lift loses there came from knowledge of the titles, or from "
-        "a memory of the data. `noiseNN`: that percentage of the training rows holds a random "
-        "item.", "",
+        "ones; `usersNN`: all training rows of that percentage of the users, nested as well. The "
+        "held-out rows are the same, so under `usersNN` those of the other users have no training "
+        "history. `opaque`: titles are tokens without meaning, free "
+        "texts and undeclared columns are empty, categories stay, and recorded answers, which were "
+        "written by titles, are not used; what a lift loses there came from knowledge of the "
+        "titles, or from a memory of the data. `noiseNN`: that percentage of the training rows "
+        "holds a random item.", "",
         "| experiment | view | method | metric | base | enhanced | difference | 95 % interval "
         "| relative |", "|---|---|---|---|---|---|---|---|---|", *lines, "",
     ]  # fmt: skip

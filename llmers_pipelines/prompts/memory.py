@@ -31,6 +31,7 @@ KINDS = {
 SHOWN = 5  # rows of a user before the one that is asked for
 MARGIN = 0.01  # share of matches beyond the null that counts as a memory
 _Z = 1.959964
+_REFUSALS = ("unknown", "answer unknown")  # as ``plain`` spells them
 
 _SYSTEM = """\
 You are asked about the records of a public data set. Complete the record from memory. Answer with \
@@ -133,16 +134,17 @@ def plain(text: str, kind: str) -> str:
 def graded(asked: Sequence[Probe], answers: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return one row per kind: questions, answers, matches, their share, interval and null.
 
-    The interval is Wilson's at 95 %. ``null`` is the share of matches between an answer and the
-    hidden values of all other questions of the kind. ``known`` says that the interval lies above
-    the null by more than ``MARGIN``.
+    ``unknown``, which the prompt orders where nothing is known, is no answer, and so no match where
+    the hidden value is that very word. The interval is Wilson's at 95 %. ``null`` is the share of
+    matches between an answer and the hidden values of all other questions of the kind. ``known``
+    says that the interval lies above the null by more than ``MARGIN``.
     """
     out = []
     for kind in KINDS:
         mine = [p for p in asked if p.kind == kind]
         if not mine:
             continue
-        said = [plain(answers.get(p.probe_id, ""), kind) for p in mine]
+        said = [_said(answers.get(p.probe_id, ""), kind) for p in mine]
         truth = [plain(p.hidden, kind) for p in mine]
         match = sum(a == t != "" for a, t in zip(said, truth, strict=True))
         hidden = Counter(truth)
@@ -156,6 +158,11 @@ def graded(asked: Sequence[Probe], answers: Mapping[str, str]) -> list[dict[str,
             "known": low > null + MARGIN,
         })  # fmt: skip
     return out
+
+
+def _said(answer: str, kind: str) -> str:
+    told = plain(answer, kind)
+    return "" if told in _REFUSALS else told
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:

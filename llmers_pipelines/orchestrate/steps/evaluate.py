@@ -10,16 +10,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...plan import Evaluate, Teach, Train
+from ...data.leakage import MEMORISED
+from ...plan import Evaluate, Teach, Train, sha
 from ...store.manifests import CheckOutcome
 from ..aside import beside, per_tokens, vector_grid
 from ..budget import budgets
 from ..cells import MAIN, Cell, run_cell
 from ..context import Outcome, StepContext
+from ..memorised import remembering
 from ..teachers import required_controls
 
 BASE, ENHANCED = "base", "enhanced"
 WITHOUT_MEANING = ("permuted", "gaussian", "shuffled")  # controls that no knowledge is left in
+
+
+def sources(node: Evaluate, ctx: StepContext) -> dict[str, str]:
+    """Return the models below the method that a probe found to know the data set."""
+    known = remembering(node.model, ctx)
+    return {MEMORISED: ", ".join(known)} if known else {}
 
 
 def run(node: Evaluate, ctx: StepContext) -> Outcome:
@@ -30,7 +38,9 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
 
     cells = gather(node, ctx)
     data = ctx.load(node.model.log)
-    flags = ctx.manifest(node.model).flags
+    known = remembering(node.model, ctx)
+    own = (MEMORISED,) if known else ()
+    flags = (*ctx.manifest(node.model).flags, *own)
     # A baseline is compared with itself: its rows carry values and user intervals, no gain.
     alone = node.base is None
     tables = {key: cell.table("test") for key, cell in cells.items()}
@@ -48,6 +58,9 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
     cost = [told] if (told := per_tokens(node.model, comparison, ctx)) else []
     records = {f"{arm}/{seed}": cell.record for (arm, seed), cell in cells.items()}
     title = f"{node.model.slug} on {ctx.dataset}"
+    if known:
+        cost.append(f"Memory: {', '.join(known)} knows records of this data set, as probed; no "
+                    "lift is claimed")  # fmt: skip
     versions = {node.model.name: ctx.manifest(node.model).data_version}
     report = markdown(
         comparison, Header.of(data, title=title, dataset=ctx.dataset, versions=versions,
@@ -81,11 +94,11 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
 
     return Outcome(
         save,
-        hash_table(rows),
+        sha([hash_table(rows), *own]) if own else hash_table(rows),  # a mark changes the report
         rows=rows.num_rows,
         counts={k: v for k, v in counts.items() if v is not None},
         checks=_checks(node, comparison, cells),
-        flags=(),
+        flags=own,
         columns=tuple((f.name, str(f.type), "") for f in rows.schema),
         info={**summary, "report": report, "cells": len(cells),
               **({"view": ctx.settings.view} if ctx.settings.view else {}),

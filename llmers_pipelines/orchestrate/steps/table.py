@@ -16,7 +16,7 @@ from ...data.leakage import CONTAMINATED
 from ...data.quarantine import fault_lines
 from ...data.schema import column_meanings
 from ...data.training import SPLIT_NAMES, TEST, TRAIN, VALID, TrainingData
-from ...data.views import opaque_items, seen_log
+from ...data.views import opaque_items, opaque_rows, seen_log, split_columns
 from ...plan import Table
 from ...store.manifests import CheckOutcome
 from ..context import QUARANTINE, Outcome, StepContext, StepError, hash_table
@@ -24,6 +24,7 @@ from .derive import preview
 
 # The usual limit is part of no source: homes that were made with it stay as they are.
 USUAL_SHARE = 0.01
+HIDDEN = "all but ids and declared values without words"
 OWN = ("items", "users", "interactions")  # all others lie beside the log
 # Splits that follow time; the others hold rows out by column, by draw or by item.
 _IN_TIME = ("leave_one_out", "time")
@@ -35,6 +36,8 @@ def sources(node: Table, ctx: StepContext) -> dict[str, str]:
         return {"split settings": ctx.description.split_digest(node.task)}
     limit = quarantine_share(ctx)
     more = {} if limit == USUAL_SHARE else {"quarantine limit": str(limit)}
+    if node.view:  # how it hides is part of no digest: what was hidden otherwise is made again
+        more["hidden"] = HIDDEN
     return {"files": ctx.source_version, **more}
 
 
@@ -73,7 +76,7 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
         )
     table: pa.Table = catalog.extras[node.table] if beside else getattr(catalog, node.table)
     if node.view:
-        table = opaque_items(table, ctx.field_kinds)
+        table = _opaque(table, node.table, ctx)
     quarantine = catalog.quarantine.filter(pc.equal(catalog.quarantine["table"], node.table))
     dropped = int(pc.sum(pc.equal(quarantine["action"], "dropped")).as_py() or 0)
     read = catalog.info["records_read"].get(node.table, table.num_rows)
@@ -120,6 +123,15 @@ def _table(node: Table, ctx: StepContext) -> Outcome:
     )  # fmt: skip
 
 
+def _opaque(table: pa.Table, name: str, ctx: StepContext) -> pa.Table:
+    source = ctx.description.sources.get(name)
+    kinds = {f.name: f.kind for f in source.fields.values()} if source is not None else {}
+    if name == "items":
+        return opaque_items(table, kinds)
+    read = split_columns(ctx.description.splits.values()) if name == "interactions" else ()
+    return opaque_rows(table, kinds, read)
+
+
 def _marks(source: Any) -> tuple[str, ...]:
     """Return the marks of a table beside the log whose author may have seen held-out rows."""
     seen = ("labels_seen",) if source.labels_seen else ()
@@ -145,7 +157,8 @@ def _splits(node: Table, ctx: StepContext) -> Outcome:
     from ...data.catalog import Catalog
     from ...data.splits import build_training_data
 
-    by_name = {n.table: ctx.load(n) for n in node.of}
+    by_table = {n.table: n for n in node.of}
+    by_name = {name: ctx.load(n) for name, n in by_table.items()}
     catalog = Catalog(
         name=ctx.dataset, items=by_name["items"], interactions=by_name["interactions"],
         users=by_name["users"], extras={}, quarantine=pa.table({}), source_version="",
@@ -163,7 +176,7 @@ def _splits(node: Table, ctx: StepContext) -> Outcome:
         checks=_split_checks(data, ctx.description.split(node.task)),
         columns=_log_columns(data),
         lineage={
-            column: (("catalog/interactions", source),)
+            column: ((by_table["interactions"].name, source),)
             for column, source in (("user", "user_id"), ("item", "item_id"),
                                    ("time", ctx.time_column), ("rating", "rating"))
             if source in by_name["interactions"].column_names

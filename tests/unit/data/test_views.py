@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from llmers_pipelines.data.split_spec import SplitSpec
 from llmers_pipelines.data.training import TRAIN
 from llmers_pipelines.data.views import (
     INJECTED,
     check_view,
     injected_places,
     opaque_items,
+    opaque_rows,
     seen_log,
     sees,
+    split_columns,
 )
 from llmers_pipelines.derive.noisy_positions import NoisyPositions, found_noise
 from llmers_pipelines.testing.planted import planted_rings
@@ -43,6 +47,21 @@ def test_shares_are_nested_and_every_user_keeps_rows(data):
         assert seen.users == data.users and seen.items == data.items
         order = np.lexsort((np.arange(len(seen.user)), seen.user))
         assert (order == np.arange(len(order))).all(), "rows keep their order"
+
+
+def test_shares_of_users_are_nested_and_by_hash(data):
+    every = {u for u, *_ in pairs(data)}
+    ranked = sorted(every, key=lambda u: hashlib.sha256(data.users.ids[u - 1].encode()).digest())
+    for view, count in (("users1", 1), ("users5", 2), ("users10", 4), ("users50", 20)):
+        seen = seen_log(data, view)
+        kept = set(ranked[:count])  # of 40
+        assert pairs(seen) == [p for p in pairs(data) if p[0] in kept], "whole users, in order"
+        assert pairs(seen, train=False) == pairs(data, train=False), "held-out rows stand"
+        assert seen.users == data.users and seen.items == data.items
+        assert seen.info["training users kept"] == count
+        assert seen.info["training users in all"] == 40
+    older = dataclasses.replace(data, split=np.where(data.user == ranked[0], 2, data.split))
+    assert {u for u, *_ in pairs(seen_log(older, "users1"))} == {ranked[1]}, "who has rows counts"
 
 
 def test_a_share_of_a_hand_made_log(data):
@@ -99,11 +118,45 @@ def test_opaque_items_keep_categories_alone():
     assert seen["year"].to_pylist() == [1995, 2001] and opaque_items(items, kinds) == seen
 
 
+def test_opaque_items_keep_nothing_that_is_not_declared():
+    """A coded text is a text; an address and an id of another catalog name the item."""
+    kinds = {"title": "text", "brand": "category", "year": "number", "code": "text",
+             "cover": "image"}  # fmt: skip
+    items = pa.table({"item_id": ["a", "b"], "imdb_url": ["us.imdb/Heat", "x"], "title": ["H", "S"],
+                      "tmdb_id": [7, 8], "brand": ["3", "4"], "year": [1995, 2001],
+                      "code": ["heat", "sea"], "cover": ["h.jpg", "s.jpg"]})  # fmt: skip
+    seen = opaque_items(items, kinds)
+    assert seen.schema == items.schema
+    empty = [c for c in seen.column_names if seen[c].null_count == 2]
+    assert empty == ["imdb_url", "tmdb_id", "code", "cover"]
+    assert [c for c in seen.column_names if seen[c] == items[c]] == ["item_id", "brand", "year"]
+
+
+def test_opaque_rows_hold_no_free_text():
+    split = dict(protocol="given", task="ctr")
+    splits = [SplitSpec("ctr", column="part", label="mood == 'good'", **split),
+              SplitSpec("multi", scenario="page", impression="shown", **split)]  # fmt: skip
+    read = split_columns(splits)
+    assert read == {"part", "mood", "page", "shown"}
+    log = pa.table({
+        "user_id": ["u"], "item_id": ["i"], "row": [1], "rating": [4.0], "event": ["click"],
+        "timestamp": [9], "part": ["train"], "mood": ["good"], "page": ["p"], "shown": ["s"],
+        "review": ["A heist."], "note": ["loved Heat"], "tags": [["heist"]], "kind": ["x"],
+    })  # fmt: skip
+    seen = opaque_rows(log, {"review": "text", "kind": "category"}, read)
+    assert seen.schema == log.schema
+    assert [c for c in seen.column_names if seen[c].null_count] == ["review", "note", "tags"]
+    users = pa.table({"user_id": ["u"], "age": [9], "job": ["nurse"], "bio": ["I act in Heat"]})
+    seen = opaque_rows(users, {"job": "category", "age": "number"}, ())
+    assert seen.to_pylist() == [{"user_id": "u", "age": 9, "job": "nurse", "bio": None}]
+
+
 def test_names_of_views():
-    for good in ("", "opaque", "share5", "share99", "noise10"):
+    for good in ("", "opaque", "share5", "share99", "users1", "users50", "noise10"):
         check_view(good)
-    for wrong in ("share0", "share100", "shares25", "titles", "noise"):
+    for wrong in ("share0", "share100", "shares25", "users0", "users100", "titles", "noise"):
         with pytest.raises(ValueError, match="expected 'opaque'"):
             check_view(wrong)
-    assert sees("opaque", "items") and not sees("opaque", "splits")
+    assert all(sees("opaque", t) for t in ("items", "users", "interactions"))
+    assert not sees("opaque", "splits")
     assert sees("share10", "splits") and not sees("", "items")

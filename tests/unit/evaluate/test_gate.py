@@ -74,7 +74,7 @@ def test_better_than_a_weak_champion_but_below_the_reference_is_refused(table):
     assert decision.intervals["champion"].better and not decision.promote
 
 
-@pytest.mark.parametrize("mark", ["contaminated", "labels_seen"])
+@pytest.mark.parametrize("mark", ["contaminated", "labels_seen", "memorised"])
 def test_marked_results_are_refused_with_the_reason(table, mark):
     decision = decide(table(2.0), None, table(0.5), marks=[mark, "exploratory"])
     assert not decision.promote and len(decision.reasons) == 1

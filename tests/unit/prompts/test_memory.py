@@ -72,6 +72,17 @@ def test_grades_by_hand():
     assert row["known"], "0.150 lies more than .01 above 1/12"
 
 
+def test_unknown_is_no_answer_and_no_hit():
+    titles = ("Heat", "unknown", "unknown (1998)", "Alien")
+    asked = [Probe(f"title:{n}", "title", "", t) for n, t in enumerate(titles)]
+    said = {p.probe_id: word for p, word in zip(asked, ("Unknown.", "unknown", "'unknown'",
+            "answer: unknown"), strict=True)}  # fmt: skip
+    (row,) = graded(asked, said)
+    assert (row["asked"], row["answered"], row["matches"], row["null"]) == (4, 0, 0, 0.0)
+    (row,) = graded(asked, {**said, "title:0": "Heat", "title:3": "The Unknown"})
+    assert (row["answered"], row["matches"]) == (2, 1), "a title that holds the word is an answer"
+
+
 def test_one_common_answer_is_no_memory():
     asked = [Probe(f"next:{n}", "next", "", "i1" if n < 12 else f"i{n}") for n in range(40)]
     (row,) = graded(asked, {p.probe_id: "i1" for p in asked})
