@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,23 +32,13 @@ def make_tiny_model(
     of random stretches of them for ``steps`` steps.
     """
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     if (folder / "config.json").is_file():
         return folder
-    if not any(texts):
-        raise ValueError("a model needs texts to be trained on; there are none")
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=words, special_tokens=SPECIAL, show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    ))  # fmt: skip
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", padding_side="left",
-        additional_special_tokens=SPECIAL[2:],
+        tokenizer_object=learned_pieces(texts, words, SPECIAL), pad_token="<pad>",
+        eos_token="<eos>", padding_side="left", additional_special_tokens=SPECIAL[2:],
     )  # fmt: skip
     tokenizer.chat_template = TEMPLATE
     stop = tokenizer.eos_token_id
@@ -61,14 +52,51 @@ def make_tiny_model(
         ))  # fmt: skip
         rows = tokenizer([t for t in texts if t])["input_ids"]
         stream = torch.tensor([i for row in rows for i in [*row, stop]])
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        rng, length = np.random.default_rng(seed), min(48, len(stream) - 1)
-        for _ in range(steps):
-            starts = rng.integers(0, len(stream) - length, 16)
-            batch = torch.stack([stream[s : s + length] for s in starts])
-            optimizer.zero_grad()
-            model(input_ids=batch, labels=batch).loss.backward()
-            optimizer.step()
+        fit_stretches(
+            model, stream, steps, np.random.default_rng(seed),
+            lambda batch: {"input_ids": batch, "labels": batch},
+        )  # fmt: skip
+    return write_whole(folder, model, tokenizer)
+
+
+def learned_pieces(texts: Sequence[str], words: int, special: Sequence[str]) -> Any:
+    """Return a byte-level tokenizer of at most ``words`` pieces; ``special`` have ids 0, 1, ...
+
+    Raises ValueError where no text holds anything.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if not any(texts):
+        raise ValueError("a model needs texts to be trained on; there are none")
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=words, special_tokens=list(special), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    ))  # fmt: skip
+    return backend
+
+
+def fit_stretches(
+    model: Any, stream: Any, steps: int, rng: np.random.Generator,
+    told: Callable[[Any], dict[str, Any]],
+) -> None:  # fmt: skip
+    """Train on random stretches (16, 48) of ``stream``; ``told`` makes a batch of one of them."""
+    import torch
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    length = min(48, len(stream) - 1)
+    for _ in range(steps):
+        starts = rng.integers(0, len(stream) - length, 16)
+        batch = torch.stack([stream[s : s + length] for s in starts])
+        optimizer.zero_grad()
+        model(**told(batch)).loss.backward()
+        optimizer.step()
+
+
+def write_whole(folder: Path, model: Any, tokenizer: Any) -> Path:
+    """Write both to ``folder``, which holds all files or none, and return it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
     model.save_pretrained(temporary)
