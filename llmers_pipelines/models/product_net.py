@@ -15,6 +15,7 @@ from torch import Tensor
 
 CHUNK_ITEMS = 512  # with 512 users 1 MiB of scores
 FULL = 127  # chunks that an int8 counts
+ROUNDING = 2.0**-22  # twice what one of D terms of a product can be off, in single precision
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,31 @@ def lead(product: Product, target: np.ndarray, row: np.ndarray, item: np.ndarray
         if (found == own).all():
             return count + np.bincount(row, minlength=len(target))  # the seen were counted as below
         own = found  # products of another shape rounded differently
+
+
+def behind(
+    product: Product, target: np.ndarray, row: np.ndarray, item: np.ndarray, few: np.ndarray,
+    within: int,
+) -> np.ndarray:  # fmt: skip
+    """Return bool[B]: whether at least ``within`` of the items ``few`` (F,) are above the target.
+
+    Such a target is not among the first ``within``, and no other item has to be looked at. True
+    only where it holds under every rounding: an item counts as above by more than what two
+    products of one pair of vectors can differ by. Arguments are those of ``lead``.
+    """
+    state, items = product.state, product.items[torch.from_numpy(few)]
+    own = torch.einsum("bd,bd->b", state, product.items[torch.from_numpy(target)])
+    scores = state @ items.T
+    if product.scale < 0:
+        own, scores = -own, -scores
+    place = np.full(len(product.items), -1)
+    place[few] = np.arange(len(few))
+    column = place[item]
+    scores.numpy()[row[column >= 0], column[column >= 0]] = -np.inf
+    largest = product.items.norm(dim=1).max()
+    limit = own + ROUNDING * state.shape[1] * largest * state.norm(dim=1)
+    flags = torch.empty_like(scores)  # float flags are made and summed faster than bool ones
+    return torch.gt(scores, limit[:, None], out=flags).sum(1).numpy() >= within
 
 
 def _by_chunk(item: np.ndarray) -> list[np.ndarray]:

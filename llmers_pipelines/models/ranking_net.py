@@ -13,14 +13,16 @@ import torch
 
 from .batches import SequenceBatch, left_pad
 from .counting import above_below, spread
-from .histories import Rows, distinct, history_before, rows_of, unique_pairs, within
-from .product_net import Product, lead
+from .histories import Rows, distinct, history_before, rows_of, unique_pairs
+from .histories import within as held
+from .product_net import Product, behind, lead
 
 if TYPE_CHECKING:
     from ..data.training import TrainingData
 
 STATE_ROWS = 512  # users whose states are computed together
 CACHE_FLOATS = 1 << 19  # scores that are compared together: 2 MiB
+FEW_ITEMS = 1024  # most frequent items, which most targets are behind enough of
 
 
 @dataclass(frozen=True)
@@ -82,22 +84,24 @@ def user_blocks(
         yield block, model.user_state(history_batch(model, block, history, device))
 
 
-def rank_targets(model: Any, data: TrainingData, split: int) -> Ranks:
+def rank_targets(model: Any, data: TrainingData, split: int, within: int | None = None) -> Ranks:
     """Rank the targets of ``split`` among all items that the user has not seen before.
 
     ``rank = 1 + #{s_j > s_t} + 0.5 #{s_j = s_t, j != t}``. A score that is not a number counts as
     a tie, so a model without scores lands in the middle, not at the top. A target that the user
-    has seen before is left out.
+    has seen before is left out. With ``within`` only ranks up to that place are sought: a target
+    behind it may be given as the last one.
     """
     return rank_variants(
         model, data, split, lambda state: [model.score(state)], 1,
-        product=getattr(model, "as_product", None),
+        product=getattr(model, "as_product", None), within=within,
     )[0]  # fmt: skip
 
 
 def rank_variants(
     model: Any, data: TrainingData, split: int, variants: Callable[[Any], Iterable[Any]],
     count: int, *, product: Callable[[Any], Product | None] | None = None,
+    within: int | None = None,
 ) -> list[Ranks]:  # fmt: skip
     """Rank as ``rank_targets`` under ``count`` scorings that share their work.
 
@@ -108,33 +112,71 @@ def rank_variants(
     targets, history = rows_of(data, (split,)), history_before(data, split)
     user, item = unique_pairs(targets.user, targets.item, n)
     seen_user, seen_item = unique_pairs(history.user, history.item, n)
-    new = ~within(user * (n + 1) + item, seen_user * (n + 1) + seen_item)
+    new = ~held(user * (n + 1) + item, seen_user * (n + 1) + seen_item)
     user, item = user[new], item[new]
     start = np.searchsorted(user, np.arange(data.n_users + 2))
     seen_start = np.searchsorted(seen_user, np.arange(data.n_users + 2))
     counts, seen_counts = np.diff(start), np.diff(seen_start)
     rank = np.empty((count, len(user)))
+    few = np.zeros(0, np.int64)
+    if within is not None and n > 2 * FEW_ITEMS:
+        few = 1 + np.argsort(-data.train_counts[1:], kind="stable")[:FEW_ITEMS]
+
+    def seen_of(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        row, index = spread(seen_start[users], seen_counts[users])
+        return row, seen_item[index]
+
+    def by_product(users: np.ndarray, factors: Product) -> None:
+        above = lead(factors, item[start[users]], *seen_of(users))
+        rank[0, start[users]] = 0.5 * (n - seen_counts[users] + 1 + above)
+
     with kept(model):
         step = max(1, CACHE_FLOATS // (n + 1))
+        open_ = _Waiting(by_product)
         for users, states in user_blocks(model, distinct(user), history):
             factors = product(states) if product and (counts[users] == 1).all() else None
             if factors is not None and factors.countable():
-                at = start[users]
-                seen_row, seen_index = spread(seen_start[users], seen_counts[users])
-                above = lead(factors, item[at], seen_row, seen_item[seen_index])
-                rank[0, at] = 0.5 * (n - seen_counts[users] + 1 + above)
+                if not len(few):
+                    by_product(users, factors)
+                    continue
+                gone = behind(factors, item[start[users]], *seen_of(users), few, within or 0)
+                rank[0, start[users[gone]]] = (n - seen_counts)[users[gone]]
+                open_.add(users[~gone], factors, torch.from_numpy(~gone))
                 continue
             for at in range(0, len(users), step):
                 part = users[at : at + step]
                 row, index = spread(start[part], counts[part])
-                seen_row, seen_index = spread(seen_start[part], seen_counts[part])
-                masked = seen_row, seen_item[seen_index]
                 candidates = n - seen_counts[part][row]
                 scorings = variants(states[at : at + step])
                 for out, scores in zip(rank, scorings, strict=True):
-                    out[index] = _count(scores, masked, row, item[index], candidates)
+                    out[index] = _count(scores, seen_of(part), row, item[index], candidates)
+        open_.close()
     candidates = n - seen_counts[user]
     return [Ranks(user, item, one, candidates) for one in rank]
+
+
+class _Waiting:
+    """Users whose targets may be among the first, until they are enough for one product."""
+
+    def __init__(self, job: Callable[[np.ndarray, Product], None]) -> None:
+        self._job, self._users, self._states = job, [], []
+        self._product: Product | None = None
+
+    def add(self, users: np.ndarray, product: Product, rows: torch.Tensor) -> None:
+        if sum(map(len, self._users)) + len(users) > STATE_ROWS:
+            self.close()
+        self._users.append(users)
+        self._states.append(product.state[rows])
+        self._product = product
+
+    def close(self) -> None:
+        users = np.concatenate([np.zeros(0, np.int64), *self._users])
+        if len(users) and self._product is not None:
+            joined = self._product.joined(self._states)
+            if len(users) == 1:  # a product of one row is rounded in another way
+                users, joined = np.repeat(users, 2), joined.joined([joined.state] * 2)
+            self._job(users, joined)
+        self._users, self._states = [], []
 
 
 def _put(values: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -179,6 +221,13 @@ def ndcg(ranks: Ranks, k: int = 10) -> float:
     _, first, counts = np.unique(ranks.user, return_index=True, return_counts=True)
     ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
     return float((np.add.reduceat(gain, first) / ideal[np.minimum(counts, k) - 1]).mean())
+
+
+def full_metric(name: str, model: Any, data: TrainingData, split: int) -> float:
+    """Return ``ndcg@k`` or ``hr@k`` of ``model`` on ``split``, ranked only as far as k asks for."""
+    cut = name.partition("@")[2]
+    within = int(cut) if cut.isdigit() else None
+    return rank_metric(name, rank_targets(model, data, split, within))
 
 
 def rank_metric(name: str, ranks: Ranks) -> float:

@@ -15,7 +15,7 @@ import torch
 from ..data.training import TrainingData
 from ..models.fit import Fit
 from ..models.hooks_net import attach_parts, training_log
-from ..models.ranking_net import rank_metric, rank_targets
+from ..models.ranking_net import full_metric
 from ..models.seams import check_seams
 from ..models.served import fold
 from ..plan import Node, Train
@@ -145,7 +145,7 @@ def _solve(
     started = time.perf_counter()
     model = train.backbone.build(data, seed)
     model.fit(data, inputs)
-    valid = rank_metric("ndcg@10", rank_targets(model, data, 1))
+    valid = full_metric("ndcg@10", model, data, 1)
     seconds = time.perf_counter() - started
     record = {"epoch": 0, "train_loss": None, "valid": valid, "seconds": seconds}
     if progress is not None:

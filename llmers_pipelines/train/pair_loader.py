@@ -10,7 +10,7 @@ import torch
 
 from ..data.training import TRAIN, VALID, TrainingData
 from ..models.histories import rows_of, unique_pairs
-from ..models.ranking_net import rank_metric, rank_targets
+from ..models.ranking_net import full_metric
 from ..models.unseen import PAIRED, Unseen
 from .batches import PairBatch
 
@@ -52,4 +52,4 @@ class Loader:
             yield PairBatch(*(torch.from_numpy(a) for a in given))
 
     def validate(self, model: Any) -> float:
-        return rank_metric(self.fit.metric, rank_targets(model, self.data, VALID))
+        return full_metric(self.fit.metric, model, self.data, VALID)

@@ -14,7 +14,7 @@ import torch
 from ..data.training import HISTORY, TRAIN, VALID, TrainingData
 from ..models.counting import spread
 from ..models.histories import rows_of, unique_pairs
-from ..models.ranking_net import rank_metric, rank_targets
+from ..models.ranking_net import full_metric
 from ..models.unseen import PAIRED, Unseen
 from .batches import SequenceBatch
 
@@ -104,4 +104,4 @@ class Loader:
         )  # fmt: skip
 
     def validate(self, model: Any) -> float:
-        return rank_metric(self.fit.metric, rank_targets(model, self.data, VALID))
+        return full_metric(self.fit.metric, model, self.data, VALID)

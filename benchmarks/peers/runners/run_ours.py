@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from llmers_pipelines.evaluate.predict import rank_table, scored_blocks
 from llmers_pipelines.evaluate.ranking import user_values
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.histories import history_before
-from llmers_pipelines.models.ranking_net import rank_metric, rank_targets
+from llmers_pipelines.models.ranking_net import full_metric
 from llmers_pipelines.models.served import Served, fold
 from llmers_pipelines.plan import Table, Train
 from llmers_pipelines.train.loop import fit, load_loader
@@ -35,9 +36,8 @@ def backbone_of(job: Job) -> Any:
     return dataclasses.replace(made, **options)
 
 
-def time_epochs(job: Job, backbone: Any, data: TrainingData) -> None:
-    """The body of the shared loop without validation."""
-    model = backbone.build(data, 0)
+def epochs_of(model: Any, backbone: Any, data: TrainingData) -> tuple[Callable[[], None], Any]:
+    """Return one epoch of the shared loop without validation, and its loader."""
     loader = load_loader(backbone.loader)(data, backbone, 0)
     how = backbone.fit
     optimizer = torch.optim.AdamW(
@@ -54,6 +54,12 @@ def time_epochs(job: Job, backbone: Any, data: TrainingData) -> None:
             loss.backward()
             optimizer.step()
 
+    return epoch, loader
+
+
+def time_epochs(job: Job, backbone: Any, data: TrainingData) -> None:
+    model = backbone.build(data, 0)
+    epoch, loader = epochs_of(model, backbone, data)
     epoch()
     job.result["cpu_per_epoch"] = least_cpu(epoch, job["repeats"])
     job.result["steps"] = loader.steps_per_epoch
@@ -91,13 +97,18 @@ def train(job: Job, backbone: Any, data: TrainingData) -> None:
 
 
 def evaluate(job: Job, backbone: Any, data: TrainingData) -> None:
-    """Full-ranking evaluation on the test split with weights as drawn."""
-    model = backbone.build(data, 0).eval()
-    served = Served(fold(model))
+    """Full-ranking evaluation on the test split after ``epochs`` of training."""
+    model = backbone.build(data, 0)
+    epoch, _ = epochs_of(model, backbone, data)
+    for _ in range(job["epochs"]):
+        epoch()
+    served = Served(fold(model.eval()))
     with torch.no_grad():
         job.result["cpu_validate"] = least_cpu(
-            lambda: rank_metric("ndcg@10", rank_targets(model, data, TEST)), job["repeats"]
+            lambda: full_metric("ndcg@10", model, data, TEST), job["repeats"]
         )
+        full = user_values(rank_table(served, data, TEST), ["ndcg@10"]).means()["ndcg@10"]
+        job.result["ndcg@10"] = [full_metric("ndcg@10", model, data, TEST), full]
         job.result["cpu_rank_table"] = least_cpu(
             lambda: user_values(rank_table(served, data, TEST), ["ndcg@10", "hr@10"]),
             job["repeats"],

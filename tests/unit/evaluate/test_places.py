@@ -9,9 +9,14 @@ import torch
 from llmers_pipelines.api import BPRMF, SASRec
 from llmers_pipelines.data.training import TEST, TRAIN
 from llmers_pipelines.evaluate.predict import rank_table
-from llmers_pipelines.models import product_net
-from llmers_pipelines.models.product_net import Product, lead
-from llmers_pipelines.models.ranking_net import rank_targets, rank_variants
+from llmers_pipelines.models import product_net, ranking_net
+from llmers_pipelines.models.product_net import Product, behind, lead
+from llmers_pipelines.models.ranking_net import (
+    full_metric,
+    rank_metric,
+    rank_targets,
+    rank_variants,
+)
 from llmers_pipelines.models.served import Served, fold
 from llmers_pipelines.testing.planted import planted_rings
 
@@ -70,6 +75,48 @@ def test_the_lead_of_a_hand_counted_case_over_many_chunks(monkeypatch):
     # user 1, item 1 (-3): above are 1, 2, 2, 2 without the seen 1; below are 5 and 4
     seen_row, seen_item = np.array([0, 1]), np.array([5, 2])
     assert lead(product, np.array([3, 1]), seen_row, seen_item).tolist() == [2 - 1, 3 - 2]
+
+
+def test_targets_behind_enough_items_in_a_hand_counted_case():
+    items = torch.tensor([99.0, 3, 1, 2, 2, 5, 4, 2])[:, None]
+    few = np.array([1, 3, 4, 5])
+    none = np.zeros(0, int)
+    product = Product(torch.tensor([[1.0], [1.0], [-1.0]]), items, 0.5)
+    target = np.array([2, 7, 2])  # 1 is below 3, 2, 2 and 5; 2 below 3 and 5, as the ties are not
+    for within, found in ((2, [True, True, False]), (3, [True, False, False]), (5, [False] * 3)):
+        assert behind(product, target, none, none, few, within).tolist() == found
+    seen = np.array([0, 0, 1]), np.array([3, 6, 5])  # item 6 is none of the few
+    assert behind(product, target, *seen, few, 3).tolist() == [True, False, False]
+    assert behind(product, target, *seen, few, 2).tolist() == [True, False, False]
+    down = dataclasses.replace(product, scale=-0.5)  # scores fall where products rise
+    assert behind(down, target, none, none, few, 4).tolist() == [False, False, True]
+    near = torch.tensor([0.0, 1, 1 + 2**-23])[:, None]  # may come out equal in another product
+    one = Product(torch.ones(1, 1), near)
+    assert not behind(one, np.array([1]), none, none, np.array([2]), 1).any()
+
+
+@pytest.mark.parametrize("backbone", [BPRMF(dim=16), BPRMF(dim=16, loss="bpr"), SASRec(dim=16)])
+@pytest.mark.parametrize("within", [1, 5, 10])
+def test_ranks_up_to_a_place_are_those_of_the_full_ranking(backbone, within, monkeypatch):
+    data = planted_rings(n_users=90, n_items=70).data
+    model = backbone.build(data, 0).eval()
+    with torch.no_grad():  # some vectors are equal
+        model.item_table.weight[1:21] = model.item_table.weight[torch.arange(20) // 4 + 1]
+    full = rank_targets(model, data, TEST)
+    left = []
+    for few, block in ((9, 512), (30, 512), (30, 8), (30, 1)):
+        monkeypatch.setattr(ranking_net, "FEW_ITEMS", few)
+        monkeypatch.setattr(ranking_net, "STATE_ROWS", block)  # of those that are left
+        ranks = rank_targets(model, data, TEST, within)
+        first = full.rank <= within
+        np.testing.assert_array_equal(ranks.rank[first], full.rank[first])
+        assert (ranks.rank[~first] > within).all() and first.any()
+        assert (ranks.rank <= ranks.candidates).all()
+        np.testing.assert_array_equal(ranks.candidates, full.candidates)
+        for name in (f"ndcg@{within}", f"hr@{within}"):
+            assert full_metric(name, model, data, TEST) == rank_metric(name, full)
+        left.append((ranks.rank != full.rank).sum())
+    assert left[1] > 10  # targets whose rank was not sought
 
 
 def test_targets_get_the_value_that_their_chunk_gives(monkeypatch):
