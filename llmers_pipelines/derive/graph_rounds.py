@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from ..data.schema import DataError
 from ..data.text import ACCEPTED, ItemText
 from ..data.training import TrainingData
 from .derivation import DerivedTable, Given, told_rows
@@ -50,6 +51,9 @@ class RawTexts(DerivedTable):
         if self.side == "item":
             kinds = (context or {}).get("fields")
             return list(ItemText(self.fields).texts(table=table, fields=kinds).texts)
+        if missing := [name for name in self.fields if name not in table.column_names]:
+            raise DataError(f"the user table has no column {missing[0]!r}, which fields names; it "
+                            f"has {', '.join(table.column_names)}")  # fmt: skip
         columns = [table[name].to_pylist() for name in self.fields]
         cells = zip(*columns, strict=True) if columns else [()] * table.num_rows
         return [

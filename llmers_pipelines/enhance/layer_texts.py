@@ -20,14 +20,20 @@ class LayerTexts(Enhancement):
     """``h_v`` joins the graph's vector ``e_v`` with ``x_v^l W`` of each round l = 0..L.
 
     ``items`` are nodes of item vectors of rounds 0..L, ``users`` of user vectors of the last rounds
-    (users often have no text before round 1). ``how`` "sum": ``h_v = e_v + mean_l x_v^l W``, which
-    is the mean over layers of ``e_v^l + x_v^l W`` where the graph has as many layers as rounds;
-    "concat": all of them side by side. W is one matrix for all rounds and both sides, as the same
-    encoder read them. Added to the loss: ``weight`` times the contrast (in batch, temperature
-    ``tau``) between ``e_v^l`` and ``x_v^l W`` of equal l, averaged over the rounds that the graph
-    has a layer for, rows without a text left out. Fusion and alignment are not settled by the
-    paper's abstract, so both are settings; a score by MLP is not offered.
+    (users often have no text before round 1). A user without a text in a round, a stranger too, has
+    the mean of that round's vectors of the items met (in training; in the history), so that text
+    meets text in the score of each round.
+
+    ``how`` "sum": ``h_v = e_v + mean_l x_v^l W``, which is the mean over layers of ``e_v^l + x_v^l
+    W`` where the graph has as many layers as rounds; "concat": all of them side by side. W is one
+    matrix for all rounds and both sides, as the same encoder read them. Added to the loss:
+    ``weight`` times the contrast (in batch, temperature ``tau``) between ``e_v^l`` and ``x_v^l W``
+    of equal l, averaged over the rounds that the graph has a layer for, rows without a text of
+    their own left out. Fusion and alignment are not settled by the paper's abstract, so both are
+    settings; a score by MLP is not offered.
     """
+
+    revision: ClassVar[int] = 2
 
     needs: ClassVar[frozenset[str]] = frozenset(
         {"graph_input", "user_state", "item_output", "extra_loss", "user_table"}
@@ -60,7 +66,7 @@ class LayerTexts(Enhancement):
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         """Return the hook; ValueError where vectors do not fit the log or are not finite."""
         from .hybrid_experts_net import side_vectors
-        from .layer_texts_net import LayerTextsHook
+        from .layer_texts_net import LayerTextsHook, with_users
 
         first = len(self.items) - len(self.users)
         ids = {"item": data.items, "user": data.users}
@@ -74,7 +80,7 @@ class LayerTexts(Enhancement):
                 for side, node in sides.items()
             })  # fmt: skip
         return LayerTextsHook(
-            rounds, n_users=data.n_users, n_items=data.n_items,
+            with_users(rounds, data), n_users=data.n_users,
             dim=model.item_table.weight.shape[1], how=self.how, weight=self.weight, tau=self.tau,
             strength=self.strength,
         )  # fmt: skip

@@ -27,42 +27,49 @@ def joined(how: str, own: Tensor | None, views: Sequence[Tensor]) -> Tensor:
     return total if how == "sum" else total / len(parts)
 
 
-def of_users(batch: Any, users: Tensor, by_item: Tensor) -> Tensor:
+def of_users(batch: Any, users: Tensor, by_item: Tensor, mean: bool = False) -> Tensor:
     """Return (B, W): the row of a known user in ``users`` (U + 1, W); of an unknown one what the
-    items of the history add, ``sum_i by_item_i / sqrt |H|``."""
+    items of the history add, ``sum_i by_item_i / sqrt |H|``, or their ``mean``."""
     known = users[batch.user]
     items = getattr(batch, "items", None)
     if items is None:
         return known
     total, count = history_sum(items, by_item)
-    return torch.where(batch.user[:, None] > 0, known, total / count.sqrt())
+    share = count if mean else count.sqrt()
+    return torch.where(batch.user[:, None] > 0, known, total / share)
 
 
 class ServedUserViews(nn.Module):
     """User states joined with one table of users; item outputs are in the model's own table.
 
-    ``how`` "concat" puts them side by side; "add" gives ``own * state + table``.
+    ``how`` "concat" puts them side by side; "add" gives ``own * state + table``. ``mean``: as
+    ``of_users``.
     """
 
-    def __init__(self, n_users: int, n_items: int, width: int, how: str, own: float) -> None:
+    def __init__(
+        self, n_users: int, n_items: int, width: int, how: str, own: float, mean: bool = False
+    ) -> None:
         super().__init__()
         self.config = {"n_users": n_users, "n_items": n_items, "width": width, "how": how,
-                       "own": own}  # fmt: skip
-        self.how, self.own = how, own
+                       "own": own, "mean": mean}  # fmt: skip
+        self.how, self.own, self.mean = how, own, mean
         self.register_buffer("users", torch.zeros(n_users + 1, width))
         self.register_buffer("by_item", torch.zeros(n_items + 1, width))
 
     def user_state(self, model: Any, nxt: Any, batch: Any) -> Tensor:
-        views = of_users(batch, self.users, self.by_item)
+        views = of_users(batch, self.users, self.by_item, self.mean)
         if self.how == "add":
             return self.own * nxt(batch) + views
         return torch.cat([nxt(batch), views], -1) if self.own else views
 
 
 def served_views(
-    how: str, own: bool, users: Sequence[Tensor], by_item: Sequence[Tensor]
+    how: str, own: bool, users: Sequence[Tensor], by_item: Sequence[Tensor], mean: bool = False
 ) -> ServedUserViews:
-    """Return the served form of views (U + 1, W) and (N + 1, W) that ``joined`` joined."""
+    """Return the served form of views (U + 1, W) and (N + 1, W) that ``joined`` joined.
+
+    ``mean`` is about what the items of a stranger's history add, as in ``of_users``.
+    """
     share = 1 / (len(users) + own) if how == "mean" else 1.0
     if how == "concat":
         tables = torch.cat(list(users), 1), torch.cat(list(by_item), 1)
@@ -70,7 +77,7 @@ def served_views(
         tables = torch.stack(list(users)).sum(0) * share, torch.stack(list(by_item)).sum(0) * share
     served = ServedUserViews(
         len(tables[0]) - 1, len(tables[1]) - 1, tables[0].shape[1],
-        "concat" if how == "concat" else "add", share * own,
+        "concat" if how == "concat" else "add", share * own, mean,
     )  # fmt: skip
     served.users.copy_(tables[0].detach().to(served.users.device))
     served.by_item.copy_(tables[1].detach().to(served.by_item.device))

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from llmers_pipelines.data.schema import DataError
 from llmers_pipelines.data.training import TEST, TRAIN, IdMap, TrainingData
 from llmers_pipelines.derive.graph_rounds import (
     MatchedTexts,
@@ -125,6 +126,8 @@ def test_users_have_no_text_unless_columns_are_named(log):
     assert table["text"].to_pylist() == ["", "", ""] and info["without_text"] == 3
     told, _ = RawTexts(side="user", fields=("age",)).apply([people, log])
     assert told["text"].to_pylist()[0] == "age: 20"
+    with pytest.raises(DataError, match=r"no column 'trade'.*user_id, age"):
+        RawTexts(side="user", fields=("trade",)).apply([people, log])
 
 
 def test_examples_for_tuning_show_training_rows_alone_and_not_their_answer(log):

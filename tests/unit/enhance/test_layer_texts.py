@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
+from llmers_pipelines.data.training import TRAIN
 from llmers_pipelines.data.vectors import VectorTable
 from llmers_pipelines.enhance.layer_texts import LayerTexts
 from llmers_pipelines.models.contrast_net import info_nce
@@ -13,9 +13,9 @@ from llmers_pipelines.models.hooks_net import attach_parts
 from llmers_pipelines.models.lightgcn import LightGCN
 from llmers_pipelines.models.ranking_net import scoring_batch
 from llmers_pipelines.models.served import fold
-from llmers_pipelines.plan import PlanError, Table
+from llmers_pipelines.plan import PlanError, Table, Train
 from llmers_pipelines.testing.planted import planted_rings
-from llmers_pipelines.train.loop import load_loader
+from llmers_pipelines.train.loop import fit, load_loader
 
 pytestmark = pytest.mark.proof("gacllm", "equations")
 
@@ -42,6 +42,19 @@ def attached(data, width=6, **settings):
     return model, model.hooks[0]
 
 
+def told(data, hook, number):
+    """Return what users say in a round by loops: their text, else the mean over items met."""
+    items, out = getattr(hook, f"item{number}"), torch.zeros(data.n_users + 1, 6)
+    own = vectors("user", data.users, 2) if number == 1 else None
+    for u in range(1, data.n_users + 1):
+        met = set(data.item[(data.user == u) & (data.split == TRAIN)].tolist())
+        if own is not None and own.mask[u - 1]:
+            out[u] = getattr(hook, f"user{number}")[u]  # standardized over users, told elsewhere
+        else:
+            out[u] = sum(items[i] for i in met) / len(met)
+    return out
+
+
 def test_sum_and_concat_are_the_equations(data):
     for how in ("sum", "concat"):
         model, hook = attached(data, how=how)
@@ -49,7 +62,7 @@ def test_sum_and_concat_are_the_equations(data):
         with torch.no_grad():
             w = hook.project.weight.T
             own = model._final()
-            users = [torch.zeros(data.n_users + 1, 8), hook.user1 @ w]
+            users = [told(data, hook, 0) @ w, told(data, hook, 1) @ w]
             items = [hook.item0 @ w, hook.item1 @ w]
             found = model.item_output()
             batch = next(load_loader("pair")(data, BACKBONE, 0).epoch(1))
@@ -61,6 +74,16 @@ def test_sum_and_concat_are_the_equations(data):
             torch.testing.assert_close(found, torch.cat([own[1], *items], 1))
             mixed = torch.cat([own[0], *users], 1)
         torch.testing.assert_close(state, mixed[batch.user])
+
+
+def test_a_text_of_ones_own_stands_before_the_mean_of_neighbours(data):
+    given = vectors("user", data.users, 2)
+    _, hook = attached(data)
+    rows = given.vectors[given.mask]
+    centred = rows - rows.mean(0)
+    expected = centred / np.sqrt((centred**2).mean())
+    np.testing.assert_allclose(hook.user1[1:][given.mask], expected, atol=1e-5)
+    assert hook.user1_real[1:].tolist() == given.mask.tolist() and not hook.user0_real.any()
 
 
 def test_the_sum_is_the_mean_over_layers_of_graph_and_text_of_one_layer():
@@ -100,16 +123,39 @@ def test_what_is_served_is_what_was_trained(data, how):
         torch.testing.assert_close(served.score(served.user_state(batch)), expected)
 
 
-def test_raw_texts_alone_are_a_method_without_rounds(data):
+def scores(data, texts=0, **settings):
+    """Return scores (5, N) of the raw texts of one seed and a trained graph; None: no part."""
+    parts = () if texts is None else (LayerTexts((I0,), **settings),)
+    given = {I0: vectors("item", data.items, texts)} if parts else {}
+    node = Train(BACKBONE, Table("splits", task="sequential"), fuse=parts)
+    histories = [data.item[data.user == u][:3] for u in range(1, 5)]
+    return fit(node, data, given, seed=0).scores(np.arange(5), [histories[0], *histories])[:, 1:]
+
+
+@pytest.mark.parametrize("how", ["concat", "sum"])
+def test_without_rounds_the_raw_texts_count_in_the_score(data, how):
+    """L = 0 is the graph with raw texts, of known users and of a stranger alike."""
+    alone = scores(data, None)
+    one, two = scores(data, 0, how=how, weight=0.0), scores(data, 1, how=how, weight=0.0)
+    for row in range(5):
+        assert np.abs(one[row] - alone[row]).max() > 1e-3
+        assert np.abs(one[row] - two[row]).max() > 1e-3
+    np.testing.assert_array_equal(scores(data, 0, how=how, weight=0.0, strength=0.0), alone)
+
+
+def test_a_stranger_says_what_an_untold_user_of_the_same_history_says(data):
     model = BACKBONE.build(data, 0)
-    given = {I0: vectors("item", data.items, 0)}
-    attach_parts(model, (LayerTexts((I0,)),), data, given, 0)
+    attach_parts(model, (LayerTexts((I0,)),), data, {I0: vectors("item", data.items, 0)}, 0)
     model.eval()
+    met = [data.item[(data.user == u) & (data.split == TRAIN)] for u in (1, 2)]
+    known, strange = (scoring_batch(np.array(who), met, None, torch.device("cpu"))
+                      for who in ([1, 2], [0, 0]))  # fmt: skip
     with torch.no_grad():
-        text = model.item_output()[:, 8:]
-        assert F.normalize(text, dim=1)[1:].abs().sum() > 0
-        batch = next(load_loader("pair")(data, BACKBONE, 0).epoch(1))
-        assert model.user_state(batch)[:, 8:].abs().sum() == 0
+        served = fold(model)
+        for net in (model, served):
+            text = [net.user_state(batch)[:, 8:] for batch in (known, strange)]
+            torch.testing.assert_close(text[0], text[1])
+            assert text[0].abs().sum() > 0
 
 
 def test_a_recipe_without_rounds_asks_nothing():
@@ -123,6 +169,35 @@ def test_a_recipe_without_rounds_asks_nothing():
         _, node = instantiate(method, discover())
         assert sum(isinstance(n, Generate) for n in walk([node])) == asked
         assert len(node.parts[0].items) == rounds + 1
+        assert len(node.parts[0].users) == rounds
+
+
+def test_named_columns_of_users_are_a_text_of_round_0():
+    from llmers_pipelines.config import Method
+    from llmers_pipelines.orchestrate.build import instantiate
+    from llmers_pipelines.recipe import discover
+
+    settings = {"rounds": 1, "user_fields": ("age", "gender")}
+    _, node = instantiate(Method("gacllm", settings=settings), discover())
+    users = node.parts[0].users
+    assert len(users) == 2 and users[0].over.how.fields == ("age", "gender")
+
+
+def test_the_tuning_of_the_language_model_can_be_set():
+    from llmers_pipelines.config import Method
+    from llmers_pipelines.orchestrate.build import instantiate
+    from llmers_pipelines.plan import Tune, walk
+    from llmers_pipelines.recipe import discover
+    from llmers_pipelines.tune.sft import Sft
+
+    def how(**settings):
+        method = Method("gacllm", settings={"rounds": 1, "tuned": True, **settings})
+        _, node = instantiate(method, discover())
+        return next(n.how for n in walk([node]) if isinstance(n, Tune))
+
+    assert how() == Sft()
+    own = how(rank=4, lr=1e-3, epochs=2, batch=8)
+    assert (own.lora.rank, own.lora.alpha, own.lr, own.epochs, own.batch) == (4, 8.0, 1e-3, 2, 8)
 
 
 def test_wrong_settings_and_widths_are_refused(data):
