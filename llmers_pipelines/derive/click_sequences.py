@@ -15,7 +15,8 @@ from .derivation import DerivedTable, Given
 def behaviours(data: TrainingData) -> np.ndarray:
     """Return bool[R]: rows that are told as behaviours: known ones, of label 1 where labels are.
 
-    Where a cut is declared these are the rows before it, so that no row that is a label is told.
+    Where a cut is declared these are the rows before it, so that no row that is a label is told. On
+    a log with labels the steps that tell users by them refuse a split without a cut.
     """
     cut = (data.split == HISTORY).any()
     keep = data.split == (HISTORY if cut else TRAIN)
@@ -31,6 +32,7 @@ class ClickSequences(DerivedTable):
     """
 
     rows: ClassVar[str] = "examples"
+    tells_users: ClassVar[bool] = True  # the vectors that follow are; told before a model is tuned
 
     last: int = 50
     samples: int = 0

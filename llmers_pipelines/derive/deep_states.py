@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class DeepStates(Derivation):
     ``ClickSequences``. Items without a vector of their own are left out; who has none has mask
     False and the mean of the others.
     """
+
+    tells_users: ClassVar[bool] = True
 
     side: Literal["user", "item"] = "user"
     last: int = 50

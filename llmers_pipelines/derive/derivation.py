@@ -29,6 +29,9 @@ class Derivation(Component):
     # prompt's rows may be joined with), edges (of users and items), ... It decides the checks.
     rows: ClassVar[str] = "neighbours"
     reads_words: ClassVar[bool] = False  # is given a ``context``: declared columns, the domain
+    # Vectors of users made of their rows: refused on a click log without a cut, where the rows that
+    # are told are those whose labels are learned.
+    tells_users: ClassVar[bool] = False
 
     def apply(
         self,

@@ -58,6 +58,7 @@ class HistoryPooling(Derivation):
     """
 
     revision: ClassVar[int] = 2
+    tells_users: ClassVar[bool] = True
 
     decay: str = "harmonic"
     last: int = 20

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..plan import Champion, Node, Table, walk
+from ..data.tasks import CLICK_TASKS
+from ..plan import Champion, Derive, Node, Table, walk
 from .build import Loaded, Plan
 
 
@@ -64,5 +65,27 @@ def _lacks(method: Loaded, description: Any) -> str:
         "label": bool(split.label), "rating": bool(log.rating or "rating" in log.columns),
         "scenario": bool(split.scenario),
     }  # fmt: skip
-    missing = [c for c in method.recipe.requires if not there[c]]
-    return f"data set {name!r} declares no {missing[0]} for {method.task!r}" if missing else ""
+    if missing := [c for c in method.recipe.requires if not there[c]]:
+        return f"data set {name!r} declares no {missing[0]} for {method.task!r}"
+    told = any(isinstance(n, Derive) and n.how.tells_users for n in walk([method.train]))
+    return uncut(method.train, description) if told else ""
+
+
+def uncut(node: Node, description: Any) -> str:
+    """Return why what ``node`` tells of users holds labels that are trained on, "" where it cannot.
+
+    Without a cut a user of a click log is told by the training rows, which are the samples as well:
+    an item is among the behaviours of a user exactly where its label says so.
+    """
+    tasks = [n.task for n in walk([node]) if isinstance(n, Table) and n.table == "splits"]
+    found = (description.splits.get(task) for task in tasks)
+    split = next((s for s in found if s and s.task in CLICK_TASKS and not s.history), None)
+    if split is None:
+        return ""
+    other = [n for n, s in description.splits.items() if s.task == split.task and s.history]
+    choose = f", or choose one that has (protocol = {other[0]!r})" if other else ""
+    return (
+        f"what it tells of a user are training rows, whose labels are learned: the split "
+        f"{split.name!r} of data set {description.name!r} has no cut; give [splits.{split.name}] "
+        f"one, history = 30{choose}"
+    )

@@ -19,6 +19,7 @@ DECLARED = """
 protocol = "time"
 label = "rating >= 4"
 scenario = "place"
+history = 3
 """
 CHOICE = """
 [llmers]

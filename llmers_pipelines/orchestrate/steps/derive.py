@@ -12,6 +12,7 @@ from ...data.training import TRAIN, TrainingData
 from ...data.vectors import VectorTable
 from ...plan import Derive, Node, Pin, Train, Tune
 from ...store.manifests import CheckOutcome
+from ..applicable import uncut
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
 from .derive_checks import CHECKS
@@ -34,7 +35,9 @@ def prompt_words(ctx: StepContext) -> dict[str, Any]:
 
 
 def run(node: Derive, ctx: StepContext) -> Outcome:
-    """Apply the component to its sources."""
+    """Apply the component to its sources; StepError where it would tell labels of users."""
+    if node.how.tells_users and (why := uncut(node, ctx.description)):
+        raise StepError(f"{node.name}: {why}")
     loaded = [_opened(s, node, ctx) for s in node.sources]
     log = next((a for a in loaded if isinstance(a, TrainingData)), None)
     # One folder per node: two reducers never share a fit, a re-run of one always does.

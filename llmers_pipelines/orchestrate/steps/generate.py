@@ -13,6 +13,7 @@ import pyarrow as pa
 from ...data.training import TrainingData
 from ...plan import Derive, Generate
 from ...prompts.rows import told_items, user_rows
+from ..applicable import uncut
 from ..checks import safety_checks
 from ..context import Outcome, StepContext, StepError, hash_table, save_rows
 from ..lineage import columns_read
@@ -334,11 +335,12 @@ def _engine(
     node: Generate, ctx: StepContext, log: TrainingData | None
 ) -> tuple[Any, tuple[str, ...], str]:
     """Return (engine, flags of its answers, a note where recorded answers could not be used)."""
-    from ...data.leakage import LeakageError, recorded_flags
+    from ...data.leakage import LABELS_SEEN, LeakageError, recorded_flags
     from ...llm.factory import make_engine
     from ...plan import snake
 
     kind, recorded = _choice(node, ctx)
+    tells = log is not None and node.task.entity == "user" and uncut(node, ctx.description)
     settings = ctx.settings
     flags: tuple[str, ...] = ()
     note = ""
@@ -352,6 +354,10 @@ def _engine(
             recorded, note = None, f"not the recorded answers: {error}"
             if settings.engine == "auto":
                 kind, note = "template", f"template instead: {error}"
+    if tells and kind == "template":
+        flags = (*flags, LABELS_SEEN)  # as a recorded author who saw the training rows
+    elif tells and LABELS_SEEN not in flags:
+        raise StepError(f"{node.name}: {tells}")
     if kind == "template":
         settings = dataclasses.replace(settings, engine="template")
     elif recorded is not None:
