@@ -8,6 +8,7 @@ rounds have one row per user: ``user_id``, ``cut``, ...
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -100,8 +101,14 @@ class NewSteps(_Round):
 
     Sources: the answers (user_id, after, items, reasons), their questions, the item table, the
     splits and, from round 2 on, the verified steps. Where several users give a reason for a pair,
-    that of the user who met the later item first stands, so that new users ask nothing anew.
+    that of the user who met the later item first stands, so that new users ask nothing anew. A
+    reason that gives the masked title away verifies nothing, so it is passed over (``tells``); a
+    pair without any other is left out and counted as ``title_told``.
     """
+
+    revision: ClassVar[int] = 2
+
+    agree: float = 0.6  # share of the masked title's words that gives it away, as VerifiedSteps'
 
     def make(self, given: Given) -> tuple[pa.Table, dict[str, Any]]:
         data, title = given.log, titles_in(given.sources)
@@ -109,7 +116,7 @@ class NewSteps(_Round):
         answers = given.table("reasons")
         when = first_times(data)
         first: dict[tuple[str, str], tuple[Any, str]] = {}
-        proposed = 0
+        proposed, hidden = 0, set()
         for row in answers.to_pylist():
             for after, item, reason in zip(
                 row["after"] or (), row["items"] or (), row["reasons"] or (), strict=True
@@ -119,6 +126,9 @@ class NewSteps(_Round):
                 proposed += 1
                 rank = (when.get((row["user_id"], item), 0), row["user_id"])
                 pair = (after, item)
+                if tells(reason, title.get(item, ""), title.get(after, ""), self.agree):
+                    hidden.add(pair)
+                    continue
                 if pair not in first or rank < first[pair][0]:
                     first[pair] = (rank, reason)
         rows = [
@@ -128,7 +138,8 @@ class NewSteps(_Round):
         ]  # fmt: skip
         names = ("step_id", "after", "item", "reason", "after_title", "item_title")
         made = pa.Table.from_pylist(rows, pa.schema([(n, pa.string()) for n in names]))
-        return made, {"steps": len(rows), "proposed": proposed, "known": len(known)}
+        return made, {"steps": len(rows), "proposed": proposed, "known": len(known),
+                      "title_told": len(hidden - set(first))}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -272,6 +283,23 @@ def likeness(one: str, two: str) -> float:
         return 1.0
     words = (set(content_words(one)), set(content_words(two)))
     return len(words[0] & words[1]) / max(1, len(words[0] | words[1]))
+
+
+def tells(reason: str, title: str, shown: str, agree: float) -> bool:
+    """Return whether a reason gives the masked title away.
+
+    It does where it holds the title, or at least the share ``agree`` of the title's content words,
+    those left out that the shown title has. A title without a content word ("Us") is looked for as
+    it is written, capitals included.
+    """
+    words = set(content_words(title))
+    if not words:
+        found = rf"\b{re.escape(title)}\b" if title and title != shown else "(?!)"
+        return re.search(found, reason) is not None
+    if f" {normal(title)} " in f" {normal(reason)} ":
+        return normal(title) != normal(shown)
+    new = words - set(content_words(shown))
+    return bool(new) and len(new & set(content_words(reason))) >= agree * len(new)
 
 
 def step_id(after: str, item: str) -> str:

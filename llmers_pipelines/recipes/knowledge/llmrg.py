@@ -27,7 +27,7 @@ def llmrg(backbone=SASRec(), rounds=2, block=5, threshold=6, agree=0.6, protocol
         at = {"round": number, "rounds": rounds, "block": block}
         asked = Derive(ReasoningRows(**at), *base, log, items)
         reasons = Generate(ChainReasoning(round=number), over=asked, context=(log,))
-        steps = Derive(NewSteps(**at), reasons, *base, log, items)
+        steps = Derive(NewSteps(**at, agree=agree), reasons, *base, log, items)
         fills = Generate(FillStep(round=number), over=steps, context=(log,))
         base = (Derive(VerifiedSteps(round=number, agree=agree), fills, steps, *base),)
         chains = Derive(UserChains(**at), *base, log, items)

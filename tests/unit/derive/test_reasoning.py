@@ -15,8 +15,10 @@ from llmers_pipelines.derive.reasoning import (
     VerifiedSteps,
     leaf_paths,
     likeness,
+    tells,
 )
 from llmers_pipelines.derive.reasoning_graphs import GraphTexts, ReasoningGraphs
+from llmers_pipelines.prompts.reasoning import FillStep
 
 pytestmark = pytest.mark.proof("llmrg", "equations")
 
@@ -93,7 +95,38 @@ def test_each_different_pair_is_verified_once(log):
         "step_id": "b>c", "after": "b", "item": "c", "reason": "early reason",
         "after_title": "Beta", "item_title": "Gamma Rising",
     }]  # fmt: skip
-    assert info == {"steps": 1, "proposed": 2, "known": 1}
+    assert info == {"steps": 1, "proposed": 2, "known": 1, "title_told": 0}
+
+
+def test_a_reason_that_tells_the_masked_title_verifies_nothing(log):
+    """The earliest user's reason names the title: the next one stands; a pair without is left."""
+    said = answers(("u1", [("b", "c", "late reason"), ("c", "d", "then Delta (1999), same mood")]),
+                   ("u2", [("b", "c", "Gamma Rising comes next")]))  # fmt: skip
+    table, info = NewSteps(round=1, **AT).apply([said, TITLES, log])
+    assert table["reason"].to_pylist() == ["late reason"]
+    assert info == {"steps": 1, "proposed": 3, "known": 0, "title_told": 1}
+    for row in table.to_pylist():
+        shown = FillStep().render(row)[1]["content"]
+        assert "gamma" not in shown.casefold() and "rising" not in shown.casefold()
+
+
+@pytest.mark.parametrize(
+    ("reason", "title", "shown", "expected"),
+    [
+        ("after it comes Alien (1979), same mood", "Alien", "Toy Story", True),
+        ("ALIENS, both", "Alien", "Toy Story", False),
+        ("a gamma comes up", "Gamma Rising", "Beta", False),  # half of the words
+        ("the rising gamma", "Gamma Rising", "Beta", True),
+        ("more of the toy story", "Toy Story 2", "Toy Story", False),  # the shown title says it
+        ("it is Toy Story 2", "Toy Story 2", "Toy Story", True),
+        ("it has the same mood", "It", "Carrie", False),
+        ("afraid as in It", "It", "Carrie", True),
+        ("a remake of King Kong", "King Kong", "King Kong", False),
+        ("any", "", "Beta", False),
+    ],
+)  # fmt: skip
+def test_what_gives_a_title_away(reason, title, shown, expected):
+    assert tells(reason, title, shown, 0.6) is expected
 
 
 def test_a_step_stands_where_the_fill_in_is_the_masked_one(log):
