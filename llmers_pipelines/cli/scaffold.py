@@ -14,7 +14,7 @@ _RECIPE = '''"""{title}: what is published, in one line.
 
 The LLM adds: ...
 Served online: ...
-Deviations: none.
+Deviations: none. Its base is the backbone with a start of its own.
 """
 
 from __future__ import annotations

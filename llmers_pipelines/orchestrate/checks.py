@@ -103,7 +103,7 @@ _TEACH = (
 _TUNE = (
     CheckKind("no_leakage", True, "What the tuner was shown of users is training rows alone."),
     CheckKind("weights_finite", True, "All weights of the adapter are finite."),
-    CheckKind("loss_fell", False, "The loss of the last epoch is below that of the first."),
+    CheckKind("loss_fell", False, "The loss fell: from epoch to epoch, or within one."),
 )
 _EXAMPLES = (
     CheckKind("row_identity", True, "Each example has an id of its own."),

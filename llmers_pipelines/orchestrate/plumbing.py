@@ -75,8 +75,9 @@ def plumbing_table(experiments: list[tuple[str, Plan, Settings]]) -> list[str]:
         "seconds on the titles of the catalog, goes through the engine, the tuning, the hidden "
         "states, the scores and the grammar that a real one would. It knows nothing: **no row "
         "claims a lift**, and test metrics stand here only to show that the recommender was "
-        "trained to its end.", "",
-        "| experiment | method | assets | tuned on | loss, first to last epoch | texts encoded "
+        "trained to its end. Losses are those of the first and the last epoch; of one epoch, of "
+        "the first and the last quarter of its steps.", "",
+        "| experiment | method | assets | tuned on | loss, first to last | texts encoded "
         "| rows asked | LLM calls | re-used | quarantined | test metric | base | with the method |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -28,6 +28,7 @@ from .planted import planted_rings
 
 WIDTH = 24  # of the stand-in text vectors
 TEXTS = 8  # stand-in texts of nodes that are no item
+BASE_WORDS = ("Its base is", "Off is")  # how a recipe names what stands where no part is inert
 
 _SERVE = """
 import sys, json
@@ -112,11 +113,17 @@ class RecipeContract:
         assert not np.allclose(one, enhanced), "the enhancement changes nothing that is served"
 
     def test_inert_parts_leave_the_backbone_alone(self) -> None:
-        """Parts that can be made inert are attached so; those that cannot say why and stay out."""
+        """Parts that can be made inert are attached so; for others the recipe names its base."""
         from .inert_net import moved_weights, trace
 
         node = self.node()
         parts = [p for part in node.parts if (p := part.inert()) is not None]
+        if without := [type(part).__name__ for part in node.parts if part.inert() is None]:
+            doc = " ".join(discover()[self.recipe].doc.split())
+            assert any(words in doc for words in BASE_WORDS), (
+                f"{', '.join(without)} cannot be made inert (inert() is None), so the docstring of "
+                f"{self.recipe!r} must say what the method is compared with: 'Its base is ...'"
+            )
         if not parts:
             return
         data = contract_data(node.log.task)
@@ -206,7 +213,8 @@ def stand_in(node: Node, data: TrainingData, width: int = WIDTH) -> Any:
         return _stand_in_edits(data, rng)
     if isinstance(node, Derive) and node.how.rows in ("edges", "graphs"):
         return {"edges": _stand_in_edges, "graphs": _stand_in_graphs}[node.how.rows](data, rng)
-    if isinstance(node, Embed) and isinstance(node.over, Derive):
+    over = node.over if isinstance(node, Embed) else None
+    if isinstance(over, Derive) and not hasattr(over.how, "side"):
         vectors = rng.normal(size=(TEXTS, width)).astype(np.float32)
         ids = tuple(f"t{n}" for n in range(TEXTS))
         return VectorTable("text", ids, vectors, np.arange(TEXTS) % 4 > 0)
@@ -349,7 +357,8 @@ def _stand_in_samples(data: TrainingData, rng: np.random.Generator) -> pa.Table:
 
 
 def _entity(node: Node) -> str:
-    side = getattr(node.how, "side", "") if isinstance(node, Derive) else ""
+    source = node.over if isinstance(node, Embed) else node
+    side = getattr(source.how, "side", "") if isinstance(source, Derive) else ""
     if side in ("item", "user"):
         return side
     for n in walk([node]):

@@ -47,7 +47,8 @@ def run(
 ) -> dict[str, Any]:
     """Train ``task`` and return losses and counts; ``folder`` keeps snapshots.
 
-    ``losses`` has one record per epoch: epoch, loss (mean over its steps), steps, seconds.
+    ``losses`` has one record per epoch: epoch, loss (mean over its steps), ends (the mean over the
+    first quarter of its steps and over the last one), steps, seconds.
     ``resumed_from`` is the step of the snapshot that this call went on from, 0 without one.
     Raises ``TuneError`` where a loss is no number.
     """
@@ -93,8 +94,10 @@ def run(
             at += 1
             if at % per_epoch == 0:
                 seconds = round(time.monotonic() - began, 3)
+                quarter = -(-len(losses) // 4)
+                ends = [float(np.mean(part)) for part in (losses[:quarter], losses[-quarter:])]
                 done.append({"epoch": at // per_epoch, "loss": float(np.mean(losses)),
-                             "steps": len(losses), "seconds": seconds})  # fmt: skip
+                             "ends": ends, "steps": len(losses), "seconds": seconds})  # fmt: skip
                 losses, began = [], time.monotonic()
                 if report is not None:
                     report({**done[-1], "epochs": how.epochs})

@@ -8,7 +8,8 @@ layers of the language model itself; the teacher's states are exported before th
 (no joint training, no distillation of logits) and of the ``newest`` positions of each user (it is
 tuned on the ``told`` newest ones, 0 = all); its position is its last prompt token, as in the paper.
 Layers end at ``k (layers // blocks)`` for states and for heads alike; the released code counts
-heads by the number of hidden states.
+heads by the number of hidden states. Its base is the student's backbone with a table of ids, alone:
+frozen vectors in the table's place have no weight.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Deviations: a causal mask in the cross-attention (the released code leaks target
 around it (``residual=False`` is the released form: a state then no longer knows which item stands
 at its own position, and on amazon_office the model falls behind its backbone); a user is taken out
 of the own neighbours by id, not by rank; neighbours' states are refreshed once per epoch; the
-backbone's own loss.
+backbone's own loss. Its base is the backbone alone: two views have no weight that takes one away.
 """
 
 from __future__ import annotations

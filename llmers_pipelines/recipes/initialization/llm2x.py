@@ -5,7 +5,8 @@ summary of it (``"pictures"``: of a model that sees its pictures), reduced by PC
 width.
 Served online: the backbone alone; nothing remains but its item table.
 Deviations: the table is rescaled to the spread of the backbone's own initialization instead of
-dividing rows by their L1 norm; base and enhanced have the same width.
+dividing rows by their L1 norm; base and enhanced have the same width. Its base is the backbone with
+a start of its own.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The LLM adds: one text vector per item; the columns of largest variance over popular items are kept.
 Served online: the backbone alone.
 Deviations: columns are rescaled to the spread of the backbone's own initialization; the split in
-order of time (leave one out) replaces the random order of the released configuration.
+order of time (leave one out) replaces the random order of the released configuration. Its base is
+the backbone with a start of its own.
 """
 
 from __future__ import annotations

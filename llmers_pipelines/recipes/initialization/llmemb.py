@@ -8,6 +8,7 @@ Deviations: the default loss of the tuning is normalized InfoNCE, as the paper's
 backbone keeps its own loss; aligned with is a SASRec, the base itself where that is one. The
 encoder is the configured one: for the paper's, the folder of a causal model with
 ``?pooling=mean&normalize=0``. ``alpha=0`` is the adapter over the frozen vectors alone.
+Its base is the backbone with a table of ids: vectors in the table's place have no weight.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ Served online: the collaborative backbone, in which cold items have trained vect
 Deviations: Yes against No by likelihood instead of a written answer; hidden states are those of the
 configured encoder (for the paper's: the folder of a causal model with
 ``?pooling=last&normalize=0``); the collaborative tower reads the same item texts; epochs of the
-towers are fixed, no held-out row chooses them. ``update=True`` starts from the tables of the model
-that knows no cold item, and goes on; the default trains anew.
+towers are fixed, no held-out row chooses them. ``update=True`` starts its tables from the vectors
+by which the model that knows no cold item scores (on a graph they were propagated, and will be once
+more), and goes on; the default trains anew.
 """
 
 from __future__ import annotations

@@ -53,14 +53,21 @@ def test_methods_run_where_they_run_by_default(slug: str) -> None:
 def asked_by(engine: str, slug: str, monkeypatch, description=ML100K, **settings):
     """Return the flags of the answers about users."""
     plan = plan_of(slug, **settings)
-    node = next(n for n in plan.nodes
-                if isinstance(n, Generate) and n.task.entity == "user" and n.llm != "template")
+    node = next(
+        n
+        for n in plan.nodes
+        if isinstance(n, Generate) and n.task.entity == "user" and n.llm != "template"
+    )
     engines = []
-    monkeypatch.setattr("llmers_pipelines.llm.factory.make_engine",
-                        lambda s, **_: engines.append(s.engine))
+    monkeypatch.setattr(
+        "llmers_pipelines.llm.factory.make_engine", lambda s, **_: engines.append(s.engine)
+    )
     monkeypatch.setattr("llmers_pipelines.data.recorded.recorded_file", lambda *_: object())
-    ctx = SimpleNamespace(description=description, dataset=description.name,
-                          settings=Settings(engine=engine, model="m"))
+    ctx = SimpleNamespace(
+        description=description,
+        dataset=description.name,
+        settings=Settings(engine=engine, model="m"),
+    )
     task = next(n.task for n in node.context if isinstance(n, Table) and n.table == "splits")
     log = contract_data("multi_scenario" if slug == "llm4msr" else "ctr")
     spec = description.splits[task]
