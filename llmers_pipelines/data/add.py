@@ -226,4 +226,5 @@ protocol = "leave_one_out"
 # [splits.ctr]
 # protocol = "time"
 # label = "rating >= 4"
+# history = 30                        # rows that are told of a user and are never a label
 """
