@@ -44,7 +44,7 @@ from tiny_lm import make_tiny_lm  # noqa: E402
 BOUND = 20.0  # percent
 FIGURES = ("calls", "tokens_in", "tokens_out", "money", "seconds", "gpu_hours")
 MODEL = "recorded/writer"
-ITEMS, USERS = "item_summaries/item_knowledge", "user_profiles/user_preference"
+ITEMS, USERS = "item_summaries/item_knowledge", "user_profiles/user_preference__ctr_time"
 PRICES = 'input = 0.25\noutput = 2.0\ngpu_hour = 2.5\ncurrency = "USD"\n'
 PIECE = re.compile(r"\w{1,5}|[^\w\s]")  # a token of the server
 
@@ -147,7 +147,8 @@ def measure(name: str, home: Path, root: Path) -> list[tuple[str, float | None, 
     """Return (figure, planned, measured, source) of one case."""
     case = CASES[name]
     with engine(case, home, root) as chosen:
-        told = f'[llmers]\ndataset = "{case.dataset}"\n[[methods]]\nrecipe = "kar"\n{chosen}'
+        cut = 'settings = { protocol = "ctr_time" }\n' if case.asset == USERS else ""
+        told = f'[llmers]\ndataset = "{case.dataset}"\n[[methods]]\nrecipe = "kar"\n{cut}{chosen}'
         (home / "llmers.toml").write_text(told)
         on = ("-d", case.dataset)
         inputs = [r["key"] for r in llmers(home, "plan", case.asset, *on)["assets"]

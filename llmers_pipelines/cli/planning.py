@@ -23,9 +23,9 @@ from .plan_table import pilot_line, show_check, show_plan
 
 
 @click.command(
-    epilog="Examples:\n\n\b\n  llmers plan kar --dataset ml100k\n"
-    "  llmers plan kar -d ml100k --pilot     (asks and pays 200 rows; the run re-uses them)\n"
-    "  llmers plan --check -d ml100k         (after the run: estimate against actual)"
+    epilog="Examples:\n\n\b\n  llmers plan kar --dataset sample\n"
+    "  llmers plan kar -d sample --pilot     (asks and pays 200 rows; the run re-uses them)\n"
+    "  llmers plan --check -d sample         (after the run: estimate against actual)"
 )
 @click.argument("what", nargs=-1)
 @dataset_option
