@@ -23,6 +23,7 @@ class BPRMF(Backbone):
     ``FactorNet``).
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_output", "user_state", "score", "extra_loss", "pair_loss", "item_table",
         "user_table",
