@@ -82,9 +82,9 @@ class LayerTextsHook(nn.Module):
     def user_state(self, model: Any, nxt: Any, batch: Any) -> Tensor:
         if not self.strength:
             return nxt(batch)
-        pairs = zip(self.views("user"), self.views("item"), strict=True)
-        views = [of_users(batch, user, item, mean=True) for user, item in pairs]
-        return joined(self.how, nxt(batch), views)
+        # as one table, so that who has a text in one round is known in all, as served
+        users, items = (torch.cat(self.views(side), 1) for side in ("user", "item"))
+        return joined(self.how, nxt(batch), [of_users(batch, users, items, mean=True)])
 
     def extra_loss(self, model: Any, batch: Any, states: Tensor) -> Tensor | float:
         """Return ``weight`` times the mean contrast between graph and text of equal layers."""

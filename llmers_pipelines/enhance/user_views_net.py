@@ -28,15 +28,16 @@ def joined(how: str, own: Tensor | None, views: Sequence[Tensor]) -> Tensor:
 
 
 def of_users(batch: Any, users: Tensor, by_item: Tensor, mean: bool = False) -> Tensor:
-    """Return (B, W): the row of a known user in ``users`` (U + 1, W); of an unknown one what the
-    items of the history add, ``sum_i by_item_i / sqrt |H|``, or their ``mean``."""
+    """Return (B, W): the row of a known user in ``users`` (U + 1, W); of an unknown one, whose row
+    is zero, what the items of the history add, ``sum_i by_item_i / sqrt |H|``, or their ``mean``.
+    """
     known = users[batch.user]
     items = getattr(batch, "items", None)
     if items is None:
         return known
     total, count = history_sum(items, by_item)
     share = count if mean else count.sqrt()
-    return torch.where(batch.user[:, None] > 0, known, total / share)
+    return torch.where(known.any(1, keepdim=True), known, total / share)
 
 
 class ServedUserViews(nn.Module):

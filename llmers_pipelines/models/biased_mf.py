@@ -22,6 +22,7 @@ class BiasedMF(Backbone):
     weight decay by AdamW over minibatches in place of regularized stochastic steps.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = frozenset({"extra_loss", "item_table", "user_table"})
     tasks: ClassVar[frozenset[str]] = frozenset({"rating"})
     loader: ClassVar[str] = "rating"
@@ -41,6 +42,7 @@ class BiasedMF(Backbone):
         from .biased_mf_net import BiasedMFNet
         from .ctr_fields import field_codes
         from .hooks_net import seeded
+        from .met import met_of
 
         if data.rating is None:
             raise ValueError(f"BiasedMF predicts ratings; the log of task {data.task!r} has none")
@@ -55,5 +57,5 @@ class BiasedMF(Backbone):
         }  # fmt: skip
         with seeded(seed):
             net = BiasedMFNet(shape=shape, dim=self.dim, std=self.std, dropout=self.dropout)
-        net.fill(item, user)
+        net.fill(item, user, met_of(data))
         return net

@@ -19,6 +19,7 @@ class DLRM(ClickSettings, Backbone):
     the top MLP. Deviation: dropout and Dice in the top MLP, as for the other models here.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "dlrm_net:DLRMNet"
 
     dim: int = 8  # did better on validation than the 16 of the others
