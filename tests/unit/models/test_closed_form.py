@@ -5,10 +5,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 from llmers_pipelines.data.training import TEST, TRAIN, VALID, IdMap, TrainingData
 from llmers_pipelines.data.vectors import VectorTable
+from llmers_pipelines.data.views import kept_rows
 from llmers_pipelines.models import ease_net, itemknn_net
 from llmers_pipelines.models.als import ALS
 from llmers_pipelines.models.decay_net import decay_weights
@@ -236,6 +238,21 @@ def test_the_blend_weight_is_the_best_on_validation(rings):
         values.append(one.best_valid)
     assert model.best_valid == max(values)
     assert len(set(values)) > 2
+
+
+@pytest.mark.parametrize("name", ["popularity", "itemknn", "ease", "als"])
+def test_similarities_and_counts_are_of_training_rows_alone(name, rings):
+    """Rows that are held out leave every weight as it is: those of the test, and of validation."""
+    alike = {"decay": "mean"} if hasattr(MODELS[name], "decay") else {}  # else validation chooses
+    backbone = dataclasses.replace(MODELS[name], **alike)
+    known = kept_rows(rings.data, rings.data.split == TRAIN)
+    one, other = (backbone.build(d, 0) for d in (rings.data, known))
+    one.fit(rings.data, {})
+    other.fit(known, {})
+    weights = one.state_dict()
+    assert len(known.user) < len(rings.data.user) and any(w.numel() for w in weights.values())
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, weights[key]), key
 
 
 def test_popularity_counts_training_rows_alone():
