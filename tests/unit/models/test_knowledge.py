@@ -49,6 +49,46 @@ def test_items_take_the_place_of_their_entities():
     assert found.linked.tolist() == [False, True, True, False, False]
 
 
+def one_by_one(kg, link, items):
+    """The same join, a triple at a time."""
+    n, place = len(items), {}
+    for item, entity in zip(link["item_id"].to_pylist(), link["entity_id"].to_pylist(), strict=True):
+        if position := items.index([str(item)])[0]:
+            place.setdefault(str(entity), int(position))
+    rows = zip(*(kg[c].to_pylist() for c in ("head_id", "relation", "tail_id")), strict=True)
+    kept = sorted({tuple(map(str, row)) for row in rows if None not in row})
+    names = sorted({r for _, r, _ in kept})
+    others = sorted({e for h, _, t in kept for e in (h, t)} - set(place))
+    place |= {entity: at for at, entity in enumerate(others, start=n + 1)}
+    ids = [(place[h], names.index(r), place[t]) for h, r, t in kept]
+    return np.array(ids, np.int64).reshape(-1, 3).T, tuple(names), n + len(others)
+
+
+@pytest.mark.parametrize("kind", ["words", "numbers", "chunks"])
+def test_triples_are_joined_as_one_by_one(kind):
+    """Words of any script, ids that are numbers, tables in pieces, cells without a value."""
+    rng = np.random.default_rng(3)
+    names = ["é", "Z", "a", "10", "9", "ä b", "漢", "😀", "", "None", *(f"n{i}" for i in range(40))]
+    head, relation, tail = (rng.choice(m, 500).tolist() for m in (50, 7, 50))
+    link = pa.table({"item_id": [f"i{i}" for i in range(30)], "entity_id": names[:30]})
+    if kind == "numbers":
+        kg = facts(list(zip(head, relation, tail, strict=True)))
+        link = pa.table({"item_id": list(range(30)), "entity_id": list(range(5, 35))})
+    else:
+        rows = [(names[h], f"r{10 * r}", names[t]) for h, r, t in zip(head, relation, tail,
+                                                                     strict=True)]  # fmt: skip
+        kg = facts([(None if n % 50 == 0 else h, r, None if n % 70 == 3 else t)
+                    for n, (h, r, t) in enumerate(rows)])  # fmt: skip
+    if kind == "chunks":
+        kg = pa.concat_tables([kg.slice(0, 100), kg.slice(0, 0), kg.slice(90)])
+    items = IdMap(tuple(f"{'' if kind == 'numbers' else 'i'}{i}" for i in range(29, 2, -1)))
+    found = join_triples(kg, link, items, "kg")
+    (head, relation, tail), names, count = one_by_one(kg, link, items)
+    assert found.relations == names and found.n_entities == count
+    for array, wanted in ((found.head, head), (found.relation, relation), (found.tail, tail)):
+        assert array.dtype == np.int64 and np.array_equal(array, wanted)
+
+
 def test_faults_of_the_tables_are_named():
     items = IdMap(("a", "b"))
     with pytest.raises(ValueError, match=r"the triples have columns .* lack \['tail_id'\]"):
