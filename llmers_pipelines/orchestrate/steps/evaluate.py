@@ -69,7 +69,7 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
     versions = {node.model.name: ctx.manifest(node.model).data_version}
     report = markdown(
         comparison, Header.of(data, title=title, dataset=ctx.dataset, versions=versions,
-                              notes=(*repeats(tables), *_notes(node, cells),
+                              notes=(*repeats(tables), *cautions(node, data), *_notes(node, cells),
                                      *_teachers(node, ctx), *cost)),
         beyond=aside.beyond, more=(*aside.grids, *vector_grid(node.model, data, ctx)),
     )  # fmt: skip
@@ -174,6 +174,12 @@ def repeats(tables: Mapping[Any, pa.Table]) -> list[str]:
                    if s.get("repeats") == "drop"), default=0)  # fmt: skip
     told = f"Dropped: {dropped:,} test rows whose user had met the item before; they are no targets"
     return [told] if dropped else []
+
+
+def cautions(node: Evaluate, data: Any) -> list[str]:
+    """Return what the settings of a model that is compared should have been on this log."""
+    every = {train.name: train.backbone.caution(data) for _, train, _ in arms_of(node)}
+    return [f"{name}: {told}" for name, told in every.items() if told]
 
 
 def _notes(node: Evaluate, cells: dict[Any, Cell]) -> list[str]:

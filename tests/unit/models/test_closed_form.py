@@ -25,7 +25,8 @@ from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.ranking_net import ndcg, rank_targets
 from llmers_pipelines.models.served import load_served
 from llmers_pipelines.models.textknn import TextKNN
-from llmers_pipelines.plan import PlanError, Table, Train, canonical
+from llmers_pipelines.orchestrate.steps.evaluate import cautions
+from llmers_pipelines.plan import Evaluate, PlanError, Table, Train, canonical
 from llmers_pipelines.testing.planted import planted_rings, renumbered_items
 from llmers_pipelines.train.loop import fit
 from llmers_pipelines.train.trained import load_trained, save_trained
@@ -282,6 +283,18 @@ def test_popularity_of_the_newest_days_of_training(tmp_path):
     trained(Popularity(), ordered)
     with pytest.raises(ValueError, match="days = 7 needs timestamps"):
         trained(Popularity(days=7), ordered)
+
+
+def test_popularity_of_all_times_is_cautioned_where_the_split_follows_time():
+    """In the report of whoever is compared; the default and its identity stay."""
+    data = dataclasses.replace(small_log(), info={"protocol": "time"})
+    log = Table("splits", task="collaborative")
+    node = Evaluate(Train(ItemKNN(), log), Train(EASE(), log), references=(
+        Train(Popularity(), log), Train(Popularity(days=30), log),
+    ))  # fmt: skip
+    (told,) = cautions(node, data)
+    assert told.startswith("recommenders/popularity") and "days = 30" in told
+    assert cautions(node, dataclasses.replace(data, info={"protocol": "leave_one_out"})) == []
 
 
 DECAYED = {
