@@ -81,8 +81,9 @@ def test_sampled_metrics_are_named_so_and_leave_every_report_as_it_is(own: Shop)
     assert "hr@10_5p" in table and "do not keep the order of models" in table
     assert "expected" not in table
     for wrong in ("100", "0u", "u"):
-        told = own.invoke("compare", "--sampled", wrong)
-        assert told.exit_code and "write 100u (uniform) or 100p (by popularity)" in str(told.exception)
+        refused = own.invoke("compare", "--sampled", wrong)
+        assert refused.exit_code
+        assert "write 100u (uniform) or 100p (by popularity)" in str(refused.exception)
 
 
 def test_status_and_plan_agree_that_nothing_is_to_do(shop: Shop) -> None:

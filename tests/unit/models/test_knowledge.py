@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from llmers_pipelines.api import knowledge, knowledge_links
 from llmers_pipelines.data.training import TEST, IdMap
+from llmers_pipelines.models.batches import PairBatch
 from llmers_pipelines.models.cfkg import CFKG
 from llmers_pipelines.models.cke import CKE
 from llmers_pipelines.models.cke_net import transr_distance
@@ -52,7 +53,7 @@ def test_items_take_the_place_of_their_entities():
 def one_by_one(kg, link, items):
     """The same join, a triple at a time."""
     n, place = len(items), {}
-    for item, entity in zip(link["item_id"].to_pylist(), link["entity_id"].to_pylist(), strict=True):
+    for item, entity in zip(*(link[c].to_pylist() for c in LINK.column_names), strict=True):
         if position := items.index([str(item)])[0]:
             place.setdefault(str(entity), int(position))
     rows = zip(*(kg[c].to_pylist() for c in ("head_id", "relation", "tail_id")), strict=True)
@@ -156,6 +157,32 @@ def test_a_user_of_cfkg_is_moved_by_the_relation_of_choosing():
     moved = entities[2] + net.relation[0]
     expected = -(F.logsigmoid(moved @ entities[61]) + F.logsigmoid(-moved @ entities[63]))
     torch.testing.assert_close(net.triple_loss(h, r, t, w), expected)
+
+
+@kinds
+def test_wrong_tails_are_drawn_anew_from_all_entities_and_facts_move_items(kind, monkeypatch):
+    """Not from items alone, never the padding; what is learned of a triple is served."""
+    data, inputs = planted()
+    net = built(kind, data, inputs, triples=64)
+    drawn, given = [], []
+    monkeypatch.setattr(net, "triple_loss", lambda h, r, t, w: (
+        drawn.append(w.clone()), given.append(h.clone()), net.item_table.weight.sum() * 0
+    )[-1])  # fmt: skip
+    user, item = (torch.from_numpy(x[:32]) for x in (data.user, data.item))
+    batch = PairBatch(user, item, torch.arange(1, 9)[None])
+    for _ in range(40):
+        net.loss(batch)
+    seen = set(torch.cat(drawn).tolist())
+    assert seen == set(range(1, net.n_entities + 1)) and net.n_entities > data.n_items
+    assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(given[0], given[1])
+    monkeypatch.undo()
+    h, r, t, w = (torch.tensor([i]) for i in (2, 0, 61, 63))
+    before = net.items()[2].detach().clone()
+    net.triple_loss(h, r, t, w).backward()
+    with torch.no_grad():
+        for p in net.parameters():
+            p -= 0.1 * (p.grad if p.grad is not None else 0)
+    assert not torch.equal(net.items()[2], before)
 
 
 @kinds
