@@ -36,6 +36,7 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
     "ALS": ("sequential", [
         mine("ALS"), mine("ALS", "ours, unweighted", decay="mean"),
         Entry("implicit", "implicit", "ALS", ALS),
+        Entry("implicit, users anew", "implicit", "ALS", ALS, fold_in=True),
         Entry("implicit, alpha 10", "implicit", "ALS", {**ALS, "alpha": 10.0}),
     ]),
     "BPR-MF": ("sequential", [
@@ -64,7 +65,7 @@ def trained(entry: Entry, split: Split, folder: Path, args: argparse.Namespace) 
     """Return the result of a side, trained now or before by the same job."""
     job = {"mode": "train", "model": entry.model, "config": entry.config, "seed": args.seed,
            "epochs": entry.epochs, "patience": entry.patience, "eval_every": entry.eval_every,
-           "repeats": 1}  # fmt: skip
+           "repeats": 1, **entry.more()}  # fmt: skip
     if entry.side in PEERS:
         job["cpu_budget"] = args.peer_budget
     before = folder / "job.json"

@@ -23,6 +23,10 @@ from .plumbing import TINY, make_tiny, plumbing_table, with_tiny_model
 from .records import recipe_digest
 from .views_report import planted_table, views_table
 
+_UNUSED = (
+    "no recorded answer was used, though the experiment rests on them: see the note of its texts "
+    "(`llmers trace`); answers that may have seen held-out rows ask for accept_contaminated = true"
+)
 _LIBRARIES = ("torch", "transformers", "dagster", "mlflow", "duckdb", "numpy")
 
 
@@ -37,6 +41,8 @@ class Experiment:
     controls: tuple[str, ...] = ()
     encoder: str = "auto"
     note: str = ""
+    accept_contaminated: bool = False  # answers that may have seen held-out rows; marked as such
+    recorded: bool = False  # rests on recorded answers: a fault where none of them was used
     plumbing: bool = False  # its language model is a tiny one: shows that a path works, no lift
     view: str = ""  # another sight of the data set (data/views.py)
     of: str = ""  # name of the experiment whose views these are
@@ -46,6 +52,7 @@ class Experiment:
         own = dataclasses.replace(
             base, dataset=self.dataset, methods=self.methods, seeds=self.seeds,
             controls=self.controls, encoder=self.encoder, view=self.view,
+            accept_contaminated=base.accept_contaminated or self.accept_contaminated,
         )  # fmt: skip
         if not self.plumbing:
             return own
@@ -96,7 +103,18 @@ def run_experiment(
     nodes = evaluation_nodes(plan)
     report = launch(plan, nodes, experiment.dataset, settings, on_step=on_step)
     done = ("materialized", "reused")
-    return [r for r in report["assets"] if "error" in r or r["status"] not in done]
+    failed = [r for r in report["assets"] if "error" in r or r["status"] not in done]
+    if experiment.recorded and not failed and not recorded_answers(plan, experiment, settings):
+        failed.append({"key": experiment.name, "status": "failed", "error": _UNUSED})
+    return failed
+
+
+def recorded_answers(plan: Plan, experiment: Experiment, settings: Settings) -> int:
+    """Return how many recorded answers of a language model the experiment's texts rest on."""
+    ctx = StepContext(settings, experiment.dataset)
+    asked = [n for n in evaluation_nodes(plan) if n.verb in ("generate", "teach")]
+    made = [ctx.manifests.current(ctx.dataset, n.name) for n in asked]
+    return sum(int(m.counts.get("recorded", 0)) for m in made if m is not None)
 
 
 def evaluation_nodes(plan: Plan) -> list[Node]:
@@ -183,6 +201,9 @@ def _facts(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
         if manifest is not None:
             lines.append(f"- `{name}` @ `{manifest.data_version}`, {manifest.rows} rows")
     seeds = "one seed: *exploratory*" if experiment.seeds < 3 else f"{experiment.seeds} seeds"
+    if experiment.recorded:
+        count = recorded_answers(plan, experiment, settings)
+        lines.append(f"- recorded answers used: {count}" if count else f"- **Void**: {_UNUSED}")
     if experiment.note:
         lines.append(f"- {experiment.note}")
     return [f"- {seeds}; encoder {experiment.encoder}; controls "
