@@ -34,3 +34,10 @@ def bounded(slug: str, most: int = 140) -> str:
         return slug
     mark = hashlib.sha256(slug.encode()).hexdigest()[:8]
     return f"{slug[: most - 10].rstrip('_')}__{mark}"
+
+
+def marked(slug: str, mark: str) -> str:
+    """Return ``slug`` with ``mark`` behind it; before ``__template``, which stays the end."""
+    head = slug.removesuffix("__template")
+    tail = f"__{mark}{slug[len(head) :]}"
+    return bounded(head, 140 - len(tail)) + tail

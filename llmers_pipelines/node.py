@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from .naming import safe, snake
+from .naming import marked, safe, snake
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ class Node:
 
     verb: ClassVar[str] = ""
     revision: ClassVar[int] = 1
+    # Tells it from another node of its plan that goes by the same plain slug; no part of identity.
+    mark: str = dataclasses.field(default="", compare=False, repr=False, kw_only=True)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -150,8 +152,13 @@ class Node:
         raise NotImplementedError
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
+        """The slug by the node's own settings, without ``mark``."""
         raise NotImplementedError
+
+    @property
+    def slug(self) -> str:
+        return marked(self.plain, self.mark) if self.mark else self.plain
 
     @property
     def key(self) -> tuple[str, str]:

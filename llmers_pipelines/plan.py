@@ -35,7 +35,7 @@ class Table(Node):
         return "catalog"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         return "__".join(part for part in (self.table, self.task, self.view) if part)
 
 
@@ -63,7 +63,7 @@ class Generate(Node):
         return self.task.produces
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         slug = component_slug(self.task) + variant(self.context, getattr(self.task, "usual", ""))
         slug += f"__{self.adapter.slug}" if self.adapter else ""
         return bounded(f"{slug}__{safe(self.llm)}" if self.llm else slug)
@@ -87,7 +87,7 @@ class Embed(Node):
         return "llm_embeddings"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         made = isinstance(self.over, (Generate, Derive))
         slug = self.over.slug if made else component_slug(self.text) + variant(self.context)
         slug += f"__{self.adapter.slug}" if self.adapter else ""
@@ -102,19 +102,20 @@ class Derive(Node):
     how: Any = None
     sources: tuple[Node, ...] = ()
 
-    def __init__(self, how: Any, *sources: Node) -> None:
+    def __init__(self, how: Any, *sources: Node, mark: str = "") -> None:
         object.__setattr__(self, "how", how)
         object.__setattr__(self, "sources", tuple(sources))
+        object.__setattr__(self, "mark", mark)
 
     def remade(self, fields: Mapping[str, Any]) -> Derive:
-        return Derive(fields["how"], *fields["sources"])
+        return Derive(fields["how"], *fields["sources"], mark=fields["mark"])
 
     @property
     def prefix(self) -> str:
         return "features"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         return bounded("__".join([component_slug(self.how), *(s.slug for s in self.sources[:1])]))
 
 
@@ -140,7 +141,7 @@ class Train(Node):
         return "recommenders"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         return self.label or f"{component_slug(self.backbone)}__{self.log.slug.split('__')[-1]}"
 
 
@@ -165,7 +166,7 @@ class Teach(Node):
         return "teacher_states"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         named = [s.slug for s in self.sources if not isinstance(s, Table)]
         tuned = [self.adapter.slug] if self.adapter else []
         slug = "__".join([component_slug(self.how), *named[:1], *tuned]) + variant((self.log,))
@@ -193,7 +194,7 @@ class Tune(Node):
         return "tuned_models"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         slug = f"{component_slug(self.how)}__{self.examples.slug}"
         return bounded(f"{slug}__{safe(self.base)}" if self.base else slug)
 
@@ -228,7 +229,7 @@ class Evaluate(Node):
         return "evaluations"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         return self.model.slug
 
 
@@ -245,7 +246,7 @@ class Register(Node):
         return "registry"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         return self.evaluation.slug
 
 
@@ -263,7 +264,7 @@ class Champion(Node):
         return "registry"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         return f"champion__{self.task}"
 
 
@@ -280,7 +281,7 @@ class Pin(Node):
         return "features"
 
     @property
-    def slug(self) -> str:
+    def plain(self) -> str:
         return f"pin__{self.role or self.node.slug}"
 
     @property

@@ -65,6 +65,6 @@ def check_keys(nodes: Iterable[Node], owner: dict[Node, str] | None = None) -> N
         if other.digest != node.digest:
             who = [(owner or {}).get(n, "a recipe") for n in (other, node)]
             raise PlanError(
-                f"{who[0]} and {who[1]} both make {node.name!r} with different settings; give one "
-                "of them another name or equal settings"
+                f"{who[0]} and {who[1]} both make {node.name!r} with different settings; load one "
+                "of them, or give both equal settings"
             )

@@ -30,6 +30,7 @@ class AspectViews(Enhancement):
     unknown one the view that the propagation rule gives the history.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     needs: ClassVar[frozenset[str]] = frozenset(
         {"user_state", "item_output", "extra_loss", "user_table"}
     )
@@ -57,7 +58,11 @@ class AspectViews(Enhancement):
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         """Return the hook; ValueError where an edge is no training row or there is none."""
+        import numpy as np
+
+        from ..models.met import forget, met_of
         from .aspect_views_net import AspectViewsHook, aspect_graphs
+        from .tables_net import start_std
 
         assert self.edges is not None
         graphs = aspect_graphs(inputs[self.edges], data, self.edges.name)
@@ -65,9 +70,14 @@ class AspectViews(Enhancement):
         if self.how != "concat" and self.dim not in (0, width):
             raise ValueError(f"AspectViews(how={self.how!r}, dim={self.dim}): only views of the "
                              f"backbone's width, {width}, can be summed")  # fmt: skip
-        std = float(model.item_table.weight.detach()[1:].std())
-        return AspectViewsHook(
+        std = start_std(model.item_table.weight)
+        hook = AspectViewsHook(
             graphs, n_users=data.n_users, n_items=data.n_items, dim=self.dim or width, std=std,
             layers=self.layers, how=self.how, implicit=self.implicit, l2=self.l2,
             strength=self.strength,
         )  # fmt: skip
+        trained = np.ones(data.n_users + data.n_items + 2, bool)  # items are negatives
+        trained[: data.n_users + 1] = met_of(data).users
+        for table in hook.tables:
+            forget(table, trained)
+        return hook

@@ -43,7 +43,7 @@ class DualView(Enhancement):
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .dual_view_net import DualViewHook
-        from .tables_net import item_vectors
+        from .tables_net import item_vectors, start_std
 
         vectors = item_vectors(inputs[self.source], data.items, self.source.name, missing="mean")
         table = model.item_table.weight
@@ -53,6 +53,5 @@ class DualView(Enhancement):
             dropout=self.dropout, residual=self.residual,
         )  # fmt: skip
         hook.vectors.copy_(vectors)
-        own = float(table.detach()[1:].std())
-        hook.start_at(own if self.scale == "match" else float(self.scale))
+        hook.start_at(start_std(table) if self.scale == "match" else float(self.scale))
         return hook

@@ -40,12 +40,12 @@ class FrozenItems(Enhancement):
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .frozen_items_net import FrozenItemsHook
-        from .tables_net import item_vectors
+        from .tables_net import item_vectors, start_std
 
         vectors = item_vectors(inputs[self.source], data.items, self.source.name, missing="mean")
         inputs_, outputs = model.item_table.weight.detach(), model.item_output().detach()
         hook = FrozenItemsHook(vectors, self.hidden, inputs_.shape[1], outputs.shape[1])
-        spread = [float(t[1:].std()) if self.scale == "match" else float(self.scale)
+        spread = [start_std(t) if self.scale == "match" else float(self.scale)
                   for t in (inputs_, outputs)]  # fmt: skip
         hook.start_at(*spread)
         return hook

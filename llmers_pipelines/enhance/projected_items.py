@@ -35,10 +35,10 @@ class ProjectedItems(Enhancement):
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
         from .projected_items_net import ProjectedItemsHook
-        from .tables_net import item_vectors
+        from .tables_net import item_vectors, start_std
 
         vectors = item_vectors(inputs[self.source], data.items, self.source.name, missing="mean")
         inputs_, outputs = model.item_table.weight.detach(), model.item_output().detach()
         hook = ProjectedItemsHook(vectors, inputs_.shape[1], outputs.shape[1])
-        hook.start_at(float(inputs_[1:].std()), float(outputs[1:].std()))
+        hook.start_at(start_std(inputs_), start_std(outputs))
         return hook

@@ -44,8 +44,18 @@ def scaled_rows(
         spread = float(rows[real].std())
         if spread <= 0:
             raise ValueError(f"{name}: all entries of the vectors are equal; nothing to start from")
-        scale = float(table.detach()[1:].std()) / spread
+        scale = start_std(table) / spread
     return rows * float(scale), real
+
+
+def start_std(table: Tensor) -> float:
+    """Return the standard deviation of the entries that ``table`` (n + 1, D) was drawn with.
+
+    Zero rows (padding, ids that training does not meet) were not drawn.
+    """
+    rows = table.detach()[1:]
+    drawn = rows.any(1)
+    return float((rows if bool(drawn.all()) else rows[drawn]).std())
 
 
 def mean_of_items(items: Tensor, real: Tensor, data: TrainingData) -> tuple[Tensor, Tensor]:

@@ -42,13 +42,13 @@ class TextOffset(Enhancement):
         return replace(self, weight=0.0)
 
     def attach(self, model: Any, data: TrainingData, inputs: Mapping[Node, Any], seed: int) -> Any:
-        from .tables_net import item_vectors
+        from .tables_net import item_vectors, start_std
         from .text_offset_net import TextOffsetHook
 
         table = model.item_table.weight
         vectors = item_vectors(inputs[self.source], data.items, self.source.name, missing="zero")
         hook = TextOffsetHook(vectors, table.shape[1], self.weight)
         if self.scale != "none":
-            std = float(table.detach()[1:].std()) if self.scale == "match" else float(self.scale)
+            std = start_std(table) if self.scale == "match" else float(self.scale)
             hook.start_at(std)
         return hook

@@ -28,14 +28,14 @@ def joined(how: str, own: Tensor | None, views: Sequence[Tensor]) -> Tensor:
 
 
 def of_users(batch: Any, users: Tensor, by_item: Tensor) -> Tensor:
-    """Return (B, W): the row of a known user in ``users`` (U + 1, W); of an unknown one what the
-    items of the history add, ``sum_i by_item_i / sqrt |H|``."""
+    """Return (B, W): the row of a known user in ``users`` (U + 1, W); of an unknown one, whose row
+    is zero, what the items of the history add, ``sum_i by_item_i / sqrt |H|``."""
     known = users[batch.user]
     items = getattr(batch, "items", None)
     if items is None:
         return known
     total, count = history_sum(items, by_item)
-    return torch.where(batch.user[:, None] > 0, known, total / count.sqrt())
+    return torch.where(known.any(1, keepdim=True), known, total / count.sqrt())
 
 
 class ServedUserViews(nn.Module):

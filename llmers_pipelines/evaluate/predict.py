@@ -16,6 +16,7 @@ from .places import Places
 BLOCK_BYTES = 4 << 20  # scores of one block; larger blocks leave the cache before they are counted
 BLOCK_USERS = 512  # states that meet the items together
 SMALLEST_BLOCK = 32  # users; below it the cost of a model call dominates
+FEWEST_USERS = 8  # of a model call; a product of 3 rows or fewer does not round all columns alike
 
 
 class Ranker(Protocol):
@@ -54,7 +55,7 @@ def rank_table(
     rank, never the first. A target that the user has seen before is dropped and counted in the
     table's stamp, or with ``repeats="keep"`` stays a candidate. ``only`` (bool[N + 1]) restricts
     candidates and targets, as in the cold-item protocol. ``block`` is the largest number of users
-    per model call. Raises ``ValueError`` on NaN scores.
+    per model call; fewer than 8 are asked for with repeats. Raises ``ValueError`` on NaN scores.
     """
     seen = history_before(data, split)
     user, item, gone_user, gone_item, repeated = _targets(data, split, seen, repeats)
@@ -95,7 +96,10 @@ def scored_blocks(
     Users go by history length, so that a model which pads its batches pads little.
     """
     for part, more in _parts(model, data, seen, users, block):
-        scores = np.asarray(model.scores(part, seen.lists(part), *more))
+        asked = np.resize(part, max(len(part), FEWEST_USERS))
+        if len(asked) > len(part):
+            more = tuple(seen.times(asked) for _ in more)
+        scores = np.asarray(model.scores(asked, seen.lists(asked), *more))[: len(part)]
         if scores.shape != (len(part), data.n_items + 1):
             raise ValueError(
                 f"scores of {type(model).__name__} have shape {scores.shape}, expected "

@@ -20,7 +20,7 @@ class AutoInt(ClickSettings, Backbone):
 
     seams: ClassVar[frozenset[str]] = FIELD_SEAMS
     net: ClassVar[str] = "autoint_net:AutoIntNet"
-    revision: ClassVar[int] = 2  # projections and softmax are rounded in another order
+    revision: ClassVar[int] = 3  # ids that training never met are unknown ones
 
     layers: int = 3
     heads: int = 2

@@ -28,6 +28,7 @@ class BiasedMF(Backbone):
     the vectors where users rate on different scales.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = frozenset({"extra_loss", "item_table", "user_table"})
     tasks: ClassVar[frozenset[str]] = frozenset({"rating"})
     loader: ClassVar[str] = "rating"
@@ -47,6 +48,7 @@ class BiasedMF(Backbone):
         from .biased_mf_net import BiasedMFNet
         from .ctr_fields import field_codes
         from .hooks_net import seeded
+        from .met import met_of
 
         if data.rating is None:
             raise ValueError(f"BiasedMF predicts ratings; the log of task {data.task!r} has none")
@@ -61,5 +63,5 @@ class BiasedMF(Backbone):
         }  # fmt: skip
         with seeded(seed):
             net = BiasedMFNet(shape=shape, dim=self.dim, std=self.std, dropout=self.dropout)
-        net.fill(item, user)
+        net.fill(item, user, met_of(data))
         return net

@@ -16,6 +16,7 @@ from .hooks_net import extra_losses
 
 if TYPE_CHECKING:
     from .batches import CtrBatch
+    from .met import Met
 
 
 class BiasedMFNet(nn.Module):
@@ -40,13 +41,15 @@ class BiasedMFNet(nn.Module):
         self.mean = nn.Parameter(torch.zeros(()))  # beside that of the training rows
         self.lowest, self.highest = shape["range"]
 
-    def fill(self, item: Mapping[str, np.ndarray], user: Mapping[str, np.ndarray]) -> None:
-        """Take the field codes of a data set."""
+    def fill(
+        self, item: Mapping[str, np.ndarray], user: Mapping[str, np.ndarray], met: Met
+    ) -> None:
+        """Take the field codes of a data set and the ids that training meets."""
         shape = self.config["shape"]
         for part in (self.items, self.item_bias):
-            part.fill(item, shape["item"])
+            part.fill(item, shape["item"], met.items)
         for part in (self.users, self.user_bias):
-            part.fill(user, shape["user"])
+            part.fill(user, shape["user"], met.users)
 
     @property
     def item_table(self) -> nn.Embedding:

@@ -18,10 +18,12 @@ class BPRMF(Backbone):
 
     ``loss="bpr"`` is the paper's: one negative per pair, never an item of the user. ``"ssm"`` is a
     softmax over the positive and ``negatives`` items shared by the batch, on cosines divided by
-    ``temperature``; on small catalogs it is clearly stronger. "bce" has one negative as well; "ce"
-    is the softmax over all items, "in_batch" over the batch's positives (see ``FactorNet``).
+    ``temperature``; on ML-100K both end alike (docs/performance.md). "bce" has one negative as
+    well; "ce" is the softmax over all items, "in_batch" over the batch's positives (see
+    ``FactorNet``).
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_output", "user_state", "score", "extra_loss", "pair_loss", "item_table",
         "user_table",

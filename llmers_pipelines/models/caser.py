@@ -25,6 +25,7 @@ class Caser(Backbone):
     user vectors at all).
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_input", "item_output", "hidden_states", "user_state", "score", "extra_loss",
         "item_table",
@@ -49,6 +50,7 @@ class Caser(Backbone):
         from .caser_net import CaserNet
         from .hooks_net import seeded
         from .losses_net import ItemLoss
+        from .met import forget, met_of
 
         with seeded(seed):
             net = CaserNet(
@@ -56,6 +58,12 @@ class Caser(Backbone):
                 length=self.length, horizontal=self.horizontal, vertical=self.vertical,
                 dropout=self.dropout, max_len=self.max_len, table_std=self.table_std,
             )  # fmt: skip
+        met = met_of(data)
+        forget(net.item_table.weight, met.items)  # it is read as input alone
+        if self.loss == "in_batch":  # under other losses all items are negatives
+            forget(net.output_table, met.items)
+        if net.user_table is not None:
+            forget(net.user_table.weight, met.users)
         net.ahead = self.targets
         net.objective = ItemLoss(self.loss, self.negatives, data.train_counts)
         return net

@@ -28,4 +28,5 @@ class CFKG(GraphOfFacts, Backbone):
     sampling.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "cfkg_net:CFKGNet"

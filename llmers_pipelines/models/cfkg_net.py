@@ -17,15 +17,13 @@ class CFKGNet(KnowledgeNet):
         self.other = nn.Parameter(torch.zeros(others, d))
         self.relation = nn.Parameter(torch.zeros(len(triples.relations), d))
         self.chosen = nn.Parameter(torch.zeros(d))
-        real = torch.ones(self.config["n_users"] + 1, 1)
-        real[0] = 0
-        self.register_buffer("real", real, persistent=False)
         with torch.no_grad():
             for table in (self.other, self.relation, self.chosen):
                 table.normal_(0, self.config["table_std"])
 
     def users(self) -> Tensor:
-        return (self.user_table.weight + self.chosen) * self.real
+        own = self.user_table.weight
+        return (own + self.chosen) * own.detach().any(1, keepdim=True)  # no one is moved: unknown
 
     def items(self) -> Tensor:
         return self.item_table.weight

@@ -29,4 +29,5 @@ class CKE(GraphOfFacts, Backbone):
     (see BPRMF), "bpr" is the paper's.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "cke_net:CKENet"

@@ -111,8 +111,8 @@ class ClickNet(nn.Module):
 
     def fill(self, fields: CtrFields) -> None:
         """Take the field codes of a data set."""
-        self.items.fill(fields.item, fields.shape["item"])
-        self.users.fill(fields.user, fields.shape["user"])
+        self.items.fill(fields.item, fields.shape["item"], fields.met.items)
+        self.users.fill(fields.user, fields.shape["user"], fields.met.users)
 
     def add_columns(self, width: int) -> None:
         """Make weights for one more extra column of ``width``; drawn from the current stream."""
@@ -160,8 +160,8 @@ class FieldNet(ClickNet):
     def fill(self, fields: CtrFields) -> None:
         super().fill(fields)
         if self.first_order:
-            self.item_weights.fill(fields.item, fields.shape["item"])
-            self.user_weights.fill(fields.user, fields.shape["user"])
+            self.item_weights.fill(fields.item, fields.shape["item"], fields.met.items)
+            self.user_weights.fill(fields.user, fields.shape["user"], fields.met.users)
 
     def add_columns(self, width: int) -> None:
         self.columns.add(width, self.tower, first_order=self.first_order)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.training import TRAIN
+from .met import Met, met_of
 
 if TYPE_CHECKING:
     from ..data.training import Field, TrainingData
@@ -25,12 +26,14 @@ class CtrFields:
     served network is rebuilt without the log: ``n_users``, ``n_items``, ``user`` and ``item``
     (field -> [vocabulary size, M]), ``levels`` (the rating levels of a history, rising),
     ``liked_from`` (the lowest level that the label calls positive) and, where the log has
-    scenarios, ``scenarios`` (the share of each one in the training rows that have one).
+    scenarios, ``scenarios`` (the share of each one in the training rows that have one). ``met``:
+    the ids that training meets.
     """
 
     item: Mapping[str, np.ndarray]
     user: Mapping[str, np.ndarray]
     shape: Mapping[str, Any]
+    met: Met
 
 
 def ctr_fields(data: TrainingData) -> CtrFields:
@@ -51,7 +54,7 @@ def ctr_fields(data: TrainingData) -> CtrFields:
     if data.scenario is not None:
         count = np.bincount(data.scenario.codes[train], minlength=len(data.scenario.vocabulary) + 1)
         shape["scenarios"] = (count[1:] / max(1, count[1:].sum())).tolist()
-    return CtrFields(item, user, shape)
+    return CtrFields(item, user, shape, met_of(data))
 
 
 def field_codes(

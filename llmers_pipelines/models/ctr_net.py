@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .dropout_net import dropout
 from .gather_net import rows
+from .met import forget, met_values
 
 
 class EntityFields(nn.Module):
@@ -19,7 +20,8 @@ class EntityFields(nn.Module):
 
     ``shape`` maps a field to [vocabulary size, M]. A field with several values per entity is the
     mean of its values' vectors; a missing value has a learned vector of its own. The id vector of
-    position 0 (padding, unknown) is zero. ``fill`` sets the codes.
+    position 0 (padding, unknown) is zero, and so are those of ids and values that training does not
+    meet. ``fill`` sets the codes.
     """
 
     def __init__(
@@ -44,8 +46,14 @@ class EntityFields(nn.Module):
             pool = [f for f, (_, m) in enumerate(shape.values()) for _ in range(m)]
             self.register_buffer("pool", F.one_hot(torch.tensor(pool)).float(), persistent=False)
 
-    def fill(self, codes: Mapping[str, np.ndarray], shape: Mapping[str, Sequence[int]]) -> None:
-        """Take the codes int64[n + 1, M] of each field."""
+    def fill(
+        self, codes: Mapping[str, np.ndarray], shape: Mapping[str, Sequence[int]], met: np.ndarray
+    ) -> None:
+        """Take the codes int64[n + 1, M] of each field; forget what is not ``met``."""
+        if self.table is not None:
+            forget(self.table.weight, met)
+        if self.values is not None:
+            forget(self.values.weight, met_values(codes, shape, met))
         offset, start = 0, 0
         for name, (size, m) in shape.items():
             array = codes[name]

@@ -19,6 +19,7 @@ class DCNv2(ClickSettings, Backbone):
     enter the MLP alone. Deviation: dropout and Dice in the MLP, as for the other models here.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = FIELD_SEAMS
     net: ClassVar[str] = "dcnv2_net:DCNv2Net"
 

@@ -22,6 +22,7 @@ class DeepFM(Backbone):
     history. Extra columns enter the first-order term and the MLP, not the second-order part.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = FIELD_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"ctr", "multi_scenario"})
     loader: ClassVar[str] = "ctr"

@@ -21,6 +21,7 @@ class DIEN(ClickSettings, Backbone):
     beside its item, as in DIN here; negatives are uniform over the catalog.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "dien_net:DIENNet"
 
     dim: int = 8  # as in DIN

@@ -14,6 +14,7 @@ from .hooks_net import extra_losses
 
 if TYPE_CHECKING:
     from .batches import CtrBatch
+    from .ctr_fields import CtrFields
 
 
 class AUGRU(nn.Module):
@@ -54,7 +55,14 @@ class DIENNet(HistoryNet):
         self.extract = nn.GRU(self.width, self.width, batch_first=True)
         self.attention = nn.Linear(self.width, self.width, bias=False)
         self.evolve = AUGRU(self.width)
+        others = torch.arange(1, self._arguments["shape"]["n_items"] + 1)
+        self.register_buffer("others", others, persistent=False)
         return 2 * self.width + self.users.n_fields * self._arguments["dim"]
+
+    def fill(self, fields: CtrFields) -> None:
+        super().fill(fields)
+        met = torch.from_numpy(fields.met.items).nonzero().squeeze(1)
+        self.others = met  # no negative wakes an item that training never met
 
     def interests(self, h: Tensor, mask: Tensor) -> Tensor:
         """Return the GRU's states (B, L, D) of h (B, L, D); mask (B, L) is True if real.
@@ -88,10 +96,10 @@ class DIENNet(HistoryNet):
         return self.evolved(batch)[0]
 
     def negatives(self, positive: Tensor) -> Tensor:
-        """Return an item per entry of ``positive``, uniform over all others."""
-        n_items = self._arguments["shape"]["n_items"]
-        step = torch.randint(1, max(2, n_items), positive.shape, device=positive.device)
-        return (positive - 1 + step) % n_items + 1
+        """Return an item per entry of ``positive``, uniform over all others of training."""
+        count = len(self.others)
+        step = torch.randint(1, max(2, count), positive.shape, device=positive.device)
+        return self.others[(torch.searchsorted(self.others, positive) + step) % count]
 
     def auxiliary_loss(self, states: Tensor, batch: CtrBatch) -> Tensor:
         """Return the mean of ``-log s(<h_t, e_{t+1}>) - log(1 - s(<h_t, e'_{t+1}>))``.

@@ -26,6 +26,7 @@ class DIN(Backbone):
     default, since it makes the baseline stronger; turn it off for data that is split by users.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = frozenset(
         {"feature_columns", "extra_loss", "item_table", "user_table"}
     )

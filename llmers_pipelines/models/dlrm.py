@@ -25,6 +25,7 @@ class DLRM(ClickSettings, Backbone):
     that does not end at the width of a field; its output left out of the top.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "dlrm_net:DLRMNet"
 
     dim: int = 8  # did better on validation than the 16 of the others

@@ -20,6 +20,7 @@ from .losses_net import (
     sampled_softmax,
     shared_softmax,
 )
+from .met import forget, met_of
 from .product_net import Product
 from .seams import through
 
@@ -37,7 +38,8 @@ class FactorNet(nn.Module):
     With a graph, a user is scored from the history that is given, by the propagation rule: ``e_u =
     (e_u^0 + |H|^-1/2 sum_{i in H} d_i^-1/2 sum_{k < K} e_i^k) / (K + 1)``. For the training history
     that is the trained vector; more history, or an unknown user, needs no training. Without a
-    graph a known user has the trained vector, an unknown one the mean of the history's vectors.
+    graph a known user has the trained vector, an unknown one the mean of the history's vectors. A
+    user whose row is zero is unknown: nothing trained it and no part wrote it.
     """
 
     def __init__(
@@ -78,6 +80,10 @@ class FactorNet(nn.Module):
                 n_users=data.n_users, n_items=data.n_items, dim=how.dim, objective=how.loss,
                 temperature=how.temperature, l2=how.l2, table_std=how.table_std, **more,
             )  # fmt: skip
+        met = met_of(data)
+        forget(net.user_table.weight, met.users)
+        if how.loss == "in_batch":  # under other losses all items are negatives
+            forget(net.item_table.weight, met.items)
         net.log_q = log_share(data.train_counts) if how.loss == "in_batch" else None
         return net
 
@@ -130,12 +136,14 @@ class FactorNet(nn.Module):
         if items is None:
             return self._final()[0][batch.user]
         own, added = self._parts()
-        if not self.depth and bool((batch.user > 0).all()):
-            return own[batch.user]
+        state = own[batch.user]
+        known = state.any(1, keepdim=True)
+        if not self.depth and bool(known.all()):
+            return state
         total, count = history_sum(items, added)
         if self.depth:
-            return own[batch.user] + total / count.sqrt()
-        return torch.where(batch.user[:, None] > 0, own[batch.user], total / count)
+            return state + total / count.sqrt()
+        return torch.where(known, state, total / count)
 
     def item_output(self, ids: Tensor | None = None) -> Tensor:
         """Return (N + 1, D) for all items, or (..., D) for ``ids``."""

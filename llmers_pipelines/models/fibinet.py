@@ -19,6 +19,7 @@ class FiBiNET(ClickSettings, Backbone):
     and Dice in the MLP, as for the other models here.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "fibinet_net:FiBiNETNet"
 
     # more weight decay than the others: it did better on validation

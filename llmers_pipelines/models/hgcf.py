@@ -36,6 +36,7 @@ class HGCF(Backbone):
     NDCG@10: 1 negative .195, 3 .179, 50 below .11).
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = frozenset(
         {"extra_loss", "item_table", "user_table", "graph_input", "points"}
     )

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from .factor_net import FactorNet, history_sum
 from .graph_net import training_graph
 from .hyperboloid_net import dual, exp0, lifted, log0, squared_distance
+from .met import forget, met_of
 from .product_net import Product
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class HyperbolicNet(FactorNet):
         with torch.no_grad():
             for table in self.on_manifold():
                 table.copy_(exp0(table.uniform_(-spread, spread)))[0] = 0
+            forget(self.user_table.weight, met_of(data).users)
         self.graph = training_graph(data)
         self.graph.value.fill_(1.0)  # edges are counted; the mean is taken outside
 

@@ -27,7 +27,7 @@ class LightGCN(Backbone):
         "user_table", "graph_input",
     })  # fmt: skip
     tasks: ClassVar[frozenset[str]] = frozenset({"collaborative", "sequential"})
-    revision: ClassVar[int] = 2  # sums along edges are rounded in another order
+    revision: ClassVar[int] = 3  # ids that training never met are unknown ones
     loader: ClassVar[str] = "pair"
 
     dim: int = 64

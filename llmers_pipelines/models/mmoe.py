@@ -19,6 +19,7 @@ class MMoE(ClickSettings, Backbone):
     without work. Extra columns enter the first layer of every expert, not the gates.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "mmoe_net:MMoENet"
     seams: ClassVar[frozenset[str]] = SCENARIO_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"multi_scenario"})

@@ -26,6 +26,7 @@ class NAML(Backbone):
     they are not calibrated.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = frozenset(
         {"item_input", "item_output", "user_state", "score", "extra_loss"}
     )
@@ -47,6 +48,7 @@ class NAML(Backbone):
     def build(self, data: TrainingData, seed: int) -> Any:
         """Return the untrained ``NAMLNet``; raises ValueError without labels or titles."""
         from .hooks_net import seeded
+        from .met import met_of
         from .naml_net import NAMLNet
         from .news_data import categories_of, news_shape, other_text, size_of, text_of
 
@@ -65,5 +67,5 @@ class NAML(Backbone):
             )  # fmt: skip
         for view, words in zip(net.texts, texts, strict=True):
             view.words.fill(words.codes)
-        net.categories.fill(codes, categories)
+        net.categories.fill(codes, categories, met_of(data).items)
         return net

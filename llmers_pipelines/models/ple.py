@@ -20,6 +20,7 @@ class PLE(ClickSettings, Backbone):
     level. Extra columns enter the first layer of the first level's experts, not the gates.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "ple_net:PLENet"
     seams: ClassVar[frozenset[str]] = SCENARIO_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"multi_scenario"})

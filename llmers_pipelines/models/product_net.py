@@ -15,6 +15,9 @@ from torch import Tensor
 
 CHUNK_ITEMS = 512  # with 512 users 1 MiB of scores
 FULL = 127  # chunks that an int8 counts
+# Rows of a product: of 3 or fewer, some columns are rounded in another way than others (measured
+# with MKL; in catalogs of 5 to 11 items that holds for any number of rows).
+FEWEST = 8
 ROUNDING = 2.0**-22  # twice what one of D terms of a product can be off, in single precision
 
 
@@ -30,8 +33,6 @@ class Product:
         """Whether ``lead`` applies: single precision on a CPU, and no score infinite or NaN."""
         if self.state.device.type != "cpu" or self.state.dtype != torch.float32:
             return False
-        if len(self.state) == 1:  # products of one row are rounded in another way
-            return False
         most = float(self.state.shape[1]) * max(1.0, abs(self.scale))
         for table in (self.state, self.items):
             low, high = (float(v) for v in torch.aminmax(table.detach()))
@@ -45,6 +46,17 @@ class Product:
         return replace(self, state=torch.cat(list(states)))
 
 
+def enough(states: Tensor) -> Tensor:
+    """Return ``states`` (B, ...) with rows repeated up to ``FEWEST``.
+
+    A product of fewer rows may round the last columns in a way of its own, so that equal items
+    would not tie.
+    """
+    if len(states) >= FEWEST or not len(states):
+        return states
+    return states[torch.arange(FEWEST, device=states.device) % len(states)]
+
+
 def lead(product: Product, target: np.ndarray, row: np.ndarray, item: np.ndarray) -> np.ndarray:
     """Return the number of items above each user's ``target`` (B,) minus that below: int64[B].
 
@@ -52,13 +64,16 @@ def lead(product: Product, target: np.ndarray, row: np.ndarray, item: np.ndarray
     take part. With C candidates the rank, ties counted half, is ``(C + 1 + lead) / 2``. The product
     has to be ``countable``.
     """
+    users, product = len(target), replace(product, state=enough(product.state))
+    target = np.resize(target, len(product.state))  # rows that are repeated have seen nothing
     seen, aim = _by_chunk(item), _by_chunk(target)
     guess = (product.state @ product.items[torch.from_numpy(target)].T).diagonal() * product.scale
     own = guess.numpy().copy()
     while True:
         count, found = _compared(product, own, target, aim, row, item, seen)
         if (found == own).all():
-            return count + np.bincount(row, minlength=len(target))  # the seen were counted as below
+            seen_by = np.bincount(row, minlength=users)  # what was seen was counted as below
+            return count[:users] + seen_by
         own = found  # products of another shape rounded differently
 
 

@@ -15,7 +15,7 @@ from .batches import SequenceBatch, left_pad
 from .counting import above_below, spread
 from .histories import Rows, distinct, history_before, rows_of, unique_pairs
 from .histories import within as held
-from .product_net import Product, behind, lead
+from .product_net import FEWEST, Product, behind, enough, lead
 
 if TYPE_CHECKING:
     from ..data.training import TrainingData
@@ -131,7 +131,7 @@ def rank_variants(
         rank[0, start[users]] = 0.5 * (n - seen_counts[users] + 1 + above)
 
     with kept(model):
-        step = max(1, CACHE_FLOATS // (n + 1))
+        step = max(FEWEST, CACHE_FLOATS // (n + 1))
         open_ = _Waiting(by_product)
         for users, states in user_blocks(model, distinct(user), history):
             factors = product(states) if product and (counts[users] == 1).all() else None
@@ -147,9 +147,10 @@ def rank_variants(
                 part = users[at : at + step]
                 row, index = spread(start[part], counts[part])
                 candidates = n - seen_counts[part][row]
-                scorings = variants(states[at : at + step])
+                scorings = variants(enough(states[at : at + step]))
                 for out, scores in zip(rank, scorings, strict=True):
-                    out[index] = _count(scores, seen_of(part), row, item[index], candidates)
+                    own = scores[: len(part)]
+                    out[index] = _count(own, seen_of(part), row, item[index], candidates)
         open_.close()
     candidates = n - seen_counts[user]
     return [Ranks(user, item, one, candidates) for one in rank]
@@ -172,10 +173,7 @@ class _Waiting:
     def close(self) -> None:
         users = np.concatenate([np.zeros(0, np.int64), *self._users])
         if len(users) and self._product is not None:
-            joined = self._product.joined(self._states)
-            if len(users) == 1:  # a product of one row is rounded in another way
-                users, joined = np.repeat(users, 2), joined.joined([joined.state] * 2)
-            self._job(users, joined)
+            self._job(users, self._product.joined(self._states))
         self._users, self._states = [], []
 
 

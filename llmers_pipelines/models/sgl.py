@@ -25,7 +25,7 @@ class SGL(LightGCN):
     Deviation: ``loss`` is LightGCN's default here, a softmax; "bpr" is the paper's.
     """
 
-    revision: ClassVar[int] = 2  # sums along edges are rounded in another order
+    revision: ClassVar[int] = 3  # ids that training never met are unknown ones
     loader: ClassVar[str] = "pair"
 
     augment: str = "edge"

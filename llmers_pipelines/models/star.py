@@ -21,6 +21,7 @@ class STAR(ClickSettings, Backbone):
     layer with weights that all scenarios share, without normalization.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "star_net:STARNet"
     seams: ClassVar[frozenset[str]] = SCENARIO_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"multi_scenario"})

@@ -32,6 +32,7 @@ class TwoTower(Backbone):
     nearly flat; a positive that is another row's negative; a vocabulary built on held-out items.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     seams: ClassVar[frozenset[str]] = frozenset(
         {"item_input", "item_output", "hidden_states", "user_state", "score", "extra_loss"}
     )
@@ -52,6 +53,7 @@ class TwoTower(Backbone):
     def build(self, data: TrainingData, seed: int) -> Any:
         """Return the untrained ``TwoTowerNet``; raises ValueError where items have no texts."""
         from .hooks_net import seeded
+        from .met import forget, met_of
         from .news_data import size_of, text_of
         from .two_tower_net import TwoTowerNet
 
@@ -64,4 +66,6 @@ class TwoTower(Backbone):
                 temperature=self.temperature, max_len=self.max_len, loss=self.loss,
             )  # fmt: skip
         net.fill([t.codes for t in texts], data.train_counts)
+        if self.loss == "in_batch":  # else all items are negatives
+            forget(net.item_table.weight, met_of(data).items)
         return net

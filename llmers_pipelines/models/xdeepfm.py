@@ -19,6 +19,7 @@ class XDeepFM(ClickSettings, Backbone):
     in the MLP, as for the other models here.
     """
 
+    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
     net: ClassVar[str] = "xdeepfm_net:XDeepFMNet"
 
     cin: tuple[int, ...] = (32, 32)  # maps per layer; 100 to 200 in the paper, where logs are large

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +33,10 @@ from ..plan import (
 from ..recipe import REQUIRED, Recipe, discover
 from .backbones import backbones
 from .changed import changed, changed_parts, told
+from .labels import base_label, clean, with_readable_name
 from .teachers import controls_of, named_as_methods, named_teachers
 from .tuned import bound
+from .variants import told_apart, with_own_pins
 
 # Conventional baselines that a base must not fall behind, where they are loaded (the first always).
 REFERENCES = {
@@ -70,6 +72,14 @@ class Loaded:
     @property
     def roots(self) -> tuple[Node, ...]:
         return (self.register,)
+
+    def named(self, names: Mapping[Node, Any]) -> Loaded:
+        """Return the same with the keys of ``told_apart``."""
+        if not names:
+            return self
+        own = {f: names.get(getattr(self, f)) for f in ("train", "base", "evaluate", "register")}
+        slug = own["train"].slug if own["train"].mark else self.slug
+        return dataclasses.replace(self, slug=slug, **own)
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,7 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
     settings = dict(method.settings)
     if method.backbone or method.backbone_settings:
         settings["backbone"] = _backbone(method, recipe)
-    node = rewrite(recipe(**settings), _with_readable_name)
+    node = rewrite(recipe(**settings), with_readable_name)
     node = changed_parts(node, method.part_settings, f"llmers.toml [{method.recipe}]")
     check_seams(node.backbone, node.parts, recipe.slug)
     check_settings(node.backbone, node.parts, recipe.slug)
@@ -204,37 +214,18 @@ def instantiate(method: Method, recipes: dict[str, Recipe]) -> tuple[Recipe, Tra
         if k != "backbone" and v != recipe.settings[k]
     ] + told(method.part_settings)
     if recipe.is_baseline:
-        label = _base_label(node)
+        label = base_label(node)
     else:
         label = "__".join([recipe.slug, component_slug(node.backbone), *extra])
-    node = named_teachers(node, recipe.slug, _base_label)
-    return recipe, dataclasses.replace(node, label=_clean(label), recipe=recipe.slug)
-
-
-def _with_readable_name(node: Node) -> Node:
-    """A bare backbone inside of a method (one that offers candidates) is that baseline's asset."""
-    if not isinstance(node, Train) or node.parts or node.label:
-        return node
-    kind = snake(type(node.backbone).__name__)
-    return dataclasses.replace(node, label=_base_label(node), recipe=kind)
-
-
-def _clean(label: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in label.lower())
-
-
-def _base_label(train: Train) -> str:
-    tasks = type(train.backbone).tasks
-    default = next((t for t in ("ctr", "sequential") if t in tasks), min(tasks, default=""))
-    task = train.log.task
-    return _clean(component_slug(train.backbone) + (f"__{task}" if task != default else ""))
+    node = named_teachers(node, recipe.slug, base_label)
+    return recipe, dataclasses.replace(node, label=clean(label), recipe=recipe.slug)
 
 
 def base_of(train: Train) -> Train | None:
     """Return the same backbone without enhancements, or None where there is nothing to remove."""
     if not train.parts:
         return None
-    named = _with_readable_name(Train(train.backbone, train.log))
+    named = with_readable_name(Train(train.backbone, train.log))
     return named if isinstance(named, Train) else None
 
 
@@ -354,14 +345,14 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
     owners: dict[Node, list[str]] = {}
     chosen = _with_reference([instantiate(m, recipes) for m in methods], recipes)
     own: dict[Node, Node] = {}
-    pins: dict[tuple[str, str], Node] = {}
+    pins: dict[tuple[str, str], Pin] = {}
+    entries: list[Loaded] = []
     for _, train in chosen:
         own.setdefault(bound := bind(train, settings), bound)
     for recipe, raw in chosen:
         if not set(recipe.requires) <= set(REQUIRED):
             raise PlanError(f"recipe {recipe.slug!r} requires unknown columns {recipe.requires}")
-        # One pin is one asset, whatever settings its model has: the first method's stands.
-        raw = rewrite(raw, lambda n: pins.setdefault(n.key, n) if isinstance(n, Pin) else n)
+        raw = with_own_pins(raw, pins)
         train = named_as_methods(bind(raw, settings), own)
         base = base_of(train)
         template = None
@@ -377,9 +368,12 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
             **_compared_with(train, base, recipes, settings),
         )
         register = Register(evaluate, Table("items"))
-        entry = Loaded(recipe, train.slug, train.log.task, train, base, evaluate, register)
-        loaded.setdefault(register, entry)
-        for node in walk([register]):
+        slug, task = train.slug, train.log.task
+        entries.append(Loaded(recipe, slug, task, train, base, evaluate, register))
+    names = told_apart([e.register for e in entries])
+    for entry in (e.named(names) for e in entries):
+        loaded.setdefault(entry.register, entry)
+        for node in walk([entry.register]):
             owners.setdefault(node, [])
             if entry.slug not in owners[node]:
                 owners[node].append(entry.slug)

@@ -23,6 +23,7 @@ from ..plan import (
 )
 from ..teach.recorded_ranking import RecordedRanking
 from .build import Plan
+from .variants import differences
 
 _KINDS = {
     "table": {"duckdb", "parquet"}, "generate": {"llm", "parquet"}, "embed": {"huggingface"},
@@ -60,8 +61,16 @@ def describe(node: Node, plan: Plan) -> str:
     lead, doc = _lead(node, plan)
     methods = plan.owners.get(node, ())
     shown = ", ".join(methods[:6]) + (f" and {len(methods) - 6} more" if len(methods) > 6 else "")
-    parts = [lead, doc, f"Used by: {shown}." if methods else ""]
+    parts = [lead, doc, _variant(node, plan), f"Used by: {shown}." if methods else ""]
     return "\n\n".join(p for p in parts if p)
+
+
+def _variant(node: Node, plan: Plan) -> str:
+    """Say in what a node with a mark differs from the one that has the plain name."""
+    if not node.mark:
+        return ""
+    first = plan.node(f"{node.prefix}/{node.plain}")
+    return f"A variant of `{first.name}`: {'; '.join(differences(first, node))}."
 
 
 def _lead(node: Node, plan: Plan) -> tuple[str, str]:

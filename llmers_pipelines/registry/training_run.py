@@ -30,7 +30,7 @@ def flat_params(value: Any, prefix: str = "") -> dict[str, str]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {
             "kind": type(value).__name__,
-            **{f.name: getattr(value, f.name) for f in dataclasses.fields(value)},
+            **{f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.repr},
         }
     if isinstance(value, Mapping):
         out: dict[str, str] = {}

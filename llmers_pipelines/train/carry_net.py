@@ -32,10 +32,12 @@ def carry(model: nn.Module, state: Arrays, old: TrainingData, new: TrainingData)
     """Copy trained ``state`` (of a model of ``old``) into ``model`` (of ``new``) in place.
 
     A table with a row per item or user is copied row by row by id, a tensor of the same shape as it
-    is; integer tensors are left. Returns the names of what could not be carried over.
+    is; integer tensors are left. A row of zeros was never trained: who has one keeps the start that
+    building gave. Returns the names of what could not be carried over.
     """
     own = model.state_dict()
-    return _copied({k: v for k, v in own.items() if v.is_floating_point()}, state, old, new)
+    floats = {k: v for k, v in own.items() if v.is_floating_point()}
+    return _copied(floats, state, old, new, trained=True)
 
 
 def extended(
@@ -140,8 +142,9 @@ def _built(train: Train, data: TrainingData, inputs: Mapping[Node, Any], seed: i
 
 
 def _copied(
-    own: Mapping[str, Tensor], state: Arrays, old: TrainingData, new: TrainingData
-) -> list[str]:
+    own: Mapping[str, Tensor], state: Arrays, old: TrainingData, new: TrainingData,
+    trained: bool = False,
+) -> list[str]:  # fmt: skip
     left = []
     with torch.no_grad():
         for name, target in own.items():
@@ -149,6 +152,9 @@ def _copied(
             side = None if source is None else _rows(target, old, new, source, name)
             if source is not None and side is not None:
                 there, here = _common(getattr(old, side), getattr(new, side))
+                if trained:
+                    kept = source[there].reshape(len(there), -1).any(1)
+                    there, here = there[kept], here[kept]
                 values = torch.from_numpy(np.array(source[there]))
                 target[torch.from_numpy(here)] = values.to(target)
             elif source is not None and tuple(source.shape) == tuple(target.shape):

@@ -35,7 +35,10 @@ def main() -> None:
         return csr_matrix((ones, (log["user"][rows], log["item"][rows])), shape)
 
     seen = matrix(VALID)
-    model = make(job["model"], job.get("config", {}))
+    config = dict(job.get("config", {}))
+    if "random_state" in config:
+        config["random_state"] = job.get("seed", 0)
+    model = make(job["model"], config)
     start = time.process_time()
     model.fit(seen, show_progress=False)
     job.result["cpu_total"] = time.process_time() - start

@@ -14,7 +14,7 @@ from ...config import Method, Settings
 from ...models.spaces import Choice, Dimension, Span, dimension, flat, searched
 from ...plan import PlanError, Table, Train, rewrite, snake
 from ...recipe import Recipe, discover
-from ..build import base_of, bind, build_plan, instantiate
+from ..build import Plan, base_of, bind, build_plan, instantiate
 from ..experiment import check_ranges
 
 BACKBONE, PART, RECIPE = "backbone_settings", "part_settings", "settings"  # fields of Method
@@ -89,8 +89,10 @@ class Arm:
         except ValueError as error:
             raise SpaceError(str(error)) from error
         before = _bound(self.method, self.recipes, self.settings)
-        if made.inputs != before.inputs:
-            other = next(n for n in made.inputs if n not in before.inputs)
+        # By digest: a pin stands while the backbone that it was made of is tuned.
+        known = [n.digest for n in before.inputs]
+        if [n.digest for n in made.inputs] != known:
+            other = next(n for n in made.inputs if n.digest not in known)
             told = ", ".join(f"{n} = {v}" for n, v in chosen.items() if v != self.known[n].value)
             raise SpaceError(
                 f"{self.node.slug} with {told} reads {other.name}, which the method does not: a "
@@ -98,8 +100,8 @@ class Arm:
                 "llmers.toml and search beside it"
             )
         # The plan gives inputs the names of the assets that are stored.
-        names = dict(zip(before.inputs, self.node.inputs, strict=True))
-        return rewrite(made, lambda n: names.get(n, n))
+        names = dict(zip(made.inputs, self.node.inputs, strict=True))
+        return rewrite(made, lambda n: n, names)
 
 
 def rounded(value: Any, of: Dimension) -> Any:
@@ -121,11 +123,10 @@ def arms_of(
     """
     recipes = discover()
     method = _chosen(settings, recipe, backbone, recipes)
-    first = _bound(method, recipes, settings)
-    others = tuple(m for m in settings.methods if m != method)
-    settings = dataclasses.replace(settings, methods=(method, *others))
-    plan = build_plan(settings, recipes)
-    node = next(m.train for m in plan.methods if m.train == first)
+    # In its place, or last: the order decides which of two variants has the plain names.
+    if method not in settings.methods:
+        settings = dataclasses.replace(settings, methods=(*settings.methods, method))
+    node = _planned(method, build_plan(settings, recipes), recipes, settings)
     enhanced = bool(node.parts)
     if with_base and not enhanced:
         raise PlanError(f"{recipe} is a backbone alone: there is no base beside it")
@@ -201,6 +202,19 @@ def _bound(method: Method, recipes: Mapping[str, Recipe], settings: Settings) ->
     bound = bind(instantiate(method, dict(recipes))[1], settings)
     assert isinstance(bound, Train)
     return bound
+
+
+def _planned(
+    method: Method, plan: Plan, recipes: Mapping[str, Recipe], settings: Settings
+) -> Train:
+    """Return the training of ``method`` in ``plan``, whose inputs have the names of assets."""
+    alone = _bound(method, recipes, settings)
+    found = [m.train for m in plan.methods if m.train == alone]
+    # With the pins of a method before it, it is not equal to itself alone.
+    found += [m.train for m in plan.methods if m.train.label == alone.label]
+    if not found:
+        raise PlanError(f"{alone.slug} is the same as another method of llmers.toml; load one")
+    return found[0]
 
 
 def _known(method: Method, node: Train, recipes: Mapping[str, Recipe]) -> dict[str, Setting]:

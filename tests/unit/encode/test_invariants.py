@@ -41,6 +41,16 @@ def test_row_identity_sees_a_shifted_row(tmp_path):
     check = inv.row_identity(shifted, ids, stored=tmp_path)
     assert not check.passed and "a" in check.details["wrong_ids"]
     assert not inv.row_identity(good, IdMap(("x",)), stored=tmp_path).passed
+    assert not inv.row_identity(good, IdMap(()), stored=tmp_path).passed
+
+
+@pytest.mark.parametrize("ids", [IdMap(()), IdMap(("x",))])
+def test_a_table_without_rows_is_in_order(tmp_path, ids):
+    none = VectorTable("text", (), np.zeros((0, 4), np.float32), np.zeros(0, bool))
+    none.save(tmp_path)
+    check = inv.row_identity(none, ids, stored=tmp_path)
+    assert check.passed and check.details["known"] == 0
+    assert not inv.row_identity(table(), IdMap(IDS), stored=tmp_path).passed
 
 
 def test_padding_row_must_be_zero():

@@ -192,3 +192,16 @@ def test_views_of_another_width_cannot_be_summed(data):
         attached(data, halves(data), how="sum", dim=4)
     wide = dataclasses.replace(BACKBONE, loss="ssm", negatives=4)
     assert wide.dim == 8
+
+
+@pytest.mark.parametrize("how", ["concat", "sum", "mean"])
+def test_a_user_without_training_rows_has_the_views_of_an_unknown_one(data, how):
+    split = np.where((data.user > 28) & (data.split == TRAIN), TEST, data.split).astype(np.int8)
+    late = dataclasses.replace(data, split=split)
+    model, hook = attached(late, halves(late), how=how)
+    batch = scoring_batch(np.array([30, 0, 1]), [late.item[late.user == 30]] * 3, None)
+    for net in (model.eval(), fold(model)):
+        with torch.no_grad():
+            states = net.user_state(batch)
+        assert torch.equal(states[0], states[1]) and not torch.allclose(states[0], states[2])
+    assert all(bool(table[1:29].any(1).all()) for table in hook.tables)

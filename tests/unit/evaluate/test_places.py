@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llmers_pipelines.api import BPRMF, SASRec
-from llmers_pipelines.data.training import TEST, TRAIN
+from llmers_pipelines.data.training import TEST, TRAIN, VALID, IdMap, TrainingData
 from llmers_pipelines.evaluate.predict import rank_table
 from llmers_pipelines.models import product_net, ranking_net
 from llmers_pipelines.models.product_net import Product, behind, lead
@@ -135,6 +135,43 @@ def test_targets_get_the_value_that_their_chunk_gives(monkeypatch):
     right = lead(*args)
     monkeypatch.setattr(product_net, "_compared", guessed_wrong)
     assert lead(*args).tolist() == right.tolist() and len(calls) == 2
+
+
+def of_equal_items(n_users, n_items, held):
+    """A log whose users hold out ``held`` items, the last of the catalog among them, and a model in
+    which all items are one."""
+    split = np.tile([TRAIN, TRAIN, VALID, *[TEST] * held], n_users).astype(np.int8)
+    item = np.tile([1, 2, 3, *range(n_items - held + 1, n_items + 1)], n_users)
+    user = np.repeat(np.arange(1, n_users + 1), 3 + held)
+    ids = (IdMap(tuple(f"{n}" for n in range(size))) for size in (n_users, n_items))
+    data = TrainingData("sequential", *ids, user, item, np.arange(len(user)), split)
+    model = BPRMF(dim=64, loss="bpr").build(data, 0).eval()
+    with torch.no_grad():
+        model.item_table.weight[1:] = model.item_table.weight[1]
+    return data, model
+
+
+@pytest.mark.parametrize("users", [1, 2, 3, 7, 513, 515])
+@pytest.mark.parametrize("held", [1, 2])
+def test_equal_items_tie_in_blocks_of_any_size(users, held):
+    data, model = of_equal_items(users, 333, held)
+    served = Served(fold(model))
+    for ranker in (served, Rows(served)):
+        table = rank_table(ranker, data, TEST)
+        middle = (table["n_candidates"].to_numpy() + 1) / 2
+        assert len(middle) == users * held
+        assert np.array_equal(table["rank"].to_numpy(), middle)
+    for product in (model.as_product, None):
+        one = rank_variants(model, data, TEST, lambda s: [model.score(s)], 1, product=product)[0]
+        assert np.array_equal(one.rank, (one.candidates + 1) / 2)
+
+
+@pytest.mark.parametrize("users", [1, 513])
+def test_equal_items_tie_where_only_first_places_are_sought(users, monkeypatch):
+    monkeypatch.setattr(ranking_net, "FEW_ITEMS", 20)
+    data, model = of_equal_items(users, 333, 1)
+    ranks = rank_targets(model, data, TEST, within=10)
+    assert np.array_equal(ranks.rank, (ranks.candidates + 1) / 2)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e37])

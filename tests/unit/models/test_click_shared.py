@@ -266,7 +266,7 @@ def test_a_field_with_several_values_is_their_mean():
     codes = {"kind": np.array([[0], [1], [2]]), "genres": np.array([[0, 0], [2, 0], [1, 3]])}
     shape = {"kind": [2, 1], "genres": [3, 2]}
     fields = EntityFields(2, shape, dim=4, ids=True, std=1.0)
-    fields.fill(codes, shape)
+    fields.fill(codes, shape, np.ones(3, bool))
     out = fields(torch.tensor([0, 1, 2]))
     assert out.shape == (3, 3, 4)
     assert not out[0, 0].any()

@@ -179,10 +179,14 @@ def twin_b(backbone: Any = SASRec()) -> Train:
     return Train(backbone, splits("sequential"), init=(FromVectors("item", reduced),))
 
 
-def test_one_key_for_two_things_names_both_methods() -> None:
+def test_one_key_for_two_things_gets_a_mark_on_the_later() -> None:
     settings = Settings(methods=(Method("twin_a"), Method("twin_b")), encoder="tfidf")
-    with pytest.raises(PlanError, match=r"twin_a__sasrec and twin_b__sasrec both make '[a-z_/]+'"):
-        build_plan(settings, {"twin_a": twin_a, "twin_b": twin_b})
+    nodes = build_plan(settings, {"twin_a": twin_a, "twin_b": twin_b}).nodes
+    vectors = [n for n in nodes if isinstance(n, Embed)]
+    assert vectors[0].name == "llm_embeddings/item_text" and not vectors[0].context
+    assert vectors[1].name == f"llm_embeddings/item_text__{vectors[1].mark}" != vectors[0].name
+    reduced = [n.name for n in nodes if isinstance(n, Derive)]
+    assert reduced == [f"features/pca__{v.slug}" for v in vectors]
 
 
 def plug_in(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
