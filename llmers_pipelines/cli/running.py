@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from .common import (
     settings_options,
     table,
 )
+
+if TYPE_CHECKING:
+    from ..config import Settings
 
 
 @click.command(
@@ -122,12 +126,16 @@ def _cost(rows: list[dict]) -> str:
 @click.option("--out", type=click.Path(), help="Write the report as Markdown here.")
 @click.option("--metrics", type=click.Path(), help="Write task, method, figures as JSON here.")
 @click.option("--plots", type=click.Path(), help="Write leaderboard.csv and epochs.csv here.")
+@click.option(
+    "--sampled", metavar="100u",
+    help="Instead: metrics against 100 uniform (100p: popular) negatives, as in papers.",
+)
 @click.option("--all", "every", is_flag=True, help="Also methods that llmers.toml left out since.")
 @json_option
 @settings_options
 def compare(
     dataset: str | None, task: str | None, out: str | None, metrics: str | None,
-    plots: str | None, every: bool, as_json: bool, **flags,
+    plots: str | None, sampled: str | None, every: bool, as_json: bool, **flags,
 ) -> None:
     """Compare enhanced recommenders with their backbones and controls, with intervals."""
     from ..orchestrate.build import build_plan
@@ -137,6 +145,8 @@ def compare(
     settings = open_settings(**flags)
     dataset = dataset or settings.dataset
     known_dataset(dataset, settings)
+    if sampled:
+        return _sampled(settings, dataset, task, sampled, as_json)
     chosen = None if every else [m.evaluate for m in build_plan(settings).methods]
     stored = {row["method"] for row in collect(settings, dataset, task)}
     rows = collect(settings, dataset, task, only=chosen)
@@ -161,3 +171,26 @@ def compare(
         return emit({"dataset": dataset, "rows": rows, "report": str(path)})
     click.echo(report)
     note(f"written to {out or path}")
+
+
+def _sampled(
+    settings: Settings, dataset: str, task: str | None, sample: str, as_json: bool
+) -> None:
+    from ..orchestrate.build import build_plan
+    from ..orchestrate.context import StepContext
+    from ..orchestrate.sampled import CAUTION, sampled_rows
+
+    ctx = StepContext(settings, dataset, log=note)
+    evaluations = [m.evaluate for m in build_plan(settings).methods]
+    rows = sampled_rows(evaluations, ctx, sample, task)
+    if not rows:
+        raise click.ClickException(
+            f"no ranking of data set {dataset!r} is trained; run `llmers run all --dataset "
+            f"{dataset}` first"
+        )
+    if as_json:
+        return emit({"dataset": dataset, "sampled": sample, "rows": rows, "note": CAUTION})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    shown = [[row.get(name, "") for name in names] for row in rows]
+    table(names, [[f"{v:.4f}" if isinstance(v, float) else v for v in row] for row in shown])
+    click.echo(f"\n{CAUTION}")

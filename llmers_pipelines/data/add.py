@@ -218,7 +218,7 @@ columns = {{ user_id = "user_id", item_id = "item_id", timestamp = "timestamp" }
 # path = "users.csv"
 
 [splits.sequential]
-protocol = "leave_one_out"            # leave_one_out, time, given, random or cold_item
+protocol = "leave_one_out"            # leave_one_out, time, given, random, cold_item, cold_user
 
 [splits.collaborative]
 protocol = "leave_one_out"

@@ -161,7 +161,7 @@ class Description:
         """Hash of one split's settings and of the fields that it turns into codes."""
         sides = [self.items, self.users]
         fields = [{k: asdict(f) for k, f in s.fields.items()} for s in sides if s]
-        return _digest([asdict(self.split(name)), fields])
+        return _digest([self.split(name).identity(), fields])
 
 
 def _digest(value: Any) -> str:

@@ -161,6 +161,34 @@ def cold_item(log: Log, spec: SplitSpec, table: pa.Table) -> tuple[np.ndarray, F
     return part.astype(np.int8), {"cold_items": np.flatnonzero(cold).tolist()}
 
 
+def cold_user(log: Log, spec: SplitSpec, table: pa.Table) -> tuple[np.ndarray, Facts]:
+    """Of a share of the users the ``first`` rows train and all later ones are held out.
+
+    Half of these users validate and half test, so that the history of a test user is the ``first``
+    rows. All rows of the other users train. Users with no more than ``first`` rows cannot be cold;
+    they are counted.
+    """
+    candidates = np.flatnonzero(log.lengths > spec.first)
+    n_cold = round(spec.cold_share * len(candidates))
+    if n_cold < 2:
+        raise DataError(
+            f"split {spec.name!r}: protocol 'cold_user' needs users with more than {spec.first} "
+            f"rows, two at least that are cold; there are {len(candidates)}, of which cold_share = "
+            f"{spec.cold_share:g} takes {n_cold}; lower first or raise cold_share"
+        )
+    draw = id_draws(log.users, spec.seed, "cold users")[candidates]
+    cold = candidates[np.argsort(draw, kind="stable")[:n_cold]]
+    held = np.full(len(log.users), TRAIN, np.int8)
+    held[cold[0::2]], held[cold[1::2]] = TEST, VALID
+    part = np.where(log.place() < spec.first, TRAIN, np.repeat(held, log.lengths))
+    return part.astype(np.int8), {
+        "users_too_short": len(log.users) - len(candidates),
+        "cold_users": {
+            "first": spec.first, "valid": len(cold[1::2]), "test": len(cold[0::2]),
+        },
+    }  # fmt: skip
+
+
 def _by_draw(draw: np.ndarray, shares: tuple[float, float, float]) -> np.ndarray:
     part = np.where(draw < shares[2], TEST, np.where(draw < shares[2] + shares[1], VALID, TRAIN))
     return part.astype(np.int8)
@@ -187,4 +215,5 @@ RUN: dict[str, Callable[[Log, SplitSpec, pa.Table], tuple[np.ndarray, Facts]]] =
     "given": given,
     "random": random_shares,
     "cold_item": cold_item,
+    "cold_user": cold_user,
 }

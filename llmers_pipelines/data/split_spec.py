@@ -17,7 +17,10 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
     "given": ("column", "values", "valid_share", "valid_by"),
     "random": ("shares", "by"),
     "cold_item": ("shares", "cold_share", "cold_by"),
+    "cold_user": ("cold_share", "first"),
 }
+LATER = ("first",)
+FIRST = (1, 2, 3, 5)  # rows that are known of a cold user
 _SPECIFIC = tuple(dict.fromkeys(o for options in PROTOCOLS.values() for o in options))
 
 
@@ -40,8 +43,9 @@ class SplitSpec:
     valid_from: str = ""  # time: first moment of validation, ISO or seconds; instead of shares
     test_from: str = ""
     by: str = "user"  # random: shares of each user's rows, or "row": of all rows
-    cold_share: float = 0.2  # cold_item: share of items that training never sees
+    cold_share: float = 0.2  # of the items (cold_item) or the users (cold_user)
     cold_by: str = "hash"  # or "time": the items that appeared last
+    first: int = 3  # cold_user: rows that are known of such a user, 1, 2, 3 or 5
     min_length: int = 3  # leave_one_out: shorter users give training rows only
     duplicates: str = "first"  # rows of one user and item: first, last or keep
     k_core: int = 0  # drop users and items with fewer interactions, repeatedly
@@ -53,6 +57,12 @@ class SplitSpec:
     impression: str = ""  # news: the column that says which rows were shown together
     history: int = 0  # ctr: first min(ceil(n/2), history) training rows feed prompts only
     seed: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        """All settings; one that came later stands where its protocol reads it, so that splits
+        that were made before keep their digest."""
+        own = PROTOCOLS[self.protocol]
+        return {k: v for k, v in asdict(self).items() if k not in LATER or k in own}
 
     def options(self) -> dict[str, Any]:
         """Settings in force as plain data: those of the protocol, and others that are set."""
@@ -88,6 +98,7 @@ def parse_split(section: Section, name: str) -> SplitSpec:
         by=section.choice("by", section.text("by", "user"), ("user", "row")),
         cold_share=section.share("cold_share", 0.2),
         cold_by=section.choice("cold_by", section.text("cold_by", "hash"), ("hash", "time")),
+        first=section.integer("first", 3),
         min_length=section.integer("min_length", 3, low=3),
         duplicates=section.choice(
             "duplicates",
@@ -111,6 +122,8 @@ def parse_split(section: Section, name: str) -> SplitSpec:
         section.choice(f"values.{value}", part, ("train", "valid", "test", "drop"))
     if bool(spec.valid_from) != bool(spec.test_from):
         raise section.fault("valid_from", "and test_from belong together; give both or neither")
+    if spec.first not in FIRST:
+        raise section.fault("first", f"is {spec.first}; a cold user has 1, 2, 3 or 5 first rows")
     if spec.k_core and protocol == "time":
         raise section.fault("k_core", "looks into the future under protocol 'time'; leave it out")
     if spec.task in CLICK_TASKS and not spec.label:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data.training import TRAIN, TrainingData
+from ..data.training import TEST, TRAIN, TrainingData
+from ..models.histories import history_before
 from .predict import TopK
 from .slices import tail_threshold
 
@@ -89,13 +90,21 @@ def intra_list_distance(items: np.ndarray, vectors: np.ndarray) -> float | None:
     """
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.divide(vectors, norm, out=np.zeros_like(vectors, np.float64), where=norm > 0)
+    unit[0] = 0
     full = items[(items > 0).sum(axis=1) > 1]
     if not len(full):
         return None
-    shown = (full > 0)[:, :, None] * unit[full]  # M, k, E
     length = (full > 0).sum(axis=1)
-    total = (shown.sum(axis=1) ** 2).sum(axis=1) - (shown**2).sum(axis=(1, 2))
+    total = (_summed(full, unit) ** 2).sum(axis=1) - (unit**2).sum(axis=1)[full].sum(axis=1)
     return float((1 - total / (length * (length - 1))).mean())
+
+
+def _summed(items: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the sum over each list of ``rows`` [N + 1, E], [M, E], place by place."""
+    total = np.zeros((len(items), rows.shape[1]))
+    for column in items.T:
+        total += rows[column]
+    return total
 
 
 def calibration(p: np.ndarray, q: np.ndarray, alpha: float = 0.01) -> np.ndarray:
@@ -114,12 +123,58 @@ def category_shares(items: np.ndarray, membership: np.ndarray) -> np.ndarray:
 
     ``membership`` is 0/1 [N + 1, C]; an item of several categories splits its weight.
     """
-    total = membership.sum(axis=1, keepdims=True)
-    share = np.divide(membership, total, out=np.zeros(membership.shape), where=total > 0)
+    return _to_one(_summed(items, _of_items(membership)))
+
+
+def _of_items(membership: np.ndarray) -> np.ndarray:
+    share = _to_one(membership.astype(np.float64))
     share[0] = 0
-    summed = share[items].sum(axis=1)
-    mass = summed.sum(axis=1, keepdims=True)
-    return np.divide(summed, mass, out=np.zeros_like(summed), where=mass > 0)
+    return share
+
+
+def _to_one(values: np.ndarray) -> np.ndarray:
+    mass = values.sum(axis=1, keepdims=True)
+    return np.divide(values, mass, out=np.zeros_like(values), where=mass > 0)
+
+
+def history_shares(data: TrainingData, membership: np.ndarray) -> np.ndarray:
+    """Return float64[U + 1, C], the categories of what each user had met before the test."""
+    from scipy.sparse import csr_matrix
+
+    seen = history_before(data, TEST)
+    ones = np.ones(len(seen.user))
+    met = csr_matrix((ones, (seen.user, seen.item)), (data.n_users + 1, data.n_items + 1))
+    return _to_one(met @ _of_items(membership))
+
+
+def category_summary(
+    top: TopK, membership: np.ndarray, data: TrainingData
+) -> dict[str, float | None]:
+    """Return category_distance, category_entropy, calibration (means over lists).
+
+    ``membership`` is 0/1 [N + 1, C]. A user is in the calibration whose history and whose list
+    both have a category.
+    """
+    wanted = history_shares(data, membership)[top.users]
+    given = category_shares(top.items, membership)
+    both = (wanted.sum(axis=1) > 0) & (given.sum(axis=1) > 0)
+    misfit = calibration(wanted[both], given[both])
+    return {
+        "category_distance": intra_list_distance(top.items, membership.astype(np.float64)),
+        "category_entropy": category_entropy(top.items, membership),
+        "calibration": float(misfit.mean()) if both.any() else None,
+    }
+
+
+# What a report says of a column that does not speak for itself.
+NOTES = {
+    "category_distance": "Category distance: 1 - cosine of the categories of two items of a list.",
+    "category_entropy": "Category entropy: bits, of a list.",
+    "calibration": "Calibration: KL divergence of a list's categories from those of the user's "
+    "history, nats; 0 is a list like the history.",
+    "overlap_with_base": "Overlap with base: Jaccard of both lists of a user.",
+    "stability": "Stability: the same of two trainings under different seeds.",
+}
 
 
 def serendipity(top: TopK, usual: TopK, targets: dict[int, set[int]]) -> float | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.training import TrainingData
+from .beyond import NOTES
 from .compare import Comparison, correct_primaries
 
 ABSENT = "n/a"
@@ -152,7 +153,8 @@ def grids(
     if beyond:
         names = tuple(dict.fromkeys(n for values in beyond.values() for n in values))
         rows = [(arm, *(number(v.get(n)) for n in names)) for arm, v in beyond.items()]
-        out.append(Grid("Beyond accuracy", ("arm", *names), tuple(rows)))
+        note = " ".join(NOTES[n] for n in names if n in NOTES)
+        out.append(Grid("Beyond accuracy", ("arm", *names), tuple(rows), note))
     return out
 
 

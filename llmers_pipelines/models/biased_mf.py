@@ -20,6 +20,12 @@ class BiasedMF(Backbone):
     b_u, b_i are sums over them and the id, so that new items and users are more than the mean.
     Squared error; predictions are cut to the range of the training ratings. Deviation: decoupled
     weight decay by AdamW over minibatches in place of regularized stochastic steps.
+
+    Usual: width 8 to 100, L2 0.02, rate 0.005, 20 epochs of stochastic steps. Published: RMSE 0.944
+    and MAE 0.745 on MovieLens-100k, mean of three random folds (read-me of an early Surprise); RMSE
+    by a split in time is higher and does not compare. Mistakes: the mean or the clipping range
+    taken over held-out rows; unknown ids that keep a random vector; biases decayed to zero with
+    the vectors where users rate on different scales.
     """
 
     revision: ClassVar[int] = 2  # ids that training never met are unknown ones

@@ -17,6 +17,13 @@ class CFKG(GraphOfFacts, Backbone):
     sigmoid(-<e_h + r', e_wrong>)`` with an entity drawn at random as the wrong tail (eqs. 2 to 5),
     in the same step as the pairs.
 
+    Usual: width 64 to 100, one wrong tail or a few per triple, learning rate 1e-3 with Adam. The
+    paper reports on Amazon 5-core categories (CDs, Clothing, Cell Phones, Beauty), facts made of
+    meta data; as re-run for KGAT, Recall@20 0.1142 on Amazon-Book and 0.0723 on Last-FM, 80/20 by
+    user, all items ranked (unverified). Mistakes: the released facts hold "also bought" and "also
+    viewed", which tell of test purchases; items with one table for pairs and another for facts,
+    between which nothing passes; scoring without the relation of choosing.
+
     Deviation: ``loss`` of the pairs is a softmax (see BPRMF); "bce" is the paper's negative
     sampling.
     """

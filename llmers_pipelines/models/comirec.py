@@ -24,6 +24,14 @@ class ComiRec(Backbone):
     are served, the largest product of each item; its memory is bounded, its time is ``interests``
     times as much.
 
+    Usual: width 64, 4 interests, 10 sampled negatives per row of the batch, histories of 20 (Books)
+    or 50 (Taobao), Adam 1e-3, batch 128. Published for SA, users of the test apart from those of
+    training, all items ranked: Amazon Books Recall@20 5.489 %, hit rate 11.402 %; Taobao 6.900 %,
+    41.549 % (unverified). Such numbers are of new users and do not compare with leave-one-out.
+    Mistakes: padding inside the softmax over the history; a mean over interests when scoring, where
+    the best counts; interests that collapse to one (the routing above); one vector asked of an
+    index, where each interest wants a search of its own.
+
     Deviations besides: full cross-entropy instead of sampled softmax (``loss="ssm"``); a learned
     bias per distance in each attention instead of position vectors; dropout on the items of a
     history; with ``mapped`` a linear map from an interest to the outputs, without which a mean of

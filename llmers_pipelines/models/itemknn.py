@@ -17,6 +17,8 @@ class ItemKNN(Backbone):
 
     ``decay`` weighs the history X_u by age when scoring (see TextKNN); the paper's is "mean", and
     the default "validated" is not the paper's: where validation prefers it, newer items weigh more.
+    ``shrink`` is 10 by default, where the plain cosine of the paper has 0: on a small log few
+    common users give the highest similarities. Search both ``k`` and ``shrink`` (``llmers tune``).
     """
 
     tasks: ClassVar[frozenset[str]] = frozenset({"collaborative", "sequential"})

@@ -68,23 +68,37 @@ def join_triples(kg: pa.Table, link: pa.Table, items: IdMap, name: str) -> Tripl
     for entity, item in zip(entity_of, position.tolist(), strict=True):
         if item:
             place.setdefault(entity, item)
-    rows = zip(*(kg[c].to_pylist() for c in TRIPLE), strict=True)
-    kept = sorted({(str(h), str(r), str(t)) for h, r, t in rows if None not in (h, r, t)})
-    names = sorted({r for _, r, _ in kept})
-    others = sorted({e for h, _, t in kept for e in (h, t)} - set(place))
-    place |= {entity: number for number, entity in enumerate(others, start=n + 1)}
-    number = {r: i for i, r in enumerate(names)}
-    ids = [(place[h], number[r], place[t]) for h, r, t in kept]
-    head, relation, tail = np.array(ids, np.int64).reshape(-1, 3).T
+    kg = kg.select(list(TRIPLE)).drop_null()
+    (head, heads), (relation, names), (tail, tails) = (_coded(kg[c]) for c in TRIPLE)
+    entities = sorted(set(heads) | set(tails))
+    rank = {entity: at for at, entity in enumerate(entities)}
+    head = np.array([rank[e] for e in heads], np.int64)[head]
+    tail = np.array([rank[e] for e in tails], np.int64)[tail]
+    order = np.lexsort((tail, relation, head))
+    rows = np.stack([head, relation, tail])[:, order]
+    rows = rows[:, np.diff(rows, axis=1, prepend=-1).any(axis=0)]
+    number = np.array([place.get(e, 0) for e in entities], np.int64)
+    others = np.flatnonzero(number == 0)
+    number[others] = np.arange(n + 1, n + 1 + len(others))
+    head, relation, tail = number[rows[0]], rows[1], number[rows[2]]
     linked = np.zeros(n + 1, bool)
     ends = np.concatenate([head, tail])
     linked[ends[ends <= n]] = True
     if not linked.any():
         raise ValueError(
-            f"{name}: none of {len(kept)} triples speaks of an item of the log; are the links of "
+            f"{name}: none of {len(head)} triples speaks of an item of the log; are the links of "
             f"this data set? items: {list(items.ids[:3])}, links: {entity_of[:3]}"
         )
     return Triples(head, relation, tail, n + len(others), linked, tuple(names))
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Return each row's place among the sorted distinct values, int64[T], and these as texts."""
+    coded = column.combine_chunks().dictionary_encode()
+    words = [str(value) for value in coded.dictionary.to_pylist()]
+    known = sorted(set(words))
+    rank = {word: at for at, word in enumerate(known)}
+    return np.array([rank[w] for w in words], np.int64)[coded.indices.to_numpy()], known
 
 
 class KnowledgeNet(FactorNet):

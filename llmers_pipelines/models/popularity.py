@@ -18,7 +18,8 @@ class Popularity(Backbone):
 
     With ``days`` > 0 a row counts if it is less than ``days`` * 86,400 seconds older than the
     newest training row: under a split by time, counts of all times rank items that were popular
-    once. ValueError where the log has no timestamps.
+    once, and a training with the default 0 says so in its log and in reports. ValueError where the
+    log has no timestamps.
     """
 
     tasks: ClassVar[frozenset[str]] = frozenset({"collaborative", "sequential"})
@@ -29,6 +30,14 @@ class Popularity(Backbone):
     def __post_init__(self) -> None:
         if self.days < 0:
             raise PlanError(f"Popularity: days is {self.days}; a number above 0, or 0 for all")
+
+    def caution(self, data: TrainingData) -> str:
+        if self.days or data.info.get("protocol") != "time":
+            return ""
+        return (
+            "Popularity counts all training rows of a split by time, which ranks what was popular "
+            "once; days = 30 (or what does best on validation) is the stronger reference"
+        )
 
     def build(self, data: TrainingData, seed: int) -> Any:
         from .popularity_net import PopularityNet

@@ -52,6 +52,10 @@ class Backbone(Component):
         """Whether the loss reads the state after the newest item alone (``supervise="last"``)."""
         return getattr(self, "supervise", "all") == "last"
 
+    def caution(self, data: TrainingData) -> str:
+        """Return what a reader of results on this log must know of these settings, "" for none."""
+        return ""
+
     def build(self, data: TrainingData, seed: int) -> Any:
         raise NotImplementedError
 

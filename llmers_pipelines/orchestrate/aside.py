@@ -13,6 +13,7 @@ from ..plan import Generate, Table, Train, walk
 from .cell_tables import AMONG, LIST, among, explored, lists
 from .cells import Cell
 from .context import StepContext
+from .list_kinds import Kinds
 
 RESAMPLES = 2000  # of curves and cold candidates, which no claim rests on
 COLD_METRICS = ("ndcg@10", "recall@20", "ndcg@20")
@@ -111,11 +112,16 @@ class _Counts:
         return np.tile(self.scores_of_all, (len(users), 1))
 
 
-def beside(cells: Cells, trains: Mapping[str, Train], data: TrainingData, comparison: Any) -> Aside:
+def beside(
+    cells: Cells, trains: Mapping[str, Train], data: TrainingData, comparison: Any,
+    kinds: Kinds | None = None,
+) -> Aside:  # fmt: skip
     """Return what ``cells`` of rankings say beside ``comparison``; ``trains`` maps arms to nodes.
 
-    Lists are those of each arm's first seed.
+    Lists are those of each arm's first seed; with ``kinds`` they are told by category as well.
     """
+    from ..evaluate.beyond import stability
+
     grids = [_gaps(comparison)]
     first: dict[str, Cell] = {}
     for (arm, _), cell in cells.items():
@@ -125,7 +131,13 @@ def beside(cells: Cells, trains: Mapping[str, Train], data: TrainingData, compar
         grids += [_calibration(first, data), _reliability(first), _ratio(comparison)]
     if data.label is not None or data.task == "rating":
         return Aside({}, tuple(g for g in grids if g is not None))
-    beyond = _beyond({arm: lists(cell, trains[arm], data) for arm, cell in first.items()}, data)
+    tops = {arm: lists(cell, trains[arm], data) for arm, cell in first.items()}
+    beyond = _beyond(tops, data, kinds)
+    for arm in [a for a in ("base", "enhanced") if a in tops]:
+        more = [c for (name, _), c in cells.items() if name == arm and c is not first[arm]]
+        if more:
+            other = lists(more[0], trains[arm], data)
+            beyond[arm]["stability"] = stability(tops[arm], other)
     grids.append(_curves(cells, data, comparison.primary))
     if data.info.get("protocol") == "cold_item":
         grids.append(_candidates(cells, trains, data))
@@ -155,8 +167,10 @@ def _exploration(
     return Grid("Exploration along the tree", ("arm", *names), tuple(rows), note)
 
 
-def _beyond(tops: Mapping[str, Any], data: TrainingData) -> dict[str, dict[str, float | None]]:
-    from ..evaluate.beyond import serendipity, summary
+def _beyond(
+    tops: Mapping[str, Any], data: TrainingData, kinds: Kinds | None
+) -> dict[str, dict[str, float | None]]:
+    from ..evaluate.beyond import category_summary, serendipity, stability, summary
     from ..evaluate.predict import top_k_lists
 
     usual = top_k_lists(_Counts(data), data, LIST)
@@ -164,10 +178,15 @@ def _beyond(tops: Mapping[str, Any], data: TrainingData) -> dict[str, dict[str, 
     rows = data.split == TEST
     for user, item in zip(data.user[rows].tolist(), data.item[rows].tolist(), strict=True):
         targets.setdefault(user, set()).add(item)
+    base = tops.get("base")
     return {
-        arm: {**summary(top, data), "serendipity": serendipity(top, usual, targets)}
+        arm: {
+            **summary(top, data), "serendipity": serendipity(top, usual, targets),
+            **(category_summary(top, kinds.membership, data) if kinds else {}),
+            **({"overlap_with_base": stability(top, base)} if base and arm != "base" else {}),
+        }
         for arm, top in tops.items()
-    }
+    }  # fmt: skip
 
 
 def _gaps(comparison: Any) -> Any:

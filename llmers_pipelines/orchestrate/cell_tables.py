@@ -50,6 +50,18 @@ def among(cell: Cell, train: Train, data: TrainingData, kind: str) -> pa.Table:
     )  # fmt: skip
 
 
+def against_sample(
+    cell: Cell, train: Train, data: TrainingData, negatives: int, draw: str
+) -> pa.Table:
+    """Return the ranks at test among ``negatives`` drawn items (``evaluate/sampled``)."""
+    from ..evaluate.sampled import sampled_rank_table
+
+    return _kept(
+        cell, f"test_{negatives}{draw[0]}.parquet", train, data,
+        lambda model: sampled_rank_table(model, data, TEST, negatives=negatives, draw=draw),
+    )  # fmt: skip
+
+
 def explored(cell: Cell, train: Train, data: TrainingData) -> pa.Table:
     """Return what exploration along the served tree costs and gives (``evaluate/exploration``)."""
     from ..evaluate.exploration import curve

@@ -144,6 +144,8 @@ def _train(
     data: TrainingData = ctx.load(train.log)
     if arm == TRIAL:
         data = without_test(data)
+    if told_first := train.backbone.caution(data):
+        ctx.log(f"{train.slug}: {told_first}")
     real = inputs_of(train, ctx)
     inputs = real if arm in _REAL else control_inputs(real, arm, seed=seed, log=data)
     started, cpu = time.perf_counter(), time.process_time()

@@ -149,7 +149,8 @@ def _solve(
     seconds = time.perf_counter() - started
     record = {"epoch": 0, "train_loss": None, "valid": valid, "seconds": seconds}
     if progress is not None:
-        progress(record)
+        with suppress(Interrupted):  # nothing is left to do
+            progress(record)
     model.eval().requires_grad_(False)  # has no hooks, so it is what is served
     return Trained(train, data, model, seed, [record], 0, valid, seconds)
 
@@ -170,7 +171,8 @@ def run_epochs(
     The best weights by the validation metric are restored at the end. Training stops after
     ``how.patience`` evaluations without improvement, but not before ``how.min_epochs``. ``loss``
     stands for ``model.loss``. With ``checkpoint`` the epochs that it holds are not trained again;
-    ``progress`` hears of them all the same.
+    ``progress`` hears of them all the same. Its ``Interrupted`` ends a training that has epochs
+    left; after the last one nothing is left to stop.
     """
     optimizer = optimizer_of(model, how)
     at = (checkpoint.load(model, optimizer) if checkpoint else None) or Progress()
@@ -188,7 +190,8 @@ def run_epochs(
         except Interrupted:
             if checkpoint is not None:
                 checkpoint.keep(model, optimizer, at, now=True)
-            raise
+            if at.epoch < how.epochs and not _enough(at, how):
+                raise
     if not at.weights:
         raise ValueError(
             f"{name}: validation gave no number in {len(at.records)} epochs (last: "

@@ -58,6 +58,34 @@ def test_compare_writes_the_report_where_it_is_told(shop: Shop, tmp_path: Path) 
     assert "## Task `sequential`" in text and "labels seen" in text and text in result.stdout
 
 
+def test_sampled_metrics_are_named_so_and_leave_every_report_as_it_is(own: Shop) -> None:
+    report = Path(own.ask("compare")["report"])
+    before, plan = report.read_text(), own.ask("plan")["assets"]
+    found = own.ask("compare", "--sampled", "5u")
+    assert report.read_text() == before and own.ask("plan")["assets"] == plan
+    rows = found["rows"]
+    told = own.ask("compare")["rows"]
+    assert {r["method"] for r in rows} == {r["method"] for r in told if r["task"] != "ctr"}
+    assert {"enhanced", "base"} <= {r["arm"] for r in rows}
+    names = {"hr@5_5u", "ndcg@5_5u", "hr@10_5u", "ndcg@10_5u", "mrr@10_5u"}
+    full = {r["method"]: r["enhanced"] for r in told
+            if r["slice"] == "all" and r["metric"] == "hr@10"}  # fmt: skip
+    for row in rows:
+        assert names < set(row) and "hr@10" not in row and "ndcg@10" not in row
+        assert row["hr@10_5u"] == 1.0, "of six candidates each is among the first ten"
+        if row["arm"] == "enhanced":
+            assert row["users"] == USERS and row["hr@10_5u"] >= full[row["method"]]
+            # what the full ranks let expect, with a draw's deviation over 40 users
+            assert row["hr@5_5u"] == pytest.approx(row["expected hr@5_5u"], abs=0.25)
+    table = own.invoke("compare", "--sampled", "5p").stdout
+    assert "hr@10_5p" in table and "do not keep the order of models" in table
+    assert "expected" not in table
+    for wrong in ("100", "0u", "u"):
+        refused = own.invoke("compare", "--sampled", wrong)
+        assert refused.exit_code
+        assert "write 100u (uniform) or 100p (by popularity)" in str(refused.exception)
+
+
 def test_status_and_plan_agree_that_nothing_is_to_do(shop: Shop) -> None:
     names = {n.name for n in shop.plan().nodes}
     rows = shop.ask("status")

@@ -14,6 +14,7 @@ CASES = {
     "given": ['column = "part"'],
     "random": ['by = "user"', 'by = "row"'],
     "cold_item": ['cold_by = "hash"', 'cold_by = "time"'],
+    "cold_user": [""],
 }
 
 

@@ -207,8 +207,62 @@ def test_time_that_is_spent_stops_the_call_and_the_next_goes_on(bare: Shop) -> N
 
 
 def test_a_model_in_closed_form_is_searched_too(bare: Shop) -> None:
-    found = bare.ask("tune", "ease", "--trials", "3")["arms"][0]
-    assert found["arm"] == "method" and set(found["space"]) == {"l2"} and found["trials"] == 3
+    """One fit is one step: however short a call is, it ends one, and none is thrown away."""
+    short = ("tune", "ease", "--trials", "6", "--seconds", "0.000001")
+    for call in range(1, 6):
+        told = bare.ask(*short)
+        assert not told["complete"] and told["arms"][0]["trials"] == call
+    last = bare.ask(*short)
+    assert last["complete"] and last["arms"][0]["trials"] == 6
+    found = last["arms"][0]
+    assert found["arm"] == "method" and set(found["space"]) == {"l2"}
+    assert found["pruned"] == 0 and all(r["value"] is not None for r in found["rows"])
+
+
+def test_a_call_that_is_spent_in_the_last_epoch_ends_the_trial(bare: Shop) -> None:
+    short = ("tune", "sasrec", "--set", "fit.epochs=1", "--set", "fit.lr=1e-3..1e-2")
+    found = bare.ask(*short, "--trials", "2", "--seconds", "0.000001")
+    assert found["arms"][0]["trials"] == 1, "nothing was left to do"
+
+
+def test_trials_that_failed_or_came_twice_are_runs_as_well(
+    bare: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text('dropout = [0.1, 0.3]\n[fit]\nepochs = "2"\n')
+    monkeypatch.setenv("LLMERS_CHECKPOINT_SECONDS", "0.000001")
+    real = loop._steps
+
+    def steps(model: Any, *more: Any) -> Any:
+        number = more[3]
+        mean, step = real(model, *more)
+        return (float("nan") if number == 2 and model.config["dropout"] == 0.3 else mean), step
+
+    monkeypatch.setattr(loop, "_steps", steps)
+    found = bare.ask("tune", "sasrec", "--space", str(space), "--trials", "6")["arms"][0]
+    failed = [r for r in found["rows"] if r["why"].startswith("failed: ")]
+    values = [json.dumps(r["settings"], sort_keys=True) for r in found["rows"]]
+    assert failed and len(set(values)) < 6, "the seed draws both, and some settings twice"
+    client = MlflowStore.from_settings(bare.settings()).client()
+    parent = client.get_run(found["mlflow_run"])
+    children = {c.data.tags["trial"]: c for c in client.search_runs(
+        [parent.info.experiment_id], f"tags.`{PARENT}` = '{parent.info.run_id}'"
+    )}  # fmt: skip
+    assert set(children) == set("012345")
+    for n, row in enumerate(found["rows"]):
+        child = children[str(n)]
+        assert child.data.params["trial.dropout"] == str(row["settings"]["dropout"])
+        assert child.data.params["backbone.dropout"] == str(row["settings"]["dropout"])
+        assert child.data.tags.get("failed", "") == row["why"].removeprefix("failed: ")
+        earlier = values.index(values[n])
+        assert child.data.tags.get("repeats") == (str(earlier) if earlier < n else None)
+        if row["value"] is None:
+            assert "best_valid" not in child.data.metrics
+        else:
+            assert child.data.metrics["best_valid"] == pytest.approx(row["value"])
+        epochs = client.get_metric_history(child.info.run_id, "valid")
+        assert [m.step for m in epochs] == ([1] if row["value"] is None else [1, 2])
+    assert not list((bare.home / "data/llmers/checkpoints/shop").glob("*")), "none goes on"
 
 
 def test_the_table_for_people_says_what_to_do(bare: Shop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..aside import beside, per_tokens, vector_grid
 from ..budget import budgets
 from ..cells import MAIN, Cell, run_cell
 from ..context import Outcome, StepContext
+from ..list_kinds import kinds_of
 from ..memorised import remembering
 from ..teachers import required_controls
 
@@ -54,17 +56,21 @@ def run(node: Evaluate, ctx: StepContext) -> Outcome:
         required=() if alone else required_controls(node.model),
     )
     trains = {name: train for name, train, arm in arms_of(node) if arm == MAIN}
-    aside = beside(cells, trains, data, comparison)
+    kinds = kinds_of(node.model, data, ctx)
+    aside = beside(cells, trains, data, comparison, kinds)
     cost = [told] if (told := per_tokens(node.model, comparison, ctx)) else []
     records = {f"{arm}/{seed}": cell.record for (arm, seed), cell in cells.items()}
     title = f"{node.model.slug} on {ctx.dataset}"
     if known:
         cost.append(f"Memory: {', '.join(known)} knows records of this data set, as probed; no "
                     "lift is claimed")  # fmt: skip
+    if kinds and aside.beyond:
+        cost.append(f"Categories of lists: the items' {kinds.field}")
     versions = {node.model.name: ctx.manifest(node.model).data_version}
     report = markdown(
         comparison, Header.of(data, title=title, dataset=ctx.dataset, versions=versions,
-                              notes=(*_notes(node, cells), *_teachers(node, ctx), *cost)),
+                              notes=(*repeats(tables), *cautions(node, data), *_notes(node, cells),
+                                     *_teachers(node, ctx), *cost)),
         beyond=aside.beyond, more=(*aside.grids, *vector_grid(node.model, data, ctx)),
     )  # fmt: skip
     rows = _with_names(comparison.table(), node, ctx)
@@ -157,6 +163,23 @@ def _with_names(table: pa.Table, node: Evaluate, ctx: StepContext) -> pa.Table:
     table = table.add_column(1, "base_method", pa.array([node.base.slug if node.base else None] * n,
                                                         pa.string()))  # fmt: skip
     return table.add_column(2, "task", pa.array([node.model.log.task] * n))
+
+
+def repeats(tables: Mapping[Any, pa.Table]) -> list[str]:
+    """Say how many test rows are no targets because their user had met the item before."""
+    from ...evaluate.predict import stamp_of
+
+    stamps = [stamp_of(t) for t in tables.values()]
+    dropped = max((int(s.get("repeated_targets", 0)) for s in stamps
+                   if s.get("repeats") == "drop"), default=0)  # fmt: skip
+    told = f"Dropped: {dropped:,} test rows whose user had met the item before; they are no targets"
+    return [told] if dropped else []
+
+
+def cautions(node: Evaluate, data: Any) -> list[str]:
+    """Return what the settings of a model that is compared should have been on this log."""
+    every = {train.name: train.backbone.caution(data) for _, train, _ in arms_of(node)}
+    return [f"{name}: {told}" for name, told in every.items() if told]
 
 
 def _notes(node: Evaluate, cells: dict[Any, Cell]) -> list[str]:

@@ -27,7 +27,7 @@ USUAL_SHARE = 0.01
 HIDDEN = "all but ids and declared values without words"
 OWN = ("items", "users", "interactions")  # all others lie beside the log
 # Splits that follow time; the others hold rows out by column, by draw or by item.
-_IN_TIME = ("leave_one_out", "time")
+_IN_TIME = ("leave_one_out", "time", "cold_user")
 
 
 def sources(node: Table, ctx: StepContext) -> dict[str, str]:

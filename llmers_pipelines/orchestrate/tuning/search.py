@@ -116,6 +116,7 @@ class Search:
             for epoch, valid in twin.epochs.items():
                 asked.hear(epoch, valid)
             value, why = twin.value, twin.why
+            self._repeated(arm, asked, twin, len(before))
         else:
             value, why = self._trained(arm, asked, len(before))
         asked.ends(value, self.clock() - started, why)
@@ -128,33 +129,30 @@ class Search:
     def _trained(self, arm: Arm, asked: Asked, number: int) -> tuple[float | None, str]:
         """Train one trial, or read it back; return its value, or why there is none."""
         heard: list[dict[str, Any]] = []
+        watch = self._watch(arm, asked, number)
 
         def epoch(record: dict[str, Any]) -> None:
             heard.append(record)
             valid = record.get("valid")
-            if valid is not None and asked.hear(int(record["epoch"]), float(valid)):
+            behind = valid is not None and asked.hear(int(record["epoch"]), float(valid))
+            if behind and not node.backbone.closed_form:  # that one is at its end already
                 raise Pruned
             if self.clock() >= self._until:
                 raise Interrupted
 
-        tags = {PARENT: self._parent, "search_arm": arm.name, "trial": str(number)}
-        watch = Watch(epoch, tags, {f"trial.{n}": v for n, v in asked.settings.items()})
         try:
             node = arm.train(asked.settings)
         except SpaceError as error:
-            return self._failed(asked, error)
+            return self._failed(arm, None, asked, error, watch, heard)
         try:
-            cell = run_cell(node, TRIAL, 0, self.ctx, watch)
+            cell = run_cell(node, TRIAL, 0, self.ctx, dataclasses.replace(watch, epoch=epoch))
         except Pruned:
-            at, seconds = heard[-1]["epoch"], sum(e["seconds"] for e in heard)
-            best = max(e["valid"] for e in heard if e["valid"] is not None)
-            record = {"arm": TRIAL, "seed": 0, "seconds": seconds, "best_valid": best}
-            marked = dataclasses.replace(watch, tags={**tags, "pruned": str(at)})
+            at = heard[-1]["epoch"]
             discard_checkpoint(node, TRIAL, 0, self.ctx)
-            log_run(node, heard, record, self.ctx, marked)
+            self._log(arm, node, heard, watch, pruned=str(at))
             return None, f"pruned at epoch {at}"
         except (ArithmeticError, ValueError, RuntimeError) as error:
-            return self._failed(asked, error)
+            return self._failed(arm, node, asked, error, watch, heard)
         if not cell.trained_now:
             told = json.loads((cell.folder / "training.json").read_text())["epochs"]
             for record in told:
@@ -164,10 +162,56 @@ class Search:
                 log_run(node, told, cell.record, self.ctx, watch)
         return float(cell.record["best_valid"]), ""
 
-    def _failed(self, asked: Asked, error: Exception) -> tuple[None, str]:
+    def _failed(
+        self, arm: Arm, node: Any, asked: Asked, error: Exception, watch: Watch,
+        heard: Sequence[Mapping[str, Any]],
+    ) -> tuple[None, str]:  # fmt: skip
         if asked.first:
             raise error  # the settings as they are cannot be trained: nothing to search beside
+        if node is not None:
+            discard_checkpoint(node, TRIAL, 0, self.ctx)
+        self._log(arm, node, heard, watch, failed=str(error))
         return None, f"failed: {error}"
+
+    def _repeated(self, arm: Arm, asked: Asked, twin: Trial, number: int) -> None:
+        """Leave a run of a trial whose answer an earlier one had."""
+        try:
+            node = arm.train(asked.settings)
+        except SpaceError:
+            node = None
+        epochs = [{"epoch": e, "valid": v, "seconds": 0.0} for e, v in sorted(twin.epochs.items())]
+        named, _, what = twin.why.partition(": ")
+        failed = {"failed": what} if named == "failed" else {}
+        pruned = {"pruned": str(max(twin.epochs))} if twin.pruned else {}
+        marks = {"repeats": str(twin.number), **failed, **pruned}
+        self._log(arm, node, epochs, self._watch(arm, asked, number), value=twin.value, **marks)
+
+    def _watch(self, arm: Arm, asked: Asked, number: int) -> Watch:
+        """Return what the run of a trial is marked with."""
+        tags = {PARENT: self._parent, "search_arm": arm.name, "trial": str(number)}
+        return Watch(tags=tags, params={f"trial.{n}": v for n, v in asked.settings.items()})
+
+    def _log(
+        self, arm: Arm, node: Any, epochs: Sequence[Mapping[str, Any]], watch: Watch, *,
+        value: float | None = None, **marks: str,
+    ) -> None:  # fmt: skip
+        """Leave the run of a trial that has no cell of its own; ``node`` None: it cannot be."""
+        known = [e["valid"] for e in epochs if e["valid"] is not None]
+        if value is None and "pruned" in marks:
+            value = max(known)
+        record = {"arm": TRIAL, "seed": 0, "seconds": sum(e["seconds"] for e in epochs),
+                  "best_valid": value}  # fmt: skip
+        marked = dataclasses.replace(watch, tags={**watch.tags, **marks})
+        if node is not None:
+            log_run(node, list(map(dict, epochs)), record, self.ctx, marked)
+            return
+        with self._store.training_run(
+            dataset=self.ctx.dataset, task=arm.task, asset_key=arm.node.name,
+            params={"arm": TRIAL, "seed": 0, **watch.params}, data_versions={},
+            dagster_run_id=self.ctx.run_id,
+            tags={"arm": TRIAL, "seed": "0", "experiment": "yes", "published": "no", **marked.tags},
+        ):
+            pass
 
 
 def make_inputs(arms: Sequence[Arm], ctx: StepContext) -> None:

@@ -1,5 +1,7 @@
 """Popularity: training counts, the floor of every table.
 
+Under a split by time give ``days`` (such as 30): counts of all times rank what was popular once.
+
 Served online: itself.
 """
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from llmers_pipelines.data.training import TEST, TRAIN
+from llmers_pipelines.data.training import TEST, TRAIN, VALID
 from llmers_pipelines.evaluate import beyond
 from llmers_pipelines.evaluate.predict import TopK, top_k_lists
 
@@ -112,3 +114,38 @@ def test_a_gap_is_a_difference_and_a_ratio():
     assert beyond.gap([0.2, 0.1, None]) == (pytest.approx(0.1), 0.5)
     assert beyond.gap([0.0, 0.0]) == (0.0, None)
     assert beyond.gap([0.3, None]) == (None, None)
+
+
+def test_lists_are_held_against_the_categories_of_the_history(make_log):
+    """User 1 met x and x, user 2 only an item without a category; item 3 is of both, 4 of none."""
+    rows = [(1, 1, TRAIN), (1, 5, VALID), (1, 2, TEST), (2, 4, TRAIN), (2, 1, TEST)]
+    data = make_log(rows, 2, 5)
+    membership = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0, 0], [1, 0]], bool)
+    assert beyond.history_shares(data, membership).tolist() == [[0, 0], [1, 0], [0, 0]]
+    top = TopK(np.array([1, 2]), np.array([[1, 2, 0], [3, 4, 0]]))
+    found = beyond.category_summary(top, membership, data)
+    # list 1: orthogonal; list 2: the item without a category is at distance 1
+    assert found["category_distance"] == pytest.approx(1.0)
+    assert found["category_entropy"] == pytest.approx((1 + 1) / 2)  # half and half, and item 3
+    wanted = beyond.calibration(np.array([1.0, 0.0]), np.array([0.5, 0.5]))
+    assert found["calibration"] == pytest.approx(float(wanted))  # of user 1: 2 has no taste
+    none = beyond.category_summary(TopK(np.array([1]), np.array([[4, 0]])), membership, data)
+    assert none == {"category_distance": None, "category_entropy": None, "calibration": None}
+
+
+def test_distances_of_lists_do_not_hold_all_vectors_at_once():
+    rng = np.random.default_rng(0)
+    lists, vectors = rng.integers(0, 301, (4000, 10)), rng.standard_normal((301, 64))
+    tracemalloc.start()
+    found = beyond.intra_list_distance(lists, vectors)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4000 * 64 * 8 * 5, "a few matrices of one row per list, none of ten"
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    means = []
+    for row in lists:
+        real = unit[row[row > 0]]
+        cos, n = real @ real.T, len(real)
+        if n > 1:
+            means.append(1 - (cos.sum() - np.trace(cos)) / (n * (n - 1)))
+    assert found == pytest.approx(np.mean(means))

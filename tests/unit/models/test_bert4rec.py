@@ -14,6 +14,7 @@ from llmers_pipelines.data.training import HISTORY, TRAIN
 from llmers_pipelines.models.batches import SequenceBatch
 from llmers_pipelines.models.bert4rec import BERT4Rec
 from llmers_pipelines.models.ranking_net import scoring_batch
+from llmers_pipelines.models.sasrec import SASRec
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.loop import load_loader
 
@@ -97,6 +98,13 @@ def test_neither_padding_nor_the_mask_can_be_scored_or_read_by_a_hook(data):
     net.hooks.append(Watch())
     scored(net, [data.n_items, 3])
     assert asked == [data.n_items]
+
+
+def test_it_is_given_many_times_the_epochs_of_sasrec_before_it_is_stopped():
+    """It converges 10 to 30 times as slowly; one that is stopped early is an underfit baseline."""
+    own, other = BERT4Rec().fit, SASRec().fit
+    assert own.patience * own.eval_every >= 3 * other.patience * other.eval_every
+    assert own.min_epochs >= 5 * other.min_epochs and own.epochs >= 3 * other.epochs
 
 
 def test_an_empty_history_is_scored(data):

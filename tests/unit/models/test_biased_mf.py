@@ -92,6 +92,19 @@ def test_the_first_predictions_are_the_mean_of_training(data):
     torch.testing.assert_close(net.raw(b).detach(), mean, atol=0.1, rtol=0)
 
 
+def test_the_mean_and_the_range_are_of_training_rows(data):
+    rating = data.rating.copy()
+    rating[data.split != TRAIN] = 9
+    wider = dataclasses.replace(data, rating=rating)
+    b = rows([3], [5])
+    for net in (SMALL.build(d, 0) for d in (data, wider)):
+        mean = float(data.rating[data.split == TRAIN].mean())
+        assert float(net.raw(b)[0].detach()) == pytest.approx(mean, abs=0.1)
+        with torch.no_grad():
+            net.mean.fill_(100.0)
+        assert float(net.ratings(b)[0].detach()) == data.rating[data.split == TRAIN].max()
+
+
 def test_an_export_predicts_the_same(data):
     trained = fit(Train(SMALL, LOG), data, {}, seed=0)
     config, arrays = trained.export()

@@ -5,10 +5,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 from llmers_pipelines.data.training import TEST, TRAIN, VALID, IdMap, TrainingData
 from llmers_pipelines.data.vectors import VectorTable
+from llmers_pipelines.data.views import kept_rows
 from llmers_pipelines.models import ease_net, itemknn_net
 from llmers_pipelines.models.als import ALS
 from llmers_pipelines.models.decay_net import decay_weights
@@ -23,7 +25,8 @@ from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.ranking_net import ndcg, rank_targets
 from llmers_pipelines.models.served import load_served
 from llmers_pipelines.models.textknn import TextKNN
-from llmers_pipelines.plan import PlanError, Table, Train, canonical
+from llmers_pipelines.orchestrate.steps.evaluate import cautions
+from llmers_pipelines.plan import Evaluate, PlanError, Table, Train, canonical
 from llmers_pipelines.testing.planted import planted_rings, renumbered_items
 from llmers_pipelines.train.loop import fit
 from llmers_pipelines.train.trained import load_trained, save_trained
@@ -238,6 +241,21 @@ def test_the_blend_weight_is_the_best_on_validation(rings):
     assert len(set(values)) > 2
 
 
+@pytest.mark.parametrize("name", ["popularity", "itemknn", "ease", "als"])
+def test_similarities_and_counts_are_of_training_rows_alone(name, rings):
+    """Rows that are held out leave every weight as it is: those of the test, and of validation."""
+    alike = {"decay": "mean"} if hasattr(MODELS[name], "decay") else {}  # else validation chooses
+    backbone = dataclasses.replace(MODELS[name], **alike)
+    known = kept_rows(rings.data, rings.data.split == TRAIN)
+    one, other = (backbone.build(d, 0) for d in (rings.data, known))
+    one.fit(rings.data, {})
+    other.fit(known, {})
+    weights = one.state_dict()
+    assert len(known.user) < len(rings.data.user) and any(w.numel() for w in weights.values())
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+
+
 def test_popularity_counts_training_rows_alone():
     model = trained(Popularity(), small_log())
     assert model.scores([1], [np.array([], int)])[0, 1:].tolist() == [2, 3, 1]
@@ -265,6 +283,18 @@ def test_popularity_of_the_newest_days_of_training(tmp_path):
     trained(Popularity(), ordered)
     with pytest.raises(ValueError, match="days = 7 needs timestamps"):
         trained(Popularity(days=7), ordered)
+
+
+def test_popularity_of_all_times_is_cautioned_where_the_split_follows_time():
+    """In the report of whoever is compared; the default and its identity stay."""
+    data = dataclasses.replace(small_log(), info={"protocol": "time"})
+    log = Table("splits", task="collaborative")
+    node = Evaluate(Train(ItemKNN(), log), Train(EASE(), log), references=(
+        Train(Popularity(), log), Train(Popularity(days=30), log),
+    ))  # fmt: skip
+    (told,) = cautions(node, data)
+    assert told.startswith("recommenders/popularity") and "days = 30" in told
+    assert cautions(node, dataclasses.replace(data, info={"protocol": "leave_one_out"})) == []
 
 
 DECAYED = {

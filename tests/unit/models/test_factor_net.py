@@ -70,6 +70,23 @@ def test_bpr_loss_by_hand_with_its_penalty():
     torch.testing.assert_close(model.loss(batch), expected)
 
 
+def test_the_penalty_with_a_graph_is_on_the_initial_vectors_of_the_batch():
+    """E^0 of the batch, not what is propagated, and no other row (LightGCN, eq. 15)."""
+    model = LightGCN(dim=4, layers=2, loss="bpr", l2=0.1).build(
+        planted_rings(n_users=20, n_items=20).data, 0
+    )
+    batch = PairBatch(torch.tensor([1, 2]), torch.tensor([3, 4]), torch.tensor([[5], [1]]))
+    with_penalty = model.loss(batch)
+    model.l2 = 0.0
+    without = model.loss(batch)
+    p, q = model.user_table.weight, model.item_table.weight
+    squares = p[[1, 2]].square().sum() + q[[3, 4, 5, 1]].square().sum()
+    torch.testing.assert_close(with_penalty - without, 0.05 * squares / 2)
+    gradient = torch.autograd.grad(with_penalty - without, [p, q])
+    torch.testing.assert_close(gradient[0][[1, 2]], 0.05 * p[[1, 2]])
+    assert not gradient[0][3:].any() and not gradient[1][6:].any()
+
+
 def test_softmax_loss_by_hand_leaves_out_the_positive_among_the_negatives():
     model = net("ssm")
     batch = PairBatch(torch.tensor([1]), torch.tensor([3]), torch.tensor([[5, 3]]))

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from llmers_pipelines.api import knowledge, knowledge_links
 from llmers_pipelines.data.training import TEST, IdMap
+from llmers_pipelines.models.batches import PairBatch
 from llmers_pipelines.models.cfkg import CFKG
 from llmers_pipelines.models.cke import CKE
 from llmers_pipelines.models.cke_net import transr_distance
@@ -47,6 +48,46 @@ def test_items_take_the_place_of_their_entities():
     assert rows == {(1, 1, 6), (2, 0, 1), (5, 0, 6)}
     assert found.n_entities == 6
     assert found.linked.tolist() == [False, True, True, False, False]
+
+
+def one_by_one(kg, link, items):
+    """The same join, a triple at a time."""
+    n, place = len(items), {}
+    for item, entity in zip(*(link[c].to_pylist() for c in LINK.column_names), strict=True):
+        if position := items.index([str(item)])[0]:
+            place.setdefault(str(entity), int(position))
+    rows = zip(*(kg[c].to_pylist() for c in ("head_id", "relation", "tail_id")), strict=True)
+    kept = sorted({tuple(map(str, row)) for row in rows if None not in row})
+    names = sorted({r for _, r, _ in kept})
+    others = sorted({e for h, _, t in kept for e in (h, t)} - set(place))
+    place |= {entity: at for at, entity in enumerate(others, start=n + 1)}
+    ids = [(place[h], names.index(r), place[t]) for h, r, t in kept]
+    return np.array(ids, np.int64).reshape(-1, 3).T, tuple(names), n + len(others)
+
+
+@pytest.mark.parametrize("kind", ["words", "numbers", "chunks"])
+def test_triples_are_joined_as_one_by_one(kind):
+    """Words of any script, ids that are numbers, tables in pieces, cells without a value."""
+    rng = np.random.default_rng(3)
+    names = ["é", "Z", "a", "10", "9", "ä b", "漢", "😀", "", "None", *(f"n{i}" for i in range(40))]
+    head, relation, tail = (rng.choice(m, 500).tolist() for m in (50, 7, 50))
+    link = pa.table({"item_id": [f"i{i}" for i in range(30)], "entity_id": names[:30]})
+    if kind == "numbers":
+        kg = facts(list(zip(head, relation, tail, strict=True)))
+        link = pa.table({"item_id": list(range(30)), "entity_id": list(range(5, 35))})
+    else:
+        rows = [(names[h], f"r{10 * r}", names[t]) for h, r, t in zip(head, relation, tail,
+                                                                     strict=True)]  # fmt: skip
+        kg = facts([(None if n % 50 == 0 else h, r, None if n % 70 == 3 else t)
+                    for n, (h, r, t) in enumerate(rows)])  # fmt: skip
+    if kind == "chunks":
+        kg = pa.concat_tables([kg.slice(0, 100), kg.slice(0, 0), kg.slice(90)])
+    items = IdMap(tuple(f"{'' if kind == 'numbers' else 'i'}{i}" for i in range(29, 2, -1)))
+    found = join_triples(kg, link, items, "kg")
+    (head, relation, tail), names, count = one_by_one(kg, link, items)
+    assert found.relations == names and found.n_entities == count
+    for array, wanted in ((found.head, head), (found.relation, relation), (found.tail, tail)):
+        assert array.dtype == np.int64 and np.array_equal(array, wanted)
 
 
 def test_faults_of_the_tables_are_named():
@@ -116,6 +157,32 @@ def test_a_user_of_cfkg_is_moved_by_the_relation_of_choosing():
     moved = entities[2] + net.relation[0]
     expected = -(F.logsigmoid(moved @ entities[61]) + F.logsigmoid(-moved @ entities[63]))
     torch.testing.assert_close(net.triple_loss(h, r, t, w), expected)
+
+
+@kinds
+def test_wrong_tails_are_drawn_anew_from_all_entities_and_facts_move_items(kind, monkeypatch):
+    """Not from items alone, never the padding; what is learned of a triple is served."""
+    data, inputs = planted()
+    net = built(kind, data, inputs, triples=64)
+    drawn, given = [], []
+    monkeypatch.setattr(net, "triple_loss", lambda h, r, t, w: (
+        drawn.append(w.clone()), given.append(h.clone()), net.item_table.weight.sum() * 0
+    )[-1])  # fmt: skip
+    user, item = (torch.from_numpy(x[:32]) for x in (data.user, data.item))
+    batch = PairBatch(user, item, torch.arange(1, 9)[None])
+    for _ in range(40):
+        net.loss(batch)
+    seen = set(torch.cat(drawn).tolist())
+    assert seen == set(range(1, net.n_entities + 1)) and net.n_entities > data.n_items
+    assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(given[0], given[1])
+    monkeypatch.undo()
+    h, r, t, w = (torch.tensor([i]) for i in (2, 0, 61, 63))
+    before = net.items()[2].detach().clone()
+    net.triple_loss(h, r, t, w).backward()
+    with torch.no_grad():
+        for p in net.parameters():
+            p -= 0.1 * (p.grad if p.grad is not None else 0)
+    assert not torch.equal(net.items()[2], before)
 
 
 @kinds

@@ -21,8 +21,8 @@ def test_references_on_amazon_office(data_root):
     description = find_dataset("amazon_office")
     data = build_training_data(load_catalog(description, data_root), description, "sequential")
     assert (data.n_users, data.n_items, len(data.user)) == (4905, 2420, 53258)
-    expected = {Popularity(): 0.0004, ItemKNN(): 0.0497, EASE(): 0.0453}
+    expected = {Popularity(): 0.000421, ItemKNN(): 0.0494, EASE(): 0.0446}
     for backbone, value in expected.items():
         model = fit(Train(backbone, Table("splits", task="sequential")), data, {}, seed=0)
         found = ndcg(rank_targets(model.model, data, TEST))
-        assert found == pytest.approx(value, abs=0.002), backbone
+        assert found == pytest.approx(value, rel=0.01), backbone  # 0 is none of them

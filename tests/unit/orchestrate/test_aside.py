@@ -15,7 +15,8 @@ import pytest
 from llmers_pipelines.data.text import ItemText
 from llmers_pipelines.data.training import TEST, VALID
 from llmers_pipelines.data.vectors import VectorTable
-from llmers_pipelines.evaluate.beyond import summary
+from llmers_pipelines.data.views import kept_rows
+from llmers_pipelines.evaluate.beyond import category_summary, stability, summary
 from llmers_pipelines.evaluate.compare import compare
 from llmers_pipelines.evaluate.predict import ctr_table, rank_table, top_k_lists
 from llmers_pipelines.evaluate.report import Header, markdown, percent
@@ -26,6 +27,8 @@ from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.orchestrate.aside import beside, per_tokens, vector_grid
 from llmers_pipelines.orchestrate.cell_tables import among, lists
 from llmers_pipelines.orchestrate.cells import Cell
+from llmers_pipelines.orchestrate.list_kinds import kinds_of
+from llmers_pipelines.orchestrate.steps.evaluate import repeats
 from llmers_pipelines.plan import Embed, Generate, Table, Train
 from llmers_pipelines.prompts.liked_disliked import LikedDisliked
 from llmers_pipelines.testing.contract import contract_data
@@ -55,6 +58,14 @@ def made(tmp_path):
         record = json.loads((tmp_path / arm / "training.json").read_text())
         cells[arm, None], models[arm] = Cell(tmp_path / arm, record, False), model
     return data, cells, models
+
+
+class Popular:
+    def __init__(self, data):
+        self.row = data.train_counts.astype(float)
+
+    def scores(self, users, histories):
+        return np.tile(self.row, (len(users), 1))
 
 
 def test_tables_come_from_the_stored_weights_once(made, monkeypatch):
@@ -101,6 +112,63 @@ def test_the_report_has_lists_curves_gaps_power_and_cold_candidates(made):
         assert grid.rows and all(len(row) == len(grid.columns) for row in grid.rows)
     cold = [r for r in aside.grids[-1].rows if r[0] == "cold" and r[2] == "recall@20"]
     assert cold[0][4] == "1.0000"  # six candidates at most
+
+
+def test_lists_are_told_by_category_and_by_seed(made, monkeypatch):
+    """Of the declared categories the first of several values per item; numbers of names are not."""
+    data, cells, models = made
+    ids = data.items.ids[::-1]  # joined by id
+    told = pa.table({
+        "item_id": ids, "maker": [f"m{i}" for i in ids],
+        "genres": [None if n == 2 else f"a|g{n % 3}" for n in range(30)][::-1],
+    })  # fmt: skip
+    kind = {"story": "text", "maker": "category", "genres": "category"}
+    ctx = SimpleNamespace(load=lambda node: told, field_kinds=kind)
+    log = Table("splits", task="sequential", of=(Table("items"),))
+    kinds = kinds_of(Train(ItemKNN(k=5), log), data, ctx)
+    assert kinds.field == "genres" and kinds.membership.shape == (31, 4)
+    assert kinds.membership.sum(1).tolist() == [0, 2, 2, 0, *[2] * 27]
+    found = data.items.index([told["item_id"][9].as_py()])[0]
+    assert kinds.membership[found].tolist() == [True, True, False, False]  # a, g2, g1, g0
+    tables = {key: cell.table("test") for key, cell in cells.items()}
+    comparison = compare(tables, slices=standard_slices(data), resamples=200)
+    plain = beside(cells, TRAINS, data, comparison)
+    names = ("category_distance", "category_entropy", "calibration")
+    assert not set(names) & set(plain.beyond["base"])
+    both = {("enhanced", 0): cells["enhanced", None], ("enhanced", 1): cells["base", None]}
+    again = {**both, ("base", None): cells["base", None]}
+    aside = beside(again, TRAINS, data, comparison, kinds)
+    for arm, model in models.items():
+        expected = category_summary(top_k_lists(model, data), kinds.membership, data)
+        assert {n: aside.beyond[arm][n] for n in names} == expected
+        assert all(v is not None for v in expected.values())
+    tops = [top_k_lists(models[arm], data) for arm in ("enhanced", "base")]
+    assert aside.beyond["enhanced"]["stability"] == stability(*tops) < 1
+    assert aside.beyond["enhanced"]["overlap_with_base"] == stability(*tops)
+    assert "stability" not in aside.beyond["base"]  # one training
+    header = Header.of(data, title="t", dataset="d")
+    report = markdown(comparison, header, beyond=aside.beyond, more=aside.grids)
+    assert "Calibration: KL" in report and "Stability: " in report
+    # a field of as many values as items says nothing of a list
+    ctx.field_kinds = {"maker": "category"}
+    monkeypatch.setattr("llmers_pipelines.orchestrate.list_kinds.MOST", 20)
+    assert kinds_of(Train(ItemKNN(k=5), log), data, ctx) is None
+
+
+def test_a_report_says_how_many_targets_were_met_before():
+    data = planted_rings(n_users=80, n_items=30, seed=1).data
+    rows = list(zip(data.user.tolist(), data.item.tolist(), data.split.tolist(), strict=True))
+    met = {(u, i) for u, i, s in rows if s != TEST}
+    again = {(u, i) for u, i, s in rows if s == TEST} & met
+    assert len(again) > 1
+    tables = {("base", None): rank_table(Popular(data), data, TEST)}
+    assert repeats(tables) == [
+        f"Dropped: {len(again)} test rows whose user had met the item before; they are no targets"
+    ]
+    kept = {("base", None): rank_table(Popular(data), data, TEST, repeats="keep")}
+    assert repeats(kept) == []
+    once = kept_rows(data, np.array([s != TEST or (u, i) not in met for u, i, s in rows]))
+    assert repeats({("base", None): rank_table(Popular(once), once, TEST)}) == []
 
 
 def test_clicks_have_calibration_reliability_and_both_formulas(tmp_path):
