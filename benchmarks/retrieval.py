@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -35,6 +36,7 @@ from llmers_pipelines.registry.index import (  # noqa: E402
     build_index,
     measure_recall,
     set_effort,
+    unseen,
 )
 from llmers_pipelines.train.loop import load_loader  # noqa: E402
 
@@ -150,14 +152,13 @@ def per_query(job: Callable[[np.ndarray], object], queries: np.ndarray, repeats:
     return 1e3 * best / len(queries)
 
 
-def vectors(args: argparse.Namespace, items: int) -> tuple[np.ndarray, np.ndarray]:
+def vectors(
+    args: argparse.Namespace, items: int, data: TrainingData
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the vectors of users and items, trained now or, with ``--keep``, before."""
     keep = args.keep / str(items) if args.keep else None
     if keep is not None and (keep / "finished").is_file():
         return np.load(keep / "user.npy"), np.load(keep / "item.npy")
-    start = time.process_time()
-    data = log(items, int(items * 0.4))
-    print(f"log: {len(data.user):,} rows, {time.process_time() - start:.0f} CPU-s", flush=True)
     return trained(data, max(4096, items * 131072 // 1_000_000), args.seconds, keep)
 
 
@@ -171,9 +172,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    user, item = vectors(args, 50_000 if args.quick else args.items)
+    items = 50_000 if args.quick else args.items
+    start = time.process_time()
+    data = log(items, int(items * 0.4))
+    print(f"log: {len(data.user):,} rows, {time.process_time() - start:.0f} CPU-s", flush=True)
+    user, item = vectors(args, items, data)
     order = np.random.default_rng(1).permutation(len(user))
     tuning, queries = user[order[:256]], user[order[256:512]]
+    rows = data.item.reshape(-1, ROWS)[:, :-1]  # the last row of a user is for validation
+    seen = [np.unique(rows[u]) for u in order[:512]]
     table = torch.from_numpy(item[1:])
     flat = faiss.IndexFlatIP(item.shape[1])
     flat.add(item[1:])
@@ -202,6 +209,34 @@ def main() -> None:
             chosen = "  <- chosen" if effort == index.effort else ""
             print(f"  effort {effort:<6} {ms:9.4f} CPU-ms a query  x{base / ms:<6.0f} "
                   f"recall {recall:.4f}{chosen}", flush=True)  # fmt: skip
+        if index.kind != "flat":
+            print(unseen_row(item, settings, tuning, queries, seen, flat), flush=True)
+
+
+def unseen_row(
+    item: np.ndarray, settings: IndexSettings, tuning: np.ndarray, queries: np.ndarray,
+    seen: list[np.ndarray], flat: Any,
+) -> str:  # fmt: skip
+    """Return the line of the best items that users have not seen: the index asks for as many more,
+    with the effort that recall of the others needs, and exact search for k and the seen."""
+    half, most = len(tuning), max(map(len, seen))
+    index = build_index(item, settings, queries=tuning, seen=seen[:half], unit=True)
+    asked = seen[half:]
+
+    def from_index(at: int) -> np.ndarray:
+        return unseen(index.search(queries[at : at + 1], index.most)[1], asked[at : at + 1], K)
+
+    def from_all(at: int) -> np.ndarray:
+        found = flat.search(queries[at : at + 1], K + most)[1] + 1
+        return unseen(found, asked[at : at + 1], K)
+
+    exact = np.concatenate([from_all(at) for at in range(len(queries))])
+    recall = measure_recall(index, queries, K, exact, asked)
+    places = np.arange(len(queries))
+    base = per_query(lambda at: from_all(int(at[0])), places[:40], 2)
+    ms = per_query(lambda at: from_index(int(at[0])), places)
+    return (f"  unseen items alone, {index.most} asked for: effort {index.effort:<6} {ms:9.4f} "
+            f"CPU-ms a query, exact {base:.3f}  x{base / ms:<6.0f} recall {recall:.4f}")  # fmt: skip
 
 
 if __name__ == "__main__":
