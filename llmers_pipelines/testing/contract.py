@@ -6,9 +6,6 @@ A plug-in's test is three lines: subclass ``RecipeContract`` and name the recipe
 from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,33 +22,11 @@ from ..orchestrate.build import base_of, instantiate, task_of
 from ..plan import Derive, Embed, Generate, Node, Pin, Table, Teach, Train, Tune, walk
 from ..recipe import discover
 from .planted import planted_rings
+from .serving import served_apart
 
 WIDTH = 24  # of the stand-in text vectors
 TEXTS = 8  # stand-in texts of nodes that are no item
 BASE_WORDS = ("Its base is", "Off is")  # how a recipe names what stands where no part is inert
-
-_SERVE = """
-import sys, json
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        banned = ("transformers", "vllm", "tokenizers", "sentence_transformers")
-        ours = ("llmers_pipelines.llm", "llmers_pipelines.encode")
-        if name.split(".")[0] in banned or name.startswith(ours):
-            raise ImportError(f"{name} may not be imported where models are served")
-sys.meta_path.insert(0, Refuse())
-from pathlib import Path
-import numpy as np
-from llmers_pipelines.train.trained import load_export
-from llmers_pipelines.models.served import load_served
-served = load_served(*load_export(Path(sys.argv[1])))
-case = json.loads(sys.argv[2])
-if case["rows"]:
-    out = served.predict(np.array(case["users"]), np.array(case["items"]),
-                         [np.array(h) for h in case["histories"]], None)
-else:
-    out = served.scores(np.array(case["users"]), [np.array(h) for h in case["histories"]])[:, 1:]
-print(json.dumps(np.asarray(out, float).tolist()))
-"""
 
 
 class RecipeContract:
@@ -84,12 +59,7 @@ class RecipeContract:
         trained = _fit(node, data)
         save_trained(trained, tmp_path)
         case, here = _case(trained, data)
-        done = subprocess.run(
-            [sys.executable, "-c", _SERVE, str(tmp_path), json.dumps(case)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        np.testing.assert_allclose(json.loads(done.stdout), here, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(served_apart(tmp_path, case), here, atol=1e-5, rtol=1e-5)
 
     def test_without_its_parts_it_is_its_backbone(self) -> None:
         """Attached and taken away again, parts leave nothing; at work, no draw of the backbone."""
