@@ -63,14 +63,14 @@ def collect(
 
 
 def evaluation_of(store: ManifestStore, dataset: str, node: Evaluate) -> Manifest | None:
-    """Return the newest stored evaluation with the seeds and controls of ``node``, else any.
-
-    Never one of another view of the data set.
+    """Return the stored evaluation of ``node``; else the newest with its seeds and controls (its
+    method may read another encoder's vectors), else any. Never one of another view of the data set.
     """
     view = "".join(sorted({n.view for n in walk([node]) if isinstance(n, Table)}))
     every = store.versions(dataset, node.name)
     mine = [m for m in every if m.info.get("view", "") == view]
-    same = [m for m in mine if m.code_version == node.code_version]
+    same = [m for m in mine if m.digest == node.digest]
+    same = same or [m for m in mine if m.code_version == node.code_version]
     current = store.current(dataset, node.name)
     if same or current is None or current.info.get("view", "") == view:
         return same[-1] if same else current

@@ -37,6 +37,21 @@ def test_an_evaluation_with_other_seeds_does_not_stand_for_it(tmp_path: Path) ->
     assert evaluation_of(store, "other", three) is None
 
 
+def test_an_evaluation_over_another_encoder_does_not_stand_for_it(tmp_path: Path) -> None:
+    store, nodes = ManifestStore(tmp_path), []
+    for number, encoder in enumerate(("tfidf?dim=16", "tfidf?dim=8", "tfidf?dim=4")):
+        plan = build_plan(Settings(methods=(Method("knnblend"),), encoder=encoder))
+        nodes.append(plan.methods[0].evaluate)
+        if number < 2:
+            store.write(Manifest(
+                nodes[-1].name, "shop", nodes[-1].code_version, f"version{number}",
+                nodes[-1].digest, "folder", created=f"2026-01-0{number + 1}",
+            ))  # fmt: skip
+    assert len({n.name for n in nodes}) == len({n.code_version for n in nodes}) == 1
+    versions = [evaluation_of(store, "shop", n).data_version for n in nodes]
+    assert versions == ["version0", "version1", "version1"], "its own, else the newest"
+
+
 def test_a_claim_holds_only_with_the_p_corrected_over_the_methods(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     store = ManifestStore(settings.data)
