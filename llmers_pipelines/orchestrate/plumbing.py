@@ -92,7 +92,7 @@ def plumbing_table(experiments: list[tuple[str, Plan, Settings]]) -> list[str]:
 def _row(method: Loaded, ctx: StepContext) -> str:
     manifest = evaluation_of(ctx.manifests, ctx.dataset, method.evaluate)
     nodes = walk([method.train])
-    have = {n: ctx.manifests.current(ctx.dataset, n.name) for n in nodes}
+    have = {n: ctx.manifests.of(ctx.dataset, n) for n in nodes}
     if manifest is None or None in have.values():
         return "not run yet" + " | " * 10
     tuned = [have[n].counts for n in nodes if isinstance(n, Tune)]

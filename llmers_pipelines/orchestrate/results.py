@@ -113,7 +113,7 @@ def recorded_answers(plan: Plan, experiment: Experiment, settings: Settings) -> 
     """Return how many recorded answers of a language model the experiment's texts rest on."""
     ctx = StepContext(settings, experiment.dataset)
     asked = [n for n in evaluation_nodes(plan) if n.verb in ("generate", "teach")]
-    made = [ctx.manifests.current(ctx.dataset, n.name) for n in asked]
+    made = [ctx.manifests.of(ctx.dataset, n) for n in asked]
     return sum(int(m.counts.get("recorded", 0)) for m in made if m is not None)
 
 
@@ -258,7 +258,7 @@ def _cost(plan: Plan, experiment: Experiment, settings: Settings) -> list[str]:
              "| asset | rows | LLM calls | re-used | recorded answers | quarantined | seconds |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for node in evaluation_nodes(plan):
-        manifest = ctx.manifests.current(ctx.dataset, node.name)
+        manifest = ctx.manifests.of(ctx.dataset, node)
         if manifest is None or node.verb not in ("generate", "embed", "teach", "tune"):
             continue
         c = manifest.counts

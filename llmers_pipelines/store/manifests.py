@@ -75,6 +75,15 @@ class ManifestStore:
         path = self._folder(dataset, name) / "current.json"
         return self._read(path) if path.is_file() else None
 
+    def of(self, dataset: str, node: Any) -> Manifest | None:
+        """Return the newest version made from just ``node``, else the current one: experiments of
+        one home share names, and what the last of them made is not what another one read."""
+        now = self.current(dataset, node.name)
+        if now is None or now.digest == node.digest:
+            return now
+        own = [m for m in self.versions(dataset, node.name) if m.digest == node.digest]
+        return own[-1] if own else now
+
     def version(self, dataset: str, name: str, data_version: str) -> Manifest | None:
         path = self._folder(dataset, name) / f"{data_version}.json"
         return self._read(path) if path.is_file() else None

@@ -69,3 +69,18 @@ def test_a_claim_holds_only_with_the_p_corrected_over_the_methods(tmp_path: Path
     assert [r["p_corrected"] for r in rows] == pytest.approx([0.06, 0.06, 0.0003])
     assert [r["verdict"] for r in rows] == ["not shown", "not shown", "claimed"]
     assert rows[0]["reasons_method"] == ["the p corrected over 3 methods is 0.06"]
+
+
+def test_what_is_told_of_an_asset_is_of_the_version_that_its_node_made(tmp_path: Path) -> None:
+    store, nodes = ManifestStore(tmp_path), []
+    for number, encoder in enumerate(("tfidf?dim=16", "tfidf?dim=8", "tfidf?dim=4")):
+        plan = build_plan(Settings(methods=(Method("knnblend"),), encoder=encoder))
+        nodes.append(plan.methods[0].train)
+        assert store.of("shop", nodes[-1]) is None or number
+        if number < 2:
+            store.write(Manifest(
+                nodes[-1].name, "shop", nodes[-1].code_version, f"version{number}",
+                nodes[-1].digest, "folder", created=f"2026-01-0{number + 1}",
+            ))  # fmt: skip
+    told = [m.data_version for n in nodes if (m := store.of("shop", n)) is not None]
+    assert told == ["version0", "version1", "version1"], "its own, else the current one"
