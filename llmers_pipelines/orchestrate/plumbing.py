@@ -26,10 +26,11 @@ CONTEXT = {TINY: 1024, ANSWERING: 4096}  # tokens
 TOKENS = 40  # most of an answer: what a model that knows nothing says beyond is no better
 
 
-def with_tiny_model(settings: Settings, *, answers: bool = False) -> Settings:
+def with_tiny_model(settings: Settings, *, answers: bool = False, tokens: int = TOKENS) -> Settings:
     """Return ``settings`` that tune, and where they name it encode with, the tiny model.
 
-    With ``answers`` it is asked as well, wherever the data set has no recorded answers.
+    With ``answers`` it is asked as well, wherever the data set has no recorded answers; ``tokens``
+    is the most of an answer.
     """
     folder, own = settings.data / "plumbing" / settings.dataset, ANSWERING if answers else TINY
     encoder, _, how = settings.encoder.partition("?")
@@ -44,7 +45,7 @@ def with_tiny_model(settings: Settings, *, answers: bool = False) -> Settings:
         return out
     return dataclasses.replace(
         out, engine="hf", model=tune.model, model_revision="", adapter="", recorded_first=True,
-        max_tokens=TOKENS, temperature=1.0,
+        max_tokens=tokens, temperature=1.0,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from ..store.manifests import Manifest
 from .build import Plan, build_plan
 from .compare import collect, evaluation_of, leaderboard
 from .context import StepContext
-from .plumbing import TINY, make_tiny, plumbing_table, with_tiny_model
+from .plumbing import TINY, TOKENS, make_tiny, plumbing_table, with_tiny_model
 from .records import recipe_digest
 from .views_report import planted_table, views_table
 
@@ -47,6 +47,7 @@ class Experiment:
     view: str = ""  # another sight of the data set (data/views.py)
     of: str = ""  # name of the experiment whose views these are
     answers: str = ""  # plumbing: "tiny" asks that model what the data set has no answers for
+    tokens: int = TOKENS  # plumbing: the most of such an answer; a form may need more
 
     def settings(self, base: Settings) -> Settings:
         own = dataclasses.replace(
@@ -56,7 +57,7 @@ class Experiment:
         )  # fmt: skip
         if not self.plumbing:
             return own
-        return with_tiny_model(own, answers=self.answers == TINY)
+        return with_tiny_model(own, answers=self.answers == TINY, tokens=self.tokens)
 
 
 def load_experiments(path: Path) -> list[Experiment]:
