@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from ..data.training import SPLIT_NAMES, TEST, TrainingData
+from ..models.counting import FEWEST
 from ..models.histories import Rows, distinct, history_before, rows_of, within
 from .places import Places
 
 BLOCK_BYTES = 4 << 20  # scores of one block; larger blocks leave the cache before they are counted
 BLOCK_USERS = 512  # states that meet the items together
 SMALLEST_BLOCK = 32  # users; below it the cost of a model call dominates
-FEWEST_USERS = 8  # of a model call; a product of 3 rows or fewer does not round all columns alike
 
 
 class Ranker(Protocol):
@@ -96,7 +96,7 @@ def scored_blocks(
     Users go by history length, so that a model which pads its batches pads little.
     """
     for part, more in _parts(model, data, seen, users, block):
-        asked = np.resize(part, max(len(part), FEWEST_USERS))
+        asked = np.resize(part, max(len(part), FEWEST))
         if len(asked) > len(part):
             more = tuple(seen.times(asked) for _ in more)
         scores = np.asarray(model.scores(asked, seen.lists(asked), *more))[: len(part)]

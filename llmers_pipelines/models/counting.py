@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+# Rows of a product of states and items: of 3 or fewer, some columns are rounded in another way than
+# others, and equal items would not tie (measured with MKL; in catalogs of 5 to 11 items that holds
+# for any number of rows).
+FEWEST = 8
+
 
 def above_below(
     scores: np.ndarray, rows: np.ndarray, values: np.ndarray

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .counting import FEWEST
+
 CHUNK_ITEMS = 512  # with 512 users 1 MiB of scores
 FULL = 127  # chunks that an int8 counts
-# Rows of a product: of 3 or fewer, some columns are rounded in another way than others (measured
-# with MKL; in catalogs of 5 to 11 items that holds for any number of rows).
-FEWEST = 8
 ROUNDING = 2.0**-22  # twice what one of D terms of a product can be off, in single precision
 
 
@@ -88,7 +87,8 @@ def behind(
     products of one pair of vectors can differ by. Arguments are those of ``lead``.
     """
     state, items = product.state, product.items[torch.from_numpy(few)]
-    own = torch.einsum("bd,bd->b", state, product.items[torch.from_numpy(target)])
+    aim = product.items[torch.from_numpy(target)]
+    own = torch.einsum("bd,bd->b", state, aim)
     scores = state @ items.T
     if product.scale < 0:
         own, scores = -own, -scores
@@ -96,7 +96,7 @@ def behind(
     place[few] = np.arange(len(few))
     column = place[item]
     scores.numpy()[row[column >= 0], column[column >= 0]] = -np.inf
-    largest = product.items.norm(dim=1).max()
+    largest = max(items.norm(dim=1).max(), aim.norm(dim=1).max())
     limit = own + ROUNDING * state.shape[1] * largest * state.norm(dim=1)
     flags = torch.empty_like(scores)  # float flags are made and summed faster than bool ones
     return torch.gt(scores, limit[:, None], out=flags).sum(1).numpy() >= within

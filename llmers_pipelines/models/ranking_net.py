@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from .batches import SequenceBatch, left_pad
-from .counting import above_below, spread
+from .counting import FEWEST, above_below, spread
 from .histories import Rows, distinct, history_before, rows_of, unique_pairs
 from .histories import within as held
-from .product_net import FEWEST, Product, behind, enough, lead
+from .product_net import Product, behind, enough, lead
 
 if TYPE_CHECKING:
     from ..data.training import TrainingData

@@ -6,13 +6,13 @@ import pytest
 from llmers_pipelines.data.training import HISTORY, TEST, TRAIN, VALID
 from llmers_pipelines.evaluate.places import count_above
 from llmers_pipelines.evaluate.predict import (
-    FEWEST_USERS,
     ctr_table,
     rank_table,
     stamp_of,
     top_k_lists,
 )
 from llmers_pipelines.evaluate.ranking import user_values
+from llmers_pipelines.models.counting import FEWEST
 
 
 def naive_ranks(scores, data, split):
@@ -90,7 +90,7 @@ def test_blocked_and_unblocked_scoring_agree(random_log, fixed):
     for block in (1, 7, 64):
         model.calls.clear()
         assert rank_table(model, data, TEST, block=block).equals(whole)
-        assert max(len(users) for users, _ in model.calls) == max(block, FEWEST_USERS)
+        assert max(len(users) for users, _ in model.calls) == max(block, FEWEST)
 
 
 def test_permuting_users_changes_nothing(make_log, fixed):
