@@ -65,6 +65,27 @@ labels_seen = true
 """
 SMALL = "{ dim = 8, inner = 16, max_len = 10, fit = { epochs = 2, min_epochs = 1 } }"
 TINY = "{ dim = 4, mlp = [8], fit = { epochs = 2, min_epochs = 1 } }"
+TUNED = """
+[llmers]
+dataset = "shop"
+[tune]
+model = "{lm}"
+[encoder]
+name = "tfidf?dim=8"
+[evaluation]
+controls = []
+"""  # methods follow; {lm} is the folder of the tiny model
+EXPERIMENT = f"""
+[[experiment]]
+name = "shop, summaries"
+dataset = "shop"
+controls = []
+encoder = "tfidf?dim=8"
+[[experiment.methods]]
+recipe = "llm2x"
+settings = {{ source = "summary" }}
+backbone_settings = {SMALL}
+"""
 CHOICE = f"""
 [llmers]
 dataset = "shop"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from shop import Shop, made
+from shop import TUNED, Shop, made
 
 from llmers_pipelines.llm import hf
 from llmers_pipelines.orchestrate.estimate import estimate
@@ -20,20 +20,16 @@ COLD = """
 protocol = "cold_item"
 shares = [0.8, 0.1, 0.1]
 """
-CHOICE = """
-[llmers]
-dataset = "shop"
-[tune]
-model = "{lm}"
-[encoder]
-name = "{lm}?pooling=last&normalize=0"
-[evaluation]
-controls = ["permuted", "gaussian"]
-[[methods]]
+CHOICE = (
+    TUNED.replace("tfidf?dim=8", "{lm}?pooling=last&normalize=0").replace(
+        "controls = []", 'controls = ["permuted", "gaussian"]'
+    )
+    + """[[methods]]
 recipe = "llm_ins"
 settings = {{ k = 3, dim = 8, tower_epochs = 3, shown = 4, samples = 12, least = 0.0, most = 2 }}
 backbone_settings = {{ dim = 8, layers = 1, fit = {{ epochs = 2, min_epochs = 1 }} }}
 """
+)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from shop import SMALL, Shop, made
+from shop import SMALL, TUNED, Shop, made
 
 from llmers_pipelines.llm import hf
 from llmers_pipelines.orchestrate.estimate import estimate
@@ -16,20 +16,16 @@ from llmers_pipelines.prompts.noise import END, NOISE, REPLACE
 from llmers_pipelines.tune.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.proof("llm4dsr", "equations")
-CHOICE = """
-[llmers]
-dataset = "shop"
-[tune]
-model = "{lm}"
-[encoder]
-name = "tfidf?dim=16"
-[evaluation]
-controls = ["permuted", "gaussian", "template"]
-[[methods]]
+CHOICE = (
+    TUNED.replace("tfidf?dim=8", "tfidf?dim=16").replace(
+        "controls = []", 'controls = ["permuted", "gaussian", "template"]'
+    )
+    + """[[methods]]
 recipe = "llm4dsr"
 settings = {{ samples = 12, window = 5, epochs = 1, batch = 6 }}
 backbone_settings = {small}
 """
+)
 
 
 @pytest.fixture

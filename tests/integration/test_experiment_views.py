@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from shop import SMALL, Shop, same_environment
+from shop import EXPERIMENT, Shop, same_environment
 
 from llmers_pipelines.config import ConfigError
 from llmers_pipelines.orchestrate.build import build_plan
@@ -15,18 +15,9 @@ from llmers_pipelines.orchestrate.results import load_experiments, run_experimen
 from llmers_pipelines.orchestrate.steps.generate import engine_for
 from llmers_pipelines.plan import Generate, PlanError
 
-LIST = f"""
-[[experiment]]
-name = "shop, summaries"
-dataset = "shop"
-controls = []
-encoder = "tfidf?dim=8"
-views = ["share50", "users50", "opaque", ""]
-[[experiment.methods]]
-recipe = "llm2x"
-settings = {{ source = "summary" }}
-backbone_settings = {SMALL}
-"""
+LIST = EXPERIMENT.replace(
+    "controls = []", 'controls = []\nviews = ["share50", "users50", "opaque", ""]'
+)
 
 
 def test_a_lift_per_sight(tmp_path: Path) -> None:

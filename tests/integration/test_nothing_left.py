@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from graph_shop import Reader, opened
-from shop import SMALL, Shop
+from shop import SMALL, TUNED, Shop
 
 from llmers_pipelines.llm import factory
 from llmers_pipelines.llm.protocol import GenRequest
@@ -72,20 +72,14 @@ def test_no_chain_is_left_for_a_reasoning_graph(
     without_rows(shop, found, slug)
 
 
-CHOICE = """
-[llmers]
-dataset = "shop"
-[tune]
-model = "{lm}"
-[encoder]
-name = "tfidf?dim=8"
-[evaluation]
-controls = []
-[[methods]]
+CHOICE = (
+    TUNED
+    + """[[methods]]
 recipe = "llm4dsr"
 settings = {{ samples = 6, window = 5, epochs = 1, batch = 6, percentile = 1.0 }}
 backbone_settings = {small}
 """
+)
 
 
 @pytest.mark.proof("llm4dsr", "equations")

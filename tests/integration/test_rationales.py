@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from shop import SMALL, Shop, made
+from shop import SMALL, TUNED, Shop, made
 
 from llmers_pipelines.llm import hf
 from llmers_pipelines.orchestrate.estimate import estimate
@@ -15,20 +15,14 @@ from llmers_pipelines.plan import Generate, Tune
 from llmers_pipelines.tune.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.proof("slim", "equations")
-CHOICE = """
-[llmers]
-dataset = "shop"
-[tune]
-model = "{lm}"
-[encoder]
-name = "tfidf?dim=8"
-[evaluation]
-controls = ["permuted", "template"]
-[[methods]]
+CHOICE = (
+    TUNED.replace("controls = []", 'controls = ["permuted", "template"]')
+    + """[[methods]]
 recipe = "slim"
 settings = {{ sample = 12, epochs = 2, batch = 6, tokens = 40 }}
 backbone_settings = {small}
 """
+)
 
 
 @pytest.fixture

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shop import SMALL, Shop, same_environment
+from shop import EXPERIMENT, Shop, same_environment
 
 from llmers_pipelines.orchestrate.results import load_experiments, run_experiment, write_results
 
-LIST = f"""
-[[experiment]]
-name = "shop, summaries"
-dataset = "shop"
-controls = []
-encoder = "tfidf?dim=8"
-recorded = true
-[[experiment.methods]]
-recipe = "llm2x"
-settings = {{ source = "summary" }}
-backbone_settings = {SMALL}
-"""
+LIST = EXPERIMENT.replace("controls = []", "controls = []\nrecorded = true")
 
 
 def test_the_template_in_the_place_of_recorded_answers_is_a_fault(tmp_path: Path) -> None:
