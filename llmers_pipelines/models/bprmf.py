@@ -34,7 +34,7 @@ class BPRMF(Backbone):
     dim: int = 64
     loss: str = "ssm"
     negatives: int = 256  # shared by a batch; only for "ssm"
-    temperature: float = 0.2
+    temperature: float = 0.15
     l2: float = 1e-4  # on the initial vectors of the batch
     table_std: float = 0.1
     fit: Fit = Fit(lr=1e-3, batch=1024, epochs=500, min_epochs=20, patience=20)
