@@ -106,7 +106,7 @@ def test_given_scores_stand_for_the_products(kind):
 @pytest.mark.parametrize("loss", ["ce", "in_batch", "bce", "bpr", "ssm"])
 def test_pair_models_by_product_by_score_and_by_pair_agree(loss):
     data = planted_rings(n_users=8, n_items=20).data
-    net = BPRMF(dim=4, loss=loss, l2=0.0).build(data, 0)
+    net = BPRMF(dim=4, loss=loss, l2=0.0, temperature=0.2).build(data, 0)
     user, positive = torch.tensor([1, 2, 3, 4]), torch.tensor([5, 6, 5, 7])
     negative = {"ssm": torch.tensor([[1, 5, 9]])}.get(loss, torch.tensor([[1], [2], [3], [4]]))
     batch = PairBatch(user, positive, None if loss in ("ce", "in_batch") else negative)

@@ -73,8 +73,8 @@ def test_every_loss_teaches(name, kind, rings):
     model = build(backbone, data)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        lr = {"bert4rec": 0.003}.get(name, 0.01 if name in ORDERED else 0.05)
-        steps(model, batches_of(backbone, data), 120, lr)
+        n_steps, lr = {"bert4rec": (400, 0.003)}.get(name, (120, 0.01 if name in ORDERED else 0.05))
+        steps(model, batches_of(backbone, data), n_steps, lr)
     rows = rows_of(data, (TRAIN,))
     if name in ORDERED:
         users = np.arange(1, data.n_users + 1)
