@@ -23,6 +23,13 @@ from compare import ours as mine
 from sides import Split, open_split, run
 
 ALS = {"factors": 64, "regularization": 0.01, "iterations": 15, "random_state": 0}
+LAST = {"MAX_ITEM_LIST_LENGTH": 30}  # as much of a history as our models read
+
+
+def deepctr(model: str) -> Entry:
+    return Entry("DeepCTR-Torch", "deepctr", model)
+
+
 MODELS: dict[str, tuple[str, list[Entry]]] = {
     "Popularity": ("sequential", [mine("Popularity"), recbole("Pop", epochs=1)]),
     "ItemKNN": ("sequential", [
@@ -57,8 +64,14 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
     "DeepFM": ("ctr", [mine("DeepFM"), recbole("DeepFM")]),
     "DCNv2": ("ctr", [mine("DCNv2"), recbole("DCNV2")]),
     "AutoInt": ("ctr", [mine("AutoInt"), recbole("AutoInt")]),
+    "xDeepFM": ("ctr", [mine("XDeepFM"), recbole("xDeepFM")]),
+    "DIN": ("ctr", [mine("DIN"), recbole("DIN", config=LAST)]),
+    "DIEN": ("ctr", [mine("DIEN"), recbole("DIEN", config=LAST)]),
+    "FiBiNET": ("ctr", [mine("FiBiNET"), deepctr("FiBiNET")]),
+    "MMoE": ("multi_scenario", [mine("MMoE"), deepctr("MMOE")]),
+    "PLE": ("multi_scenario", [mine("PLE"), deepctr("PLE")]),
 }  # fmt: skip
-PEERS = ("recbole", "rectools", "implicit")
+PEERS = ("recbole", "rectools", "implicit", "deepctr")
 
 
 def trained(entry: Entry, split: Split, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -101,7 +114,7 @@ def auc_error(split: Split, ours: Path, theirs: Path, draws: int = 200) -> float
 
 
 def lines(name: str, split: Split, home: Path, args: argparse.Namespace) -> list[str]:
-    task, entries = MODELS[name]
+    entries = MODELS[name][1]
     out, first = [], None
     for entry in entries:
         folder = home / f"{name}-{entry.label}".replace(" ", "").replace(",", "-")
@@ -111,7 +124,7 @@ def lines(name: str, split: Split, home: Path, args: argparse.Namespace) -> list
         first = first or folder
         cut = "*" if result.get("stopped") == "budget" else ""
         cells = [name, entry.label + cut, f"{result['cpu_total']:.1f}"]
-        if task == "ctr":
+        if split.data.label is not None:
             cells += [f"{split.auc(folder):.4f}", f"{split.auc(folder, 'valid'):.4f}"]
             gap = split.auc(first) - split.auc(folder)
             spread = auc_error(split, first, folder) if folder != first else 0.0

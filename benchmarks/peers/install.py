@@ -1,11 +1,12 @@
-"""Make the environment of the peers: RecBole, RecTools and implicit at pinned versions.
+"""Make the environment of the peers: RecBole, RecTools, implicit, DeepCTR-Torch, all pinned.
 
     python benchmarks/peers/install.py [--env FOLDER] [--python PYTHON]
 
 FOLDER is ``LLMERS_PEERS`` or ``.venv-peers`` beside the project. ``constraints.txt`` pins every
 package, dependencies included, so pip resolves nothing. Their metadata disagree in two places that
 do not matter here: RecBole asks for ray and hyperopt (its tuning alone), RecTools for a rebuilt
-implicit under another name. Python 3.11. Where pip can find CPU wheels of torch, those are enough.
+implicit under another name. DeepCTR-Torch imports requests, which its runner does without. Python
+3.11. Where pip can find CPU wheels of torch, those are enough.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CONSTRAINTS = HERE / "constraints.txt"
-CHECK = "import implicit, rectools.models, recbole.data, torch; print(torch.__version__)"
+CHECK = (
+    "import implicit, rectools.models, recbole.data, torch; from importlib import metadata; "
+    "metadata.version('deepctr-torch'); print(torch.__version__)"
+)
 
 
 def default_env() -> Path:

@@ -19,6 +19,7 @@ from install import python_of
 
 from llmers_pipelines.data.catalog import load_catalog
 from llmers_pipelines.data.registry import find_dataset
+from llmers_pipelines.data.spans import history_spans
 from llmers_pipelines.data.splits import build_training_data
 from llmers_pipelines.data.training import TEST, VALID, TrainingData
 from llmers_pipelines.evaluate.ctr import auc
@@ -73,7 +74,11 @@ def write_split(data: TrainingData, folder: Path) -> Split:
     arrays = {"user": data.user, "item": data.item, "split": data.split,
               "n_users": np.array(data.n_users), "n_items": np.array(data.n_items)}  # fmt: skip
     if data.label is not None:
-        arrays["label"] = data.label
+        # what the user liked before row r, by our loader's rule: liked[begin[r] : end[r]]
+        seen, begin, end = history_spans(data, data.label > 0)
+        arrays |= {"label": data.label, "liked": data.item[seen], "begin": begin, "end": end}
+    if data.scenario is not None:
+        arrays["scenario"] = data.scenario.codes
     for side, fields in (("user", data.user_fields), ("item", data.item_fields)):
         arrays |= {f"{side}_field.{name}": f.codes for name, f in fields.items()}
     np.savez(folder / "split.npz", **arrays)
@@ -81,7 +86,7 @@ def write_split(data: TrainingData, folder: Path) -> Split:
 
 
 def run(side: str, job: dict[str, Any], split: Split, out: Path) -> dict[str, Any]:
-    """Run one side ("ours", "recbole", "rectools", "implicit") and return its result.
+    """Run one side, the name of a runner, and return its result.
 
     What it prints goes to ``out/log.txt``; SystemExit with the end of that file where it fails.
     """

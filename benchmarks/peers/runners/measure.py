@@ -52,6 +52,16 @@ class Job:
         return time.process_time() < self.get("cpu_budget", float("inf"))
 
 
+def before(log: dict[str, np.ndarray], values: np.ndarray, length: int) -> np.ndarray:
+    """Return (R, length): the latest ``values`` of each row's history, oldest first.
+
+    ``values`` stand beside ``log["liked"]``; 0 where a history is shorter.
+    """
+    at = log["end"][:, None] + np.arange(-length, 0)
+    inside = at >= log["begin"][:, None]
+    return np.where(inside, np.append(values, 0)[at * inside], 0)
+
+
 def least_cpu(job: Callable[[], object], repeats: int) -> float:
     """Return the least process CPU seconds of ``job`` over the repeats."""
     best = float("inf")

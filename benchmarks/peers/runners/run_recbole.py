@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
-from measure import TEST, VALID, Job, least_cpu, train_until_best
+from measure import TEST, VALID, Job, before, least_cpu, train_until_best
 
 # RecBole 1.2.1 uses names that numpy and scipy have dropped since; none is in a training step.
-for _name, _type in {"float": float, "int": int, "bool": bool, "object": object}.items():
+_DROPPED = {"float": float, "int": int, "long": int, "bool": bool, "object": object}
+for _name, _type in _DROPPED.items():
     if _name not in np.__dict__:
         setattr(np, _name, _type)
 if not hasattr(scipy.sparse.dok_matrix, "_update"):
@@ -29,7 +30,8 @@ from recbole.config import Config  # noqa: E402
 from recbole.data import create_dataset, data_preparation  # noqa: E402
 from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
 
-CTR = {"DeepFM", "DCNV2", "AutoInt"}
+HISTORY = {"DIN", "DIEN"}  # click models that RecBole has among the sequential ones
+CTR = {"DeepFM", "DCNV2", "AutoInt", "xDeepFM", *HISTORY}
 SOFTMAX = {"SASRec", "GRU4Rec", "BERT4Rec"}  # over all items, so without sampled negatives
 
 
@@ -66,13 +68,13 @@ def write_atomic(job: Job, log: dict[str, np.ndarray]) -> dict[str, Any]:
             **({"train_neg_sample_args": None} if job["model"] in SOFTMAX else {}),
             "metrics": ["NDCG", "Hit"], "topk": [10], "valid_metric": "NDCG@10",
         }  # fmt: skip
+    rows = {"user_id:token": user, "item_id:token": item, "label:float": log["label"]}
+    if job["model"] in HISTORY:
+        rows |= histories(job, log)
     for code, name in enumerate(("train", "valid", "test")):
         here = log["split"] == code
-        _table(folder / f"log.{name}.inter", {
-            "user_id:token": user[here], "item_id:token": item[here],
-            "label:float": log["label"][here],
-        })  # fmt: skip
-    load = {"inter": ["user_id", "item_id", "label"]}
+        _table(folder / f"log.{name}.inter", {n: column[here] for n, column in rows.items()})
+    load = {"inter": [name.partition(":")[0] for name in rows]}
     for side in ("user", "item"):
         fields = {n.split(".", 1)[1]: c for n, c in log.items() if n.startswith(f"{side}_field.")}
         count = len(next(iter(fields.values())))
@@ -84,11 +86,24 @@ def write_atomic(job: Job, log: dict[str, np.ndarray]) -> dict[str, Any]:
         load[side] = [f"{side}_id", *fields]
     return {
         "load_col": load, "benchmark_filename": ["train", "valid", "test"],
-        "train_neg_sample_args": None, "threshold": None,
-        "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "order": "RO",
-                      "mode": "labeled"},
+        "train_neg_sample_args": None, "threshold": None, "alias_of_item_id": load["inter"][3:],
+        "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "mode": "labeled",
+                      "order": "TO" if job["model"] in HISTORY else "RO"},  # rows stay as given
         "metrics": ["AUC", "LogLoss"], "valid_metric": "AUC",
     }  # fmt: skip
+
+
+def histories(job: Job, log: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the columns of a history (R, L): liked items, oldest first, and DIEN's negatives.
+
+    A negative is another item, drawn once per liked row as RecBole's own data set does. An empty
+    history is written as an item of its own: RecBole's DIEN fails on one without items.
+    """
+    liked, length = log["liked"], job["config"]["MAX_ITEM_LIST_LENGTH"]
+    others = np.random.default_rng(job.get("seed", 0)).integers(1, log["n_items"], len(liked))
+    others += others >= liked
+    return {"item_id_list:token_seq": before(log, liked, length),
+            "neg_item_id_list:token_seq": before(log, others, length)}  # fmt: skip
 
 
 def _table(path: Any, columns: dict[str, np.ndarray]) -> None:
