@@ -50,7 +50,7 @@ def inputs_of(job: Job, backbone: Any, data: TrainingData) -> dict[Any, pa.Table
     return {
         backbone.kg: pa.table({"head_id": words["head"], "relation": words["relation"],
                                "tail_id": words["tail"]}),
-        backbone.link: pa.table({"item_id": [data.items.ids[i] for i in items],
+        backbone.link: pa.table({"item_id": [data.items.ids[i - 1] for i in items],
                                  "entity_id": items.astype(str)}),
     }  # fmt: skip
 
