@@ -17,13 +17,15 @@ class BERT4Rec(Backbone):
     """Bidirectional transformer that fills masked positions; scored at a mask after the history.
 
     Training masks each item of a window with probability ``mask`` and, in a share ``last`` of the
-    windows, the newest alone, as scoring does. With an appended mask the oldest item of a full
-    window makes room. The output is ``s_j = <gelu(W h + b), e_j> + b_j`` after a norm (sec. 3.5),
-    with the input table. It learns slowly: the patience is long on purpose.
+    windows, the newest alone, as scoring does (half of them on ML-100K: a quarter less, see
+    docs/performance.md). With an appended mask the oldest item of a full window makes room. The
+    output is ``s_j = <gelu(W h + b), e_j> + b_j`` after a norm (sec. 3.5), with the input table. It
+    learns slowly: the patience is long on purpose.
 
-    Deviations: positions are counted from the newest one; windows are cut without overlap and
-    masked anew in each epoch, instead of ten stored copies. No ``hidden_states`` seam: states stand
-    at masked positions, not at what follows each item.
+    Deviations: ``positions="distance"``, a learned bias per signed distance in the attention, which
+    ranks better; ``"right"`` has the paper's position vectors, counted from the newest one. Windows
+    are cut without overlap and masked anew in each epoch, instead of ten stored copies. No
+    ``hidden_states`` seam: states stand at masked positions, not at what follows each item.
     """
 
     seams: ClassVar[frozenset[str]] = frozenset({
@@ -38,9 +40,10 @@ class BERT4Rec(Backbone):
     inner: int = 256  # width of the feed-forward layer
     dropout: float = 0.2
     mask: float = 0.2  # share of masked positions; sparser data wants more
-    last: float = 0.5  # share of windows in which only the newest item is masked
+    last: float = 0.0  # share of windows in which only the newest item is masked
     max_len: int = 50  # positions, the mask included
     table_std: float = 0.1  # of the initial item table
+    positions: str = "distance"  # or "right"
     loss: str = "ce"  # or "ssm", "in_batch", "bce", "bpr", see losses_net.ItemLoss
     negatives: int = 256  # drawn per batch; only for "ssm"
     fit: Fit = Fit(lr=1e-3, batch=64, epochs=600, min_epochs=100, patience=40)
@@ -54,7 +57,7 @@ class BERT4Rec(Backbone):
             net = BERT4RecNet(
                 n_items=data.n_items, dim=self.dim, layers=self.layers, heads=self.heads,
                 inner=self.inner, dropout=self.dropout, max_len=self.max_len,
-                table_std=self.table_std,
+                table_std=self.table_std, positions=self.positions,
             )  # fmt: skip
         net.objective = ItemLoss(self.loss, self.negatives, data.train_counts)
         return net

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .batches import SequenceBatch
 from .dropout_net import dropout
-from .sasrec_net import Block
+from .sasrec_net import POSITIONS, Block
 from .sequence_net import SequenceNet
 
 
@@ -22,28 +22,35 @@ class BERT4RecNet(SequenceNet):
 
     def __init__(
         self, *, n_items: int, dim: int, layers: int, heads: int, inner: int, dropout: float,
-        max_len: int, table_std: float, output_dim: int = 0,
+        max_len: int, table_std: float, positions: str = "right", output_dim: int = 0,
     ) -> None:  # fmt: skip
         """``output_dim`` > 0 gives the (folded) net an item output table of its own."""
         super().__init__()
+        if positions not in POSITIONS:
+            raise ValueError(f"unknown positions {positions!r}: use one of {POSITIONS}")
         if max_len < 2:
             raise ValueError(f"max_len is {max_len}; the mask and one item need at least 2")
         self.config = {
             "n_items": n_items, "dim": dim, "layers": layers, "heads": heads, "inner": inner,
             "dropout": dropout, "max_len": max_len, "table_std": table_std,
-            "output_dim": output_dim,
+            "positions": positions, "output_dim": output_dim,
         }  # fmt: skip
         self.max_len, self.dropout, self.mask_id = max_len, dropout, n_items + 1
         self._tables(n_items, dim)
         self.mask_vector = nn.Parameter(torch.zeros(dim))
-        self.places = nn.Parameter(torch.zeros(max_len, dim))  # row 0 = newest
+        far = 2 * max_len - 1  # distances to both sides
+        by_distance = positions == "distance"
+        self.distances = nn.Parameter(torch.zeros(heads, far)) if by_distance else None
+        # row 0 = newest
+        self.places = None if by_distance else nn.Parameter(torch.zeros(max_len, dim))
         self.bias = nn.Parameter(torch.zeros(n_items + 1))
         self.norm = nn.LayerNorm(dim)  # of the input
         self.blocks = nn.ModuleList(Block(dim, heads, inner, dropout) for _ in range(layers))
         self.head, self.head_norm = nn.Linear(dim, dim), nn.LayerNorm(dim)
         self._start(n_items, output_dim, table_std)
         with torch.no_grad():
-            self.places.normal_(0, table_std)
+            if self.places is not None:
+                self.places.normal_(0, table_std)
             self.mask_vector.normal_(0, table_std)
 
     def _item_output(self, ids: Tensor | None) -> Tensor:
@@ -73,12 +80,22 @@ class BERT4RecNet(SequenceNet):
         length = x.shape[1]
         if length > self.max_len:
             raise ValueError(f"{length} positions, at most max_len = {self.max_len}")
-        x = self.norm(x + self.places[:length].flip(0))
-        x = dropout(x, self.dropout, self.training) * mask[..., None]
-        eye = torch.eye(length, dtype=torch.bool, device=x.device)  # padding needs one key
-        allowed = (mask[:, None, :] | eye)[:, None]
-        zero = torch.zeros((), device=x.device)
-        bias = torch.where(allowed, zero, -torch.inf)
+        if self.places is not None:
+            x = x + self.places[:length].flip(0)
+        x = dropout(self.norm(x), self.dropout, self.training) * mask[..., None]
+        bias = self._bias(mask)
         for block in self.blocks:
             x = block(x, bias)
         return x
+
+    def _bias(self, mask: Tensor) -> Tensor:
+        """Return (B, heads or 1, L, L): what is added to the attention of a row to a column."""
+        length = mask.shape[1]
+        eye = torch.eye(length, dtype=torch.bool, device=mask.device)  # padding needs one key
+        allowed = (mask[:, None, :] | eye)[:, None]
+        if self.distances is None:
+            zero = torch.zeros((), device=mask.device)
+            return torch.where(allowed, zero, -torch.inf)
+        at = torch.arange(length, device=mask.device)
+        bias = self.distances[:, at[:, None] - at + self.max_len - 1]  # (heads, L, L)
+        return bias[None].masked_fill(~allowed, -torch.inf)

@@ -83,7 +83,7 @@ _BY_NAME: dict[str, str] = {
 _BY_COMPONENT: dict[str, dict[str, str]] = {
     "als": {"alpha": "0.01..10:log", "l2": "3e-4..0.3:log", "power": "0..1"},
     "autoint": {"layers": "1..4"},
-    "bert4rec": {"mask": "0.1..0.6", "layers": "1,2"},
+    "bert4rec": {"mask": "0.1..0.6", "last": "0..0.5", "layers": "1,2"},
     "bprmf": {"l2": "1e-6..1e-2:log"},
     "caser": {"length": "3..9", "targets": "1..4"},
     "cfkg": {"l2": "1e-6..1e-2:log", "weight": "0.03..3:log"},

@@ -21,6 +21,7 @@ from llmers_pipelines.train.loop import load_loader
 pytestmark = pytest.mark.proof("bert4rec", "equations")
 
 SMALL = BERT4Rec(dim=8, inner=16, heads=2, layers=2, max_len=6, dropout=0.0)
+KINDS = [SMALL, dataclasses.replace(SMALL, positions="right")]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,9 @@ def scored(net, *histories):
         return net.score(net.user_state(scoring_batch(users, lists, net.max_len)))
 
 
-def test_states_are_those_of_a_transformer_encoder_with_a_head(data):
-    net = built(data)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.positions)
+def test_states_are_those_of_a_transformer_encoder_with_a_head(data, kind):
+    net = built(data, kind)
     history = [3, 7, 1]
     block = [nn.TransformerEncoderLayer(8, 2, 16, 0.0, "gelu", batch_first=True) for _ in range(2)]
     for theirs, ours in zip(block, net.blocks, strict=True):
@@ -53,18 +55,47 @@ def test_states_are_those_of_a_transformer_encoder_with_a_head(data):
                            ("linear2", ours.down), ("norm1", ours.attention_norm),
                            ("norm2", ours.inner_norm)):  # fmt: skip
             theirs.get_submodule(name).load_state_dict(part.state_dict())
+    bias = None
     with torch.no_grad():
         x = torch.cat([net.item_table.weight[history], net.mask_vector[None]])
-        x = net.norm(x + net.places[:4].flip(0))[None]
+        if kind.positions == "distance":  # one number per head and signed distance, -5 to 5
+            net.distances.normal_()
+            bias = torch.tensor([[[net.distances[h, 5 + t - s] for s in range(4)] for t in range(4)]
+                                 for h in range(2)])  # fmt: skip
+        else:
+            x = x + net.places[:4].flip(0)
+        x = net.norm(x)[None]
         for layer in block:
-            x = layer.eval()(x)
+            x = layer(x, src_mask=bias)  # training mode: the fused path misreads such masks
         h = net.head_norm(F.gelu(net.head(x[0, -1])))
         expected = net.item_table.weight @ h + net.bias
     torch.testing.assert_close(scored(net, history)[0], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_left_padding_changes_nothing(data):
+def test_before_and_after_are_told_apart(data):
     net = built(data)
+    users, aims = torch.ones(1, dtype=torch.int64), torch.tensor([[0, 4, 0]])
+
+    def state(row):
+        return net.user_state(SequenceBatch(users, torch.tensor([row]), aims))[:, 1]
+
+    either = [[3, net.mask_id, 5], [5, net.mask_id, 3]]
+    torch.testing.assert_close(*map(state, either))  # biases start at zero
+    with torch.no_grad():
+        net.distances.normal_()
+    assert not torch.allclose(*map(state, either), atol=1e-4)
+
+
+def test_unknown_positions_are_refused(data):
+    with pytest.raises(ValueError, match="unknown positions 'left'"):
+        dataclasses.replace(SMALL, positions="left").build(data, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.positions)
+def test_left_padding_changes_nothing(data, kind):
+    net = built(data, kind)
+    if kind.positions == "distance":
+        net.distances.data.normal_()
     torch.testing.assert_close(scored(net, [3, 5], [1, 2, 3, 4, 5])[:1], scored(net, [3, 5]))
 
 
