@@ -59,7 +59,10 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
         mine("BERT4Rec"), Entry("RecTools", "rectools", "BERT4Rec", RECTOOLS, epochs=400,
                                 patience=8, eval_every=10),
     ]),
-    "SGL": ("sequential", [mine("SGL"), recbole("SGL", epochs=200)]),
+    "SGL": ("sequential", [
+        mine("SGL"), recbole("SGL", epochs=200),
+        Entry("RecBole, lr .01", "recbole", "SGL", {"learning_rate": 0.01}, patience=20),
+    ]),
     "CKE": ("sequential", [mine("CKE"), recbole("CKE", patience=20)]),
     "CFKG": ("sequential", [mine("CFKG"), recbole("CFKG", patience=20)]),
     "HSTU": ("sequential", [
