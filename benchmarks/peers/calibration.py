@@ -23,6 +23,11 @@ from compare import ours as mine
 from sides import Split, open_split, run
 
 ALS = {"factors": 64, "regularization": 0.01, "iterations": 15, "random_state": 0}
+# Our sizes and temperature of the cosines; times, which ours does not read either, left out.
+HSTU = {**RECTOOLS, "n_heads": 1, "relative_time_attention": False,
+        "lightning_module_kwargs": {"logits_t": 0.05}}  # fmt: skip
+NEWEST = "MAX_ITEM_LIST_LENGTH"
+CASER = {NEWEST: 5, "nh": 16}  # our sizes; RecBole's own length of 50 makes 50 heights of filters
 LAST = {"MAX_ITEM_LIST_LENGTH": 30}  # as much of a history as our models read
 
 
@@ -61,6 +66,19 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
         mine("BERT4Rec"), Entry("RecTools", "rectools", "BERT4Rec", RECTOOLS, epochs=400,
                                 patience=8, eval_every=10),
     ]),
+    "SGL": ("sequential", [
+        mine("SGL"), recbole("SGL", epochs=200),
+        Entry("RecBole, lr .01", "recbole", "SGL", {"learning_rate": 0.01}, patience=20),
+    ]),
+    "CKE": ("sequential", [mine("CKE"), recbole("CKE", patience=20)]),
+    "CFKG": ("sequential", [mine("CFKG"), recbole("CFKG", patience=20)]),
+    "HSTU": ("sequential", [
+        mine("HSTU"), Entry("RecTools", "rectools", "HSTU", HSTU, epochs=200, patience=8,
+                            eval_every=3),
+    ]),
+    "Caser": ("sequential", [mine("Caser"), recbole("Caser", config=CASER)]),
+    "SR-GNN": ("sequential", [mine("SRGNN"), recbole("SRGNN", config={NEWEST: 20})]),
+    "ComiRec": ("sequential", [mine("ComiRec"), recbole("SINE")]),
     "DeepFM": ("ctr", [mine("DeepFM"), recbole("DeepFM")]),
     "DCNv2": ("ctr", [mine("DCNv2"), recbole("DCNV2")]),
     "AutoInt": ("ctr", [mine("AutoInt"), recbole("AutoInt")]),

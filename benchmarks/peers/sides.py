@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from install import python_of
 
-from llmers_pipelines.data.catalog import load_catalog
+from llmers_pipelines.data.catalog import Catalog, load_catalog
 from llmers_pipelines.data.registry import find_dataset
 from llmers_pipelines.data.spans import history_spans
 from llmers_pipelines.data.splits import build_training_data
@@ -25,6 +25,7 @@ from llmers_pipelines.data.training import TEST, VALID, TrainingData
 from llmers_pipelines.evaluate.ctr import auc
 from llmers_pipelines.evaluate.predict import rank_table
 from llmers_pipelines.evaluate.ranking import user_values
+from llmers_pipelines.models.knowledge_net import join_triples
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Split:
-    """A log as both sides read it: ``TrainingData`` files and ``split.npz`` of plain arrays."""
+    """A log as both sides read it: ``TrainingData`` files and ``split.npz`` of plain arrays.
+
+    ``facts.npz`` beside them holds the data set's knowledge graph where it has one.
+    """
 
     data: TrainingData
     folder: Path
@@ -66,7 +70,22 @@ def open_split(name: str, task: str, folder: Path) -> Split:
     """Write the split ``task`` of the data set ``name`` into ``folder``."""
     description = find_dataset(name)
     catalog = load_catalog(description, os.environ.get("LLMERS_DATA_ROOT"))
-    return write_split(build_training_data(catalog, description, task), folder)
+    split = write_split(build_training_data(catalog, description, task), folder)
+    if "kg" in catalog.extras:
+        write_facts(catalog, split)
+    return split
+
+
+def write_facts(catalog: Catalog, split: Split) -> None:
+    """Write ``facts.npz``: triples as our models join them to the log, for all sides.
+
+    head, relation, tail: int64[T], entities 1..N are the items of the log, others come after them;
+    linked: bool[N + 1], items that some triple speaks of.
+    """
+    tables = catalog.extras["kg"], catalog.extras["kg_link"]
+    triples = join_triples(*tables, split.data.items, "kg")
+    arrays = {n: getattr(triples, n) for n in ("head", "relation", "tail", "linked")}
+    np.savez(split.folder / "facts.npz", **arrays)
 
 
 def write_split(data: TrainingData, folder: Path) -> Split:

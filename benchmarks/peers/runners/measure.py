@@ -35,7 +35,14 @@ class Job:
         return self.given.get(name, default)
 
     def log(self) -> dict[str, np.ndarray]:
-        with np.load(self.split / "split.npz", allow_pickle=False) as z:
+        return self._arrays("split.npz")
+
+    def facts(self) -> dict[str, np.ndarray]:
+        """Return the knowledge graph: entities 1..N are the items of the log."""
+        return self._arrays("facts.npz")
+
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
+        with np.load(self.split / name, allow_pickle=False) as z:
             return {name: z[name] for name in z.files}
 
     def scores(self, split: int, scores: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from measure import TEST, VALID, Job, least_cpu
 
@@ -21,6 +22,7 @@ from llmers_pipelines.evaluate.predict import rank_table, scored_blocks
 from llmers_pipelines.evaluate.ranking import user_values
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.histories import history_before
+from llmers_pipelines.models.knowledge_settings import GraphOfFacts
 from llmers_pipelines.models.ranking_net import full_metric
 from llmers_pipelines.models.served import Served, fold
 from llmers_pipelines.plan import Table, Train
@@ -29,11 +31,28 @@ from llmers_pipelines.train.loop import fit, load_loader
 
 def backbone_of(job: Job) -> Any:
     options = dict(job.get("config", {}))
-    made = getattr(api, job["model"])()
+    kind = getattr(api, job["model"])
+    graph = issubclass(kind, GraphOfFacts)
+    made = kind(kg=api.knowledge, link=api.knowledge_links) if graph else kind()
     if "fit" in options:
         options["fit"] = dataclasses.replace(made.fit, **options["fit"])
         assert isinstance(options["fit"], Fit)
     return dataclasses.replace(made, **options)
+
+
+def inputs_of(job: Job, backbone: Any, data: TrainingData) -> dict[Any, pa.Table]:
+    """Return the tables that a backbone reads beside the log: triples and links, or none."""
+    if not isinstance(backbone, GraphOfFacts):
+        return {}
+    facts = job.facts()
+    items = np.flatnonzero(facts["linked"])
+    words = {n: facts[n].astype(str) for n in ("head", "relation", "tail")}
+    return {
+        backbone.kg: pa.table({"head_id": words["head"], "relation": words["relation"],
+                               "tail_id": words["tail"]}),
+        backbone.link: pa.table({"item_id": [data.items.ids[i - 1] for i in items],
+                                 "entity_id": items.astype(str)}),
+    }  # fmt: skip
 
 
 def epochs_of(model: Any, backbone: Any, data: TrainingData) -> tuple[Callable[[], None], Any]:
@@ -77,7 +96,8 @@ def train(job: Job, backbone: Any, data: TrainingData) -> None:
                   flush=True)  # fmt: skip
 
     node = Train(backbone, Table("splits", task=data.task))
-    trained = fit(node, data, {}, seed=job.get("seed", 0), progress=progress)
+    inputs = inputs_of(job, backbone, data)
+    trained = fit(node, data, inputs, seed=job.get("seed", 0), progress=progress)
     job.result |= {
         "cpu_total": time.process_time() - started, "best_epoch": trained.best_epoch,
         "valid": trained.best_valid,

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,11 @@ from recbole.config import Config  # noqa: E402
 from recbole.data import create_dataset, data_preparation  # noqa: E402
 from recbole.utils import get_model, get_trainer, init_seed  # noqa: E402
 
+FACTS = {"CKE", "CFKG"}  # read a knowledge graph
 HISTORY = {"DIN", "DIEN"}  # click models that RecBole has among the sequential ones
 CTR = {"DeepFM", "DCNV2", "AutoInt", "xDeepFM", *HISTORY}
-SOFTMAX = {"SASRec", "GRU4Rec", "BERT4Rec"}  # over all items, so without sampled negatives
+# Over all items, so without sampled negatives.
+SOFTMAX = {"SASRec", "GRU4Rec", "BERT4Rec", "SRGNN", "Caser", "SINE"}
 
 
 class FirstSteps:
@@ -61,8 +64,9 @@ def write_atomic(job: Job, log: dict[str, np.ndarray]) -> dict[str, Any]:
         order = np.arange(len(user)) - first  # RecBole keeps times as float32
         _table(folder / "log.inter", {"user_id:token": user, "item_id:token": item,
                                       "timestamp:float": order})  # fmt: skip
+        beside = write_facts(job, folder) if job["model"] in FACTS else {}
         return {
-            "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+            "load_col": {"inter": ["user_id", "item_id", "timestamp"], **beside},
             "eval_args": {"split": {"LS": "valid_and_test"}, "group_by": "user", "order": "TO",
                           "mode": "full"},
             **({"train_neg_sample_args": None} if job["model"] in SOFTMAX else {}),
@@ -106,7 +110,35 @@ def histories(job: Job, log: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             "neg_item_id_list:token_seq": before(log, others, length)}  # fmt: skip
 
 
-def _table(path: Any, columns: dict[str, np.ndarray]) -> None:
+def write_facts(job: Job, folder: Path) -> dict[str, list[str]]:
+    """Write the triples and the links of items that have some; return the columns to load."""
+    facts = job.facts()
+    _table(folder / "log.kg", {"head_id:token": facts["head"], "relation_id:token":
+                               facts["relation"], "tail_id:token": facts["tail"]})  # fmt: skip
+    items = np.flatnonzero(facts["linked"])
+    _table(folder / "log.link", {"item_id:token": items, "entity_id:token": items})
+    return {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
+
+
+def keep_all_rows() -> None:
+    """Let a knowledge-aware data set keep the interactions of items without an entity.
+
+    RecBole drops them, which would be another log; its models give such an item a vector of its own
+    where an entity's would be.
+    """
+    from recbole.data.dataset import KnowledgeBasedDataset
+
+    filter_link = KnowledgeBasedDataset._filter_link
+
+    def kept(self: Any) -> None:
+        rows = self.inter_feat.copy()
+        filter_link(self)
+        self.inter_feat = rows
+
+    KnowledgeBasedDataset._filter_link = kept
+
+
+def _table(path: Path, columns: dict[str, np.ndarray]) -> None:
     def words(array: np.ndarray) -> list[str]:
         if array.ndim == 2:
             return [" ".join(str(v) for v in row if v) or "0" for row in array.tolist()]
@@ -116,15 +148,16 @@ def _table(path: Any, columns: dict[str, np.ndarray]) -> None:
     path.write_text("\n".join(["\t".join(columns), *("\t".join(r) for r in rows)]) + "\n")
 
 
-def row_scores(model: Any, loader: Any, dataset: Any, shape: tuple[int, int]) -> np.ndarray:
-    """Return float32 by user and item position of one full-ranking loader."""
-    model.eval()
+def row_scores(trainer: Any, loader: Any, dataset: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Return float32 by user and item position of one full-ranking loader, once it validated."""
+    trainer.model.eval()
     out = np.full(shape, -np.inf, np.float32)
     users = np.array([int(t) if t.isdigit() else 0 for t in dataset.field2id_token["user_id"]])
     items = np.array([int(t) if t.isdigit() else 0 for t in dataset.field2id_token["item_id"]])
     with torch.no_grad():
-        for batch, *_ in loader:
-            scores = model.full_sort_predict(batch).view(-1, dataset.item_num).numpy()
+        for rows in loader:
+            batch, scores, *_ = trainer._full_sort_batch_eval(rows)
+            scores = scores.numpy()
             out[np.ix_(users[batch["user_id"].numpy()], items)] = scores
     return out
 
@@ -147,6 +180,9 @@ def main() -> None:
     }  # fmt: skip
     config = Config(model=job["model"], dataset="log", config_dict=settings)
     logging.disable(logging.WARNING)
+    if job["model"] in FACTS:
+        keep_all_rows()
+    torch.autograd.set_detect_anomaly(False)  # the module of SINE turns it on
     init_seed(config["seed"], True)
     start = time.process_time()
     dataset = create_dataset(config)
@@ -174,7 +210,7 @@ def main() -> None:
         def improved() -> None:
             for code, loader in ((VALID, valid), (TEST, test)):
                 job.scores(code, click_scores(model, loader) if clicks
-                           else row_scores(model, loader, dataset, shape))  # fmt: skip
+                           else row_scores(trainer, loader, dataset, shape))  # fmt: skip
             job.write("recbole", "torch")
 
         train_until_best(

@@ -1,4 +1,4 @@
-"""RecTools' SASRec and BERT4Rec, trained by its own data preparation and Lightning module.
+"""RecTools' SASRec, BERT4Rec and HSTU, trained by its own data preparation and Lightning module.
 
 "time": CPU between the start and the end of an epoch's batches; "train": epochs by ``fit_partial``,
 validated on the validation row by NDCG@10 over all unseen items.
@@ -17,9 +17,9 @@ import torch
 from measure import TEST, VALID, Job, train_until_best
 from pytorch_lightning import Callback, Trainer, seed_everything
 from rectools.dataset import Dataset
-from rectools.models import BERT4RecModel, SASRecModel
+from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
 
-MODELS = {"SASRec": SASRecModel, "BERT4Rec": BERT4RecModel}
+MODELS = {"SASRec": SASRecModel, "BERT4Rec": BERT4RecModel, "HSTU": HSTUModel}
 
 
 class Clock(Callback):
@@ -53,7 +53,8 @@ def scores(model: Any, log: dict[str, np.ndarray], split: int) -> np.ndarray:
     out = np.full((int(log["n_users"]) + 1, int(log["n_items"]) + 1), -np.inf, np.float32)
     items = model.data_preparator.get_known_item_ids()
     with torch.no_grad():
-        product = (u @ v[extra:].T).numpy()
+        # the model's own: products for SASRec and BERT4Rec, cosines for HSTU
+        product = model.lightning_model.torch_model.similarity_module(u, v[extra:]).numpy()
     out[np.ix_(ready.user_id_map.external_ids.astype(int), items.astype(int))] = product
     return out
 
