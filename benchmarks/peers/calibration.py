@@ -29,6 +29,7 @@ HSTU = {**RECTOOLS, "n_heads": 1, "relative_time_attention": False,
 NEWEST = "MAX_ITEM_LIST_LENGTH"
 CASER = {NEWEST: 5, "nh": 16}  # our sizes; RecBole's own length of 50 makes 50 heights of filters
 LAST = {"MAX_ITEM_LIST_LENGTH": 30}  # as much of a history as our models read
+ONE_ROW = "ours, one row of history"
 
 
 def deepctr(model: str) -> Entry:
@@ -86,8 +87,9 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
     "DIN": ("ctr", [mine("DIN"), recbole("DIN", config=LAST)]),
     "DIEN": ("ctr", [mine("DIEN"), recbole("DIEN", config=LAST)]),
     "FiBiNET": ("ctr", [mine("FiBiNET"), deepctr("FiBiNET")]),
-    "MMoE": ("multi_scenario", [mine("MMoE"), deepctr("MMOE")]),
-    "PLE": ("multi_scenario", [mine("PLE"), deepctr("PLE")]),
+    # DeepCTR-Torch's read no history
+    "MMoE": ("multi_scenario", [mine("MMoE", ONE_ROW, max_len=1), mine("MMoE"), deepctr("MMOE")]),
+    "PLE": ("multi_scenario", [mine("PLE", ONE_ROW, max_len=1), mine("PLE"), deepctr("PLE")]),
 }  # fmt: skip
 PEERS = ("recbole", "rectools", "implicit", "deepctr")
 
