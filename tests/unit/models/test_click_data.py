@@ -35,7 +35,7 @@ def slow(*values):
     ("backbone", "least"),
     [
         (DIN(), 0.78), (DeepFM(), 0.788), (DCNv2(), 0.788), (DLRM(), 0.778),
-        slow(AutoInt(), 0.787), slow(XDeepFM(), 0.784), slow(FiBiNET(), 0.778), slow(DIEN(), 0.788),
+        slow(AutoInt(), 0.787), slow(XDeepFM(), 0.784), slow(FiBiNET(), 0.787), slow(DIEN(), 0.788),
     ],
     ids=lambda v: type(v).__name__,
 )  # fmt: skip
