@@ -40,15 +40,17 @@ path = "items.parquet"
 path = "interactions.parquet"
 [splits.sequential]
 protocol = "leave_one_out"
-k_core = 5
-universe = "interactions"
 """
+DENSE = 'k_core = 5\nuniverse = "interactions"\n'
 
 
-def draw(folder: Path, rows: int, seed: int = 0) -> None:
-    """Write a log of ``rows`` rows: about 50 per user, popular items more often."""
+def draw(folder: Path, rows: int, seed: int = 0, catalog: int = 0) -> None:
+    """Write a log of ``rows`` rows: about 50 per user, popular items more often.
+
+    With ``catalog`` there are as many items whatever the rows, and all of them are kept.
+    """
     rng = np.random.default_rng(seed)
-    users, items = max(100, rows // 50), max(100, rows // 200)
+    users, items = max(100, rows // 50), catalog or max(100, rows // 200)
     active = rng.lognormal(0, 1, users)
     weight = 1 / np.arange(1, items + 1) ** 0.8
     user = rng.choice(users, rows, p=active / active.sum())
@@ -59,7 +61,8 @@ def draw(folder: Path, rows: int, seed: int = 0) -> None:
     pq.write_table(table, folder / "interactions.parquet")
     ids = pa.array(np.arange(items)).cast(pa.string())
     pq.write_table(pa.table({"item_id": ids}), folder / "items.parquet")
-    (folder / "drawn.toml").write_text(DESCRIPTION.format(root=folder))
+    kept = "" if catalog else DENSE
+    (folder / "drawn.toml").write_text(DESCRIPTION.format(root=folder) + kept)
 
 
 def facts(n_users: int, n_items: int, rows: int, tests: np.ndarray) -> dict[str, int]:
