@@ -61,6 +61,8 @@ CASES: dict[str, tuple[str, list[Entry]]] = {
         ours("SASRec"),
         ours("SASRec", "ours, 2 blocks, 2 heads", train=False, layers=2, heads=2,
              positions="right"),
+        ours("SASRec", "ours, 2 blocks, 2 heads, bfloat16", train=False, layers=2, heads=2,
+             positions="right", fit=HALF),
         ours("SASRec", "ours, bfloat16", fit=HALF),
     ]),
     "gru4rec": ("sequential", [
