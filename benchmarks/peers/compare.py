@@ -141,18 +141,18 @@ def reached(row: dict[str, Any], value: float) -> float | None:
 
 def table(case: str, rows: list[dict[str, Any]], targets: int) -> list[str]:
     """Return the lines of the result; ratios are peer / ours (default)."""
-    lines = []
+    lines, unit = [], "row" if case == "bert4rec" else "target"  # a mask hides a part of the rows
     best = next((r for r in rows if r["label"] == "ours" and "cpu_per_epoch" in r), None)
     peer = next((r for r in rows if r["label"] == "RecBole" and "cpu_per_epoch" in r), None)
     for r in rows:
         if "cpu_per_epoch" not in r:
             continue
         own = r.get("samples", targets) if r["label"] == "RecTools" else targets
-        line = f"{r['label']:<26} {r['cpu_per_epoch']:9.3f} CPU-s/epoch  {own:7,} targets"
-        line += f"  {1e6 * r['cpu_per_epoch'] / own:9.1f} us/target  {r['peak_mb']:6.0f} MB"
+        line = f"{r['label']:<26} {r['cpu_per_epoch']:9.3f} CPU-s/epoch  {own:7,} {unit}s"
+        line += f"  {1e6 * r['cpu_per_epoch'] / own:9.1f} us/{unit}  {r['peak_mb']:6.0f} MB"
         if best is not None:
             ratio = (r["cpu_per_epoch"] / own) / (best["cpu_per_epoch"] / targets)
-            line += f"  x{ratio:.1f} per target"
+            line += f"  x{ratio:.1f} per {unit}"
         if peer is not None and r["label"].startswith("ours"):
             line += f"  RecBole x{peer['cpu_per_epoch'] / r['cpu_per_epoch']:.1f}"
         if "timed_steps" in r:
