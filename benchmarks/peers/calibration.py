@@ -30,6 +30,7 @@ NEWEST = "MAX_ITEM_LIST_LENGTH"
 CASER = {NEWEST: 5, "nh": 16}  # our sizes; RecBole's own length of 50 makes 50 heights of filters
 LAST = {"MAX_ITEM_LIST_LENGTH": 30}  # as much of a history as our models read
 ONE_ROW = "ours, one row of history"  # RecBole's models of fields and DeepCTR-Torch's read none
+MORE = "ours, 50 rows of history"
 # RecTools trains on the rows that it reads: the newest 50 are 40 % of the targets of ML-100K.
 ALL, WHOLE = {"session_max_len": 200}, "RecTools, 200 newest"
 
@@ -102,8 +103,8 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
     "FiBiNET": fields("FiBiNET", deepctr("FiBiNET")),
     "DIN": ("ctr", [mine("DIN"), recbole("DIN", config=LAST)]),
     "DIEN": ("ctr", [mine("DIEN"), recbole("DIEN", config=LAST)]),
-    "MMoE": ("multi_scenario", [mine("MMoE"), deepctr("MMOE"), mine("MMoE", ONE_ROW, max_len=1)]),
-    "PLE": ("multi_scenario", [mine("PLE"), deepctr("PLE"), mine("PLE", ONE_ROW, max_len=1)]),
+    "MMoE": ("multi_scenario", [mine("MMoE"), deepctr("MMOE"), mine("MMoE", MORE, max_len=50)]),
+    "PLE": ("multi_scenario", [mine("PLE"), deepctr("PLE"), mine("PLE", MORE, max_len=50)]),
 }  # fmt: skip
 PEERS = ("recbole", "rectools", "implicit", "deepctr")
 
