@@ -29,11 +29,23 @@ HSTU = {**RECTOOLS, "n_heads": 1, "relative_time_attention": False,
 NEWEST = "MAX_ITEM_LIST_LENGTH"
 CASER = {NEWEST: 5, "nh": 16}  # our sizes; RecBole's own length of 50 makes 50 heights of filters
 LAST = {"MAX_ITEM_LIST_LENGTH": 30}  # as much of a history as our models read
-ONE_ROW = "ours, one row of history"
+ONE_ROW = "ours, one row of history"  # RecBole's models of fields and DeepCTR-Torch's read none
+MORE = "ours, 50 rows of history"
+# RecTools trains on the rows that it reads: the newest 50 are 40 % of the targets of ML-100K.
+ALL, WHOLE = {"session_max_len": 200}, "RecTools, 200 newest"
 
 
 def deepctr(model: str) -> Entry:
     return Entry("DeepCTR-Torch", "deepctr", model)
+
+
+def rectools(model: str, config: dict[str, Any], label: str = "RecTools", **more: int) -> Entry:
+    how = {"epochs": 200, "patience": 8, "eval_every": 3} | more
+    return Entry(label, "rectools", model, config, **how)
+
+
+def fields(model: str, *peers: Entry) -> tuple[str, list[Entry]]:
+    return "ctr", [mine(model), *peers, mine(model, ONE_ROW, max_len=1)]
 
 
 MODELS: dict[str, tuple[str, list[Entry]]] = {
@@ -57,15 +69,19 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
         recbole("BPR", patience=20),
         Entry("implicit", "implicit", "BPR", {"factors": 64, "random_state": 0}),
     ]),
-    "LightGCN": ("sequential", [mine("LightGCN"), recbole("LightGCN", epochs=200)]),
+    "LightGCN": ("sequential", [
+        mine("LightGCN"), recbole("LightGCN", epochs=400, patience=40),
+        Entry("implicit ALS, users anew", "implicit", "ALS", ALS, fold_in=True),
+    ]),
     "SASRec": ("sequential", [
-        mine("SASRec"), Entry("RecTools", "rectools", "SASRec", RECTOOLS, epochs=200, patience=8,
-                              eval_every=3), recbole("SASRec"),
+        mine("SASRec"), rectools("SASRec", RECTOOLS), rectools("SASRec", RECTOOLS | ALL, WHOLE),
+        recbole("SASRec"),
     ]),
     "GRU4Rec": ("sequential", [mine("GRU4Rec"), recbole("GRU4Rec", patience=5)]),
     "BERT4Rec": ("sequential", [
-        mine("BERT4Rec"), Entry("RecTools", "rectools", "BERT4Rec", RECTOOLS, epochs=400,
-                                patience=8, eval_every=10),
+        mine("BERT4Rec"),
+        rectools("BERT4Rec", RECTOOLS, epochs=400, eval_every=10),
+        rectools("BERT4Rec", RECTOOLS | ALL, WHOLE, epochs=400, eval_every=10),
     ]),
     "SGL": ("sequential", [
         mine("SGL"), recbole("SGL", epochs=200),
@@ -74,22 +90,21 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
     "CKE": ("sequential", [mine("CKE"), recbole("CKE", patience=20)]),
     "CFKG": ("sequential", [mine("CFKG"), recbole("CFKG", patience=20)]),
     "HSTU": ("sequential", [
-        mine("HSTU"), Entry("RecTools", "rectools", "HSTU", HSTU, epochs=200, patience=8,
-                            eval_every=3),
+        mine("HSTU"), rectools("HSTU", HSTU), rectools("HSTU", HSTU | ALL, WHOLE),
     ]),
     "Caser": ("sequential", [mine("Caser"), recbole("Caser", config=CASER)]),
     "SR-GNN": ("sequential", [mine("SRGNN"), recbole("SRGNN", config={NEWEST: 20})]),
     "ComiRec": ("sequential", [mine("ComiRec"), recbole("SINE")]),
-    "DeepFM": ("ctr", [mine("DeepFM"), recbole("DeepFM")]),
-    "DCNv2": ("ctr", [mine("DCNv2"), recbole("DCNV2")]),
-    "AutoInt": ("ctr", [mine("AutoInt"), recbole("AutoInt")]),
-    "xDeepFM": ("ctr", [mine("XDeepFM"), recbole("xDeepFM")]),
+    "DeepFM": fields("DeepFM", recbole("DeepFM")),
+    "DCNv2": fields("DCNv2", recbole("DCNV2"),
+                    Entry("RecBole, weights free", "recbole", "DCNV2", {"reg_weight": 0.0})),
+    "AutoInt": fields("AutoInt", recbole("AutoInt")),
+    "xDeepFM": fields("XDeepFM", recbole("xDeepFM")),
+    "FiBiNET": fields("FiBiNET", deepctr("FiBiNET")),
     "DIN": ("ctr", [mine("DIN"), recbole("DIN", config=LAST)]),
     "DIEN": ("ctr", [mine("DIEN"), recbole("DIEN", config=LAST)]),
-    "FiBiNET": ("ctr", [mine("FiBiNET"), deepctr("FiBiNET")]),
-    # DeepCTR-Torch's read no history
-    "MMoE": ("multi_scenario", [mine("MMoE", ONE_ROW, max_len=1), mine("MMoE"), deepctr("MMOE")]),
-    "PLE": ("multi_scenario", [mine("PLE", ONE_ROW, max_len=1), mine("PLE"), deepctr("PLE")]),
+    "MMoE": ("multi_scenario", [mine("MMoE"), deepctr("MMOE"), mine("MMoE", MORE, max_len=50)]),
+    "PLE": ("multi_scenario", [mine("PLE"), deepctr("PLE"), mine("PLE", MORE, max_len=50)]),
 }  # fmt: skip
 PEERS = ("recbole", "rectools", "implicit", "deepctr")
 
@@ -103,9 +118,13 @@ def trained(entry: Entry, split: Split, folder: Path, args: argparse.Namespace) 
         job["cpu_budget"] = args.peer_budget
     before = folder / "job.json"
     if (folder / "done").exists() and before.exists():
-        told = json.loads(before.read_text())
-        if all(told.get(name) == value for name, value in json.loads(json.dumps(job)).items()):
-            return json.loads((folder / "result.json").read_text())
+        told, result = (json.loads(f.read_text()) for f in (before, folder / "result.json"))
+        asked, had = job.get("cpu_budget", 0.0), told.pop("cpu_budget", 0.0)
+        rest = json.loads(json.dumps({n: v for n, v in job.items() if n != "cpu_budget"}))
+        if all(told.get(n) == v for n, v in rest.items()) and (
+            result.get("stopped") != "budget" or asked <= had
+        ):
+            return result
     (folder / "done").unlink(missing_ok=True)
     result = run(entry.side, job, split, folder)
     (folder / "done").touch()

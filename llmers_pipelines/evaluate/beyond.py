@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data.training import TEST, TRAIN, TrainingData
-from ..models.histories import history_before
+from ..models.histories import distinct, history_before, within
 from .predict import TopK
 from .slices import tail_threshold
 
@@ -177,20 +177,20 @@ NOTES = {
 }
 
 
-def serendipity(top: TopK, usual: TopK, targets: dict[int, set[int]]) -> float | None:
+def serendipity(top: TopK, usual: TopK, user: np.ndarray, item: np.ndarray) -> float | None:
     """Return the share of users with a hit that the list ``usual`` would not have given.
 
-    ``usual``: what needs no personal model, such as the most popular unseen items. ``targets``:
-    user -> relevant items; users without any are left out.
+    ``usual``: what needs no personal model, such as the most popular unseen items. ``user``,
+    ``item`` (int64[T]): the relevant pairs; users without any are left out.
     """
     if not np.array_equal(top.users, usual.users):
         raise ValueError("the two lists are of different users")
-    found = [
-        bool((set(own.tolist()) - set(plain.tolist())) & targets[u])
-        for u, own, plain in zip(top.users.tolist(), top.items, usual.items, strict=True)
-        if targets.get(u)
-    ]
-    return float(np.mean(found)) if found else None
+    width = 1 + max(items.max(initial=0) for items in (top.items, usual.items, item))
+    wanted = distinct(user * width + item)
+    own, plain = (lists.users[:, None] * width + lists.items for lists in (top, usual))
+    new = within(own.ravel(), wanted) & ~within(own.ravel(), np.sort(plain.ravel()))
+    asked = within(top.users, distinct(user))
+    return float(new.reshape(own.shape)[asked].any(axis=1).mean()) if asked.any() else None
 
 
 def category_entropy(items: np.ndarray, membership: np.ndarray) -> float | None:
@@ -219,9 +219,11 @@ def stability(first: TopK, second: TopK) -> float | None:
     """Return the mean Jaccard overlap of the lists of two runs over the same users."""
     if not np.array_equal(first.users, second.users):
         raise ValueError("the two runs recommend to different users")
-    overlap = [
-        len(a & b) / len(a | b)
-        for x, y in zip(first.items, second.items, strict=True)
-        if (a := set(x[x > 0].tolist())) | (b := set(y[y > 0].tolist()))
-    ]
-    return float(np.mean(overlap)) if overlap else None
+    n = len(first.users)
+    width = 1 + max(first.items.max(initial=0), second.items.max(initial=0))
+    row = np.arange(n)[:, None] * width
+    a, b = (distinct((row + items)[items > 0]) for items in (first.items, second.items))
+    both, one, other = (np.bincount(keys // width, minlength=n) for keys in (a[within(a, b)], a, b))
+    either = one + other - both
+    full = either > 0
+    return float((both[full] / either[full]).mean()) if full.any() else None

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ..data.training import SPLIT_NAMES, TEST, TrainingData
 from ..models.counting import FEWEST
 from ..models.histories import Rows, distinct, history_before, rows_of, within
+from .best import best_items
 from .places import Places
 
 BLOCK_BYTES = 4 << 20  # scores of one block; larger blocks leave the cache before they are counted
@@ -230,19 +231,15 @@ def top_k_lists(
     if users is None:
         users = data.user[data.split == split]
     users = distinct(users)
-    lists = np.zeros((len(users), k), np.int64)
-    for part, scores in scored_blocks(model, data, seen, users, block):
-        for u, row in zip(part, scores, strict=True):
-            open_ = np.ones(len(row), bool)
-            open_[0] = False
-            open_[seen.of(u)] = False
-            ids = np.flatnonzero(open_)
-            values = row[ids]
-            if len(ids) > k:
-                best = values >= np.partition(values, len(ids) - k)[len(ids) - k]
-                ids, values = ids[best], values[best]
-            ids = ids[np.argsort(-values, kind="stable")][:k]
-            lists[np.searchsorted(users, u), : len(ids)] = ids
+    lists, counts = np.zeros((len(users), k), np.int64), seen.counts
+    step = max(1, BLOCK_BYTES // (4 * (data.n_items + 1)))
+    for asked, scores in scored_blocks(model, data, seen, users, block):
+        for low in range(0, len(asked), step):
+            part = asked[low : low + step]
+            row = np.repeat(np.arange(len(part)), counts[part])
+            gone = np.concatenate(seen.lists(part))
+            best = best_items(scores[low : low + step], row, gone, k)
+            lists[users.searchsorted(part)] = best
     return TopK(users, lists)
 
 

@@ -41,6 +41,7 @@ def sampled_rank_table(
     rank, candidates = np.empty(len(user)), np.empty(len(user), np.int64)
     weight = np.ones(data.n_items + 1) if draw == "uniform" else data.train_counts.astype(float)
     for users, scores in scored_blocks(model, data, seen, np.unique(user)):
+        # One draw for a block would be faster, but of other negatives than those of stored figures.
         for u, row in zip(users, scores, strict=True):
             here = slice(start[u], start[u + 1])
             rng = np.random.default_rng([seed, int(u)])  # one stream per user: order-independent

@@ -18,9 +18,10 @@ class BPRMF(Backbone):
 
     ``loss="bpr"`` is the paper's: one negative per pair, never an item of the user. ``"ssm"`` is a
     softmax over the positive and ``negatives`` items shared by the batch, on cosines divided by
-    ``temperature``; on ML-100K both end alike (docs/performance.md). "bce" has one negative as
-    well; "ce" is the softmax over all items, "in_batch" over the batch's positives (see
-    ``FactorNet``).
+    ``temperature`` (Wu et al., arXiv:2201.02327); it ranks better (docs/performance.md). Its draws
+    are uniform, so logQ would be one constant and is left out, and an item of the user's own may be
+    among them. "bce" has one negative as well; "ce" is the softmax over all items, "in_batch" over
+    the batch's positives with logQ (see ``FactorNet``).
     """
 
     revision: ClassVar[int] = 2  # ids that training never met are unknown ones

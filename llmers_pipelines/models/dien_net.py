@@ -96,18 +96,22 @@ class DIENNet(HistoryNet):
         return self.evolved(batch)[0]
 
     def negatives(self, positive: Tensor) -> Tensor:
-        """Return an item per entry of ``positive``, uniform over all others of training."""
+        """Return an item per entry of ``positive``, uniform over all others of training.
+
+        There must be two items or more.
+        """
         count = len(self.others)
-        step = torch.randint(1, max(2, count), positive.shape, device=positive.device)
+        step = torch.randint(1, count, positive.shape, device=positive.device)
         return self.others[(torch.searchsorted(self.others, positive) + step) % count]
 
     def auxiliary_loss(self, states: Tensor, batch: CtrBatch) -> Tensor:
         """Return the mean of ``-log s(<h_t, e_{t+1}>) - log(1 - s(<h_t, e'_{t+1}>))``.
 
         Over all t whose next position is real (equations 6 and 7); e' is another item's vector.
+        0 where training met a single item: there is no other one to tell it from.
         """
         mask = (batch.history[:, :-1] > 0) & (batch.history[:, 1:] > 0)
-        if not bool(mask.any()):
+        if len(self.others) < 2 or not bool(mask.any()):
             return states.new_zeros(())
         h, positive = states[:, :-1][mask], batch.history[:, 1:][mask]
         true, false = (

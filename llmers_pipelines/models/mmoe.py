@@ -24,6 +24,7 @@ class MMoE(ClickSettings, Backbone):
     seams: ClassVar[frozenset[str]] = SCENARIO_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"multi_scenario"})
 
+    max_len: int = 1  # the paper's reads no history; more rows did worse on validation
     mlp: tuple[int, ...] = (128, 64)
     act: str = "relu"  # or "prelu"
     experts: int = 4

@@ -25,6 +25,7 @@ class PLE(ClickSettings, Backbone):
     seams: ClassVar[frozenset[str]] = SCENARIO_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"multi_scenario"})
 
+    max_len: int = 1  # the paper's reads no history; more rows did worse on validation
     mlp: tuple[int, ...] = (128, 64)
     act: str = "relu"  # or "prelu"
     levels: int = 1

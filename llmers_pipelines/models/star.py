@@ -26,6 +26,7 @@ class STAR(ClickSettings, Backbone):
     seams: ClassVar[frozenset[str]] = SCENARIO_SEAMS
     tasks: ClassVar[frozenset[str]] = frozenset({"multi_scenario"})
 
+    max_len: int = 1  # the paper's reads no history; more rows did worse on validation
     act: str = "relu"  # or "prelu"
     auxiliary: tuple[int, ...] = (32,)  # layers of the auxiliary net
     balance: bool = False  # weigh scenarios alike in the loss, instead of rows

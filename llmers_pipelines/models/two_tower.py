@@ -21,8 +21,9 @@ class TwoTower(Backbone):
     Item tower: the mean word vector of each text, joined, an MLP, and with ``item_id`` a vector of
     the item itself. User tower: an MLP over the mean of the item vectors so far and the newest one,
     at every position. Both ends have length 1 (``temperature`` 0: plain inner products). ``full``
-    is cross-entropy over the catalog; ``in_batch`` over the batch's targets with their log share
-    of training rows taken away (Yi et al., RecSys'19), for catalogs too large for that. An item
+    is cross-entropy over the catalog; ``in_batch`` over the batch's targets, each row's a candidate
+    of its own with the log share of its item's training rows taken away (Yi et al., RecSys'19; see
+    ``losses_net.ItemLoss``), for catalogs too large for that. An item
     that training never met is retrieved by its words. The history stands for the query.
 
     Usual: MLPs of 128 to 1024, length 1 with a temperature of 0.05 to 0.1, in-batch negatives by
@@ -32,7 +33,7 @@ class TwoTower(Backbone):
     nearly flat; a positive that is another row's negative; a vocabulary built on held-out items.
     """
 
-    revision: ClassVar[int] = 2  # ids that training never met are unknown ones
+    revision: ClassVar[int] = 3  # in_batch counts how often a target occurs
     seams: ClassVar[frozenset[str]] = frozenset(
         {"item_input", "item_output", "hidden_states", "user_state", "score", "extra_loss"}
     )
@@ -53,6 +54,7 @@ class TwoTower(Backbone):
     def build(self, data: TrainingData, seed: int) -> Any:
         """Return the untrained ``TwoTowerNet``; raises ValueError where items have no texts."""
         from .hooks_net import seeded
+        from .losses_net import ItemLoss
         from .met import forget, met_of
         from .news_data import size_of, text_of
         from .two_tower_net import TwoTowerNet
@@ -65,7 +67,8 @@ class TwoTower(Backbone):
                 dim=self.dim, mlp=list(self.mlp), item_id=self.item_id, dropout=self.dropout,
                 temperature=self.temperature, max_len=self.max_len, loss=self.loss,
             )  # fmt: skip
-        net.fill([t.codes for t in texts], data.train_counts)
+        net.fill([t.codes for t in texts])
         if self.loss == "in_batch":  # else all items are negatives
+            net.objective = ItemLoss("in_batch", counts=data.train_counts)
             forget(net.item_table.weight, met_of(data).items)
         return net

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .batches import SequenceBatch
 from .dropout_net import dropout
-from .hooks_net import extra_losses
+from .losses_net import sampled_softmax
 from .sequence_net import SequenceNet
 from .two_tower import LOSSES
 
@@ -78,14 +77,11 @@ class TwoTowerNet(SequenceNet):
         self._start(n_items, output_dim, dim**-0.5)
         if words and not item_id:
             self.item_table.weight.requires_grad_(False).zero_()
-        self.register_buffer("log_share", torch.zeros(n_items + 1), persistent=False)
 
-    def fill(self, codes: Sequence[np.ndarray], counts: np.ndarray) -> None:
-        """Take the words int[N + 1, T] of each text and the training rows int64[N + 1] of items."""
+    def fill(self, codes: Sequence[np.ndarray]) -> None:
+        """Take the words int[N + 1, T] of each text."""
         assert self.tower is not None
         self.tower.fill(codes)
-        share = np.maximum(counts, 1) / max(1, counts.sum())
-        self.log_share.copy_(torch.from_numpy(np.log(share)).float())
 
     def _unit(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1) if self.temperature else x
@@ -97,7 +93,10 @@ class TwoTowerNet(SequenceNet):
         return vectors * (ids > 0).unsqueeze(1)
 
     def _all(self) -> Tensor:
-        return self._vectors(torch.arange(self.config["n_items"] + 1, device=self.log_share.device))
+        return self._vectors(self._ids())
+
+    def _ids(self) -> Tensor:
+        return torch.arange(self.config["n_items"] + 1, device=self.item_table.weight.device)
 
     def _item_input(self, ids: Tensor) -> Tensor:
         if self.tower is None:
@@ -118,20 +117,17 @@ class TwoTowerNet(SequenceNet):
         state = self.user(dropout(both, self.p, self.training)) + mean
         return self._unit(state) / (self.temperature or 1.0)
 
-    def loss(self, batch: SequenceBatch) -> Tensor:
-        """Return the mean cross-entropy of all positions with a target, plus extra losses."""
+    def _main_loss(self, states: Tensor, targets: Tensor, negative: Tensor | None) -> Tensor:
         if self.config["loss"] == "full":
-            return super().loss(batch)
-        assert batch.targets is not None
-        states = self.user_state(batch)
-        real = batch.targets > 0
-        distinct, aim = torch.unique(batch.targets[real], return_inverse=True)
-        scores = self.score(states[real], distinct) - self.log_share[distinct]
-        return F.cross_entropy(scores, aim) + extra_losses(self, batch, states)
+            return super()._main_loss(states, targets, negative)
+        # ``objective`` itself would ask the tower for the whole catalog.
+        ids, log_weight = self.objective.drawn(targets)
+        scores, same = self.score(states, ids), ids == targets[:, None]
+        return sampled_softmax(scores[same], (scores + log_weight).masked_fill(same, -torch.inf))
 
     def folded(self) -> Any:
         """Return a copy without hooks and words whose tables hold what the item seams give."""
-        ids = torch.arange(self.config["n_items"] + 1, device=self.log_share.device)
+        ids = self._ids()
         inputs, outputs = self.item_input(ids), self.item_output()
         tied = torch.equal(inputs, outputs)
         copy = type(self)(

@@ -174,14 +174,12 @@ def _beyond(
     from ..evaluate.predict import top_k_lists
 
     usual = top_k_lists(_Counts(data), data, LIST)
-    targets: dict[int, set[int]] = {}
     rows = data.split == TEST
-    for user, item in zip(data.user[rows].tolist(), data.item[rows].tolist(), strict=True):
-        targets.setdefault(user, set()).add(item)
+    user, item = data.user[rows], data.item[rows]
     base = tops.get("base")
     return {
         arm: {
-            **summary(top, data), "serendipity": serendipity(top, usual, targets),
+            **summary(top, data), "serendipity": serendipity(top, usual, user, item),
             **(category_summary(top, kinds.membership, data) if kinds else {}),
             **({"overlap_with_base": stability(top, base)} if base and arm != "base" else {}),
         }

@@ -96,11 +96,33 @@ def test_serendipity_counts_hits_that_the_usual_list_lacks():
     users = np.array([1, 2, 3, 4])
     own = TopK(users, np.array([[1, 2], [3, 4], [5, 6], [7, 0]]))
     usual = TopK(users, np.array([[1, 9], [1, 2], [1, 2], [1, 2]]))
-    targets = {1: {1}, 2: {4}, 3: {8}}  # user 1's hit is usual, user 3 has none, user 4 no target
-    assert beyond.serendipity(own, usual, targets) == pytest.approx(1 / 3)
-    assert beyond.serendipity(own, own, targets) == 0.0
+    # user 1's hit is usual, user 3 has none, user 4 no target
+    targets = np.array([1, 2, 3]), np.array([1, 4, 8])
+    assert beyond.serendipity(own, usual, *targets) == pytest.approx(1 / 3)
+    assert beyond.serendipity(own, own, *targets) == 0.0
+    assert beyond.serendipity(own, usual, users[:0], users[:0]) is None
     with pytest.raises(ValueError, match="different users"):
-        beyond.serendipity(own, TopK(users[::-1], usual.items), targets)
+        beyond.serendipity(own, TopK(users[::-1], usual.items), *targets)
+
+
+def test_overlaps_of_many_lists_are_those_of_sets():
+    """Random lists, some shorter than others and some empty; targets of a part of the users."""
+    rng = np.random.default_rng(0)
+    users = np.arange(2, 402, 2)
+    a, b = (
+        TopK(users, rng.permuted(np.tile(np.arange(30), (200, 1)), axis=1)[:, :6] * keep)
+        for keep in (rng.random((2, 200, 6)) < rng.choice([0, 0.5, 1], (2, 200, 1)))
+    )
+    user, item = rng.integers(1, 350, 500), rng.integers(1, 40, 500)  # some pairs twice
+    sets = [[set(row[row > 0].tolist()) for row in top.items] for top in (a, b)]
+    wanted = {u: set(item[user == u].tolist()) for u in set(user.tolist())}
+    new = [bool((x - y) & wanted[u]) for u, x, y in zip(users, *sets, strict=True) if u in wanted]
+    shared = [len(x & y) / len(x | y) for x, y in zip(*sets, strict=True) if x | y]
+    assert 0 < sum(new) < len(new) < len(users) and len(shared) < len(users)
+    assert beyond.serendipity(a, b, user, item) == np.mean(new)
+    assert beyond.stability(a, b) == np.mean(shared)
+    none = TopK(users, np.zeros((200, 6), np.int64))
+    assert beyond.stability(none, none) is None
 
 
 def test_category_entropy_of_lists_in_bits():

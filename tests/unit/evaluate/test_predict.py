@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from llmers_pipelines.data.training import HISTORY, TEST, TRAIN, VALID
+from llmers_pipelines.evaluate import predict
 from llmers_pipelines.evaluate.places import count_above
 from llmers_pipelines.evaluate.predict import (
     ctr_table,
@@ -13,6 +14,7 @@ from llmers_pipelines.evaluate.predict import (
 )
 from llmers_pipelines.evaluate.ranking import user_values
 from llmers_pipelines.models.counting import FEWEST
+from llmers_pipelines.models.histories import history_before
 
 
 def naive_ranks(scores, data, split):
@@ -193,3 +195,53 @@ def test_lists_break_ties_by_position_and_pad_with_zero(make_log, fixed):
     data = make_log([(1, 2, TRAIN), (1, 4, TEST)], 1, 4)
     assert top_k_lists(fixed(np.zeros((2, 5))), data, 2).items.tolist() == [[1, 3]]
     assert top_k_lists(fixed(np.zeros((2, 5))), data, 5).items.tolist() == [[1, 3, 4, 0, 0]]
+
+
+def lists_one_by_one(scores, data, users, k):
+    """User by user: what has not been seen, the k-th score and all that reach it, sorted."""
+    seen, lists = history_before(data, TEST), np.zeros((len(users), k), np.int64)
+    for u, out in zip(users, lists, strict=True):
+        allowed = np.ones(data.n_items + 1, bool)
+        allowed[0] = False
+        allowed[seen.of(u)] = False
+        ids = np.flatnonzero(allowed)
+        values = scores[u][ids]
+        if len(ids) > k:
+            best = values >= np.partition(values, len(ids) - k)[len(ids) - k]
+            ids, values = ids[best], values[best]
+        ids = ids[np.argsort(-values, kind="stable")][:k]
+        out[: len(ids)] = ids
+    return lists
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 40, 700])
+@pytest.mark.parametrize("levels", [1, 2, 7, 60, 10**6])
+def test_lists_of_blocks_are_those_of_single_users(random_log, fixed, monkeypatch, levels, k):
+    """``levels``: how many different scores there are, so how many tie; some are infinite."""
+    rng = np.random.default_rng(levels)
+    data = random_log(150, 600, length=20)
+    scores = (rng.integers(0, levels, (151, 601)) - levels // 2).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.01] = -0.0  # equal to 0
+    scores[rng.random(scores.shape) < 0.002] = np.inf
+    scores[rng.random(scores.shape) < 0.002] = -np.inf  # still before what has been seen
+    scores[:10, rng.random(601) < 0.97] = -np.inf
+    scores[10:30, rng.random(601) < 0.98] = 0  # few neighbours, all else alike
+    scores[:, 0] = np.inf
+    users = np.unique(data.user)
+    expected = lists_one_by_one(scores, data, users, k)
+    assert np.array_equal(top_k_lists(fixed(scores), data, k).items, expected)
+    monkeypatch.setattr(predict, "BLOCK_BYTES", 4 * 601 * 7)  # lists of 7 users at a time
+    assert np.array_equal(top_k_lists(fixed(scores), data, k, block=64).items, expected)
+
+
+def test_lists_leave_the_scores_of_a_model_alone(make_log):
+    data = make_log([(1, 2, TRAIN), (1, 2, TRAIN), (1, 4, TEST)], 1, 4)
+
+    class Kept:
+        table = np.array([[9.0, 1, 5, 3, 2]])
+
+        def scores(self, users, histories):
+            return np.broadcast_to(self.table, (len(users), 5))  # may not be written to
+
+    assert top_k_lists(Kept(), data, 3).items.tolist() == [[3, 4, 1]]
+    assert Kept.table.tolist() == [[9, 1, 5, 3, 2]]

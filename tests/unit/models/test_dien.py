@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -117,6 +118,24 @@ def test_negatives_are_never_the_positive(data):
     assert negative.max() <= data.n_items
     counts = torch.bincount((negative - positive) % data.n_items)[1:]
     assert counts.min() > 0.8 * counts.float().mean()
+
+
+def test_a_log_of_one_item_has_no_negatives_and_no_auxiliary_loss(data):
+    alone = dataclasses.replace(data, item=np.full_like(data.item, 3))
+    net = dataclasses.replace(SMALL, dropout=0.0).build(alone, 0)
+    assert net.others.tolist() == [3]
+    b = batch([[0, 3, 3, 3], [3, 3, 3, 3]])
+    expected = F.softplus(-net.logits(b)).mean()
+    torch.testing.assert_close(net.loss(b), expected)
+    net.loss(b).backward()
+    with pytest.raises(RuntimeError):  # never the positive as its own negative
+        net.negatives(torch.tensor([3]))
+
+
+def test_of_two_items_each_is_the_negative_of_the_other(data):
+    two = dataclasses.replace(data, item=np.where(data.item % 2, 3, 7))
+    net = SMALL.build(two, 0)
+    assert net.negatives(torch.tensor([3, 7, 7, 3])).tolist() == [7, 3, 3, 7]
 
 
 def test_the_loss_is_cross_entropy_and_the_weighted_auxiliary_loss(data):

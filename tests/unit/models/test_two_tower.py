@@ -16,6 +16,7 @@ from llmers_pipelines.data.words import word_codes
 from llmers_pipelines.evaluate.predict import rank_table
 from llmers_pipelines.models.batches import SequenceBatch
 from llmers_pipelines.models.fit import Fit
+from llmers_pipelines.models.losses_net import ItemLoss
 from llmers_pipelines.models.served import load_served
 from llmers_pipelines.models.two_tower import TwoTower
 from llmers_pipelines.plan import Table, Train
@@ -77,20 +78,54 @@ def test_the_first_full_loss_is_that_of_a_guess(data):
     assert abs(loss - math.log(data.n_items)) < 0.3
 
 
-def test_the_in_batch_loss_takes_the_targets_share_away(data):
+def test_in_batch_each_other_row_is_a_candidate_less_its_log_share(data):
+    """Beside its own target, a row meets the target of every other row, repeated ones again."""
     net = dataclasses.replace(SMALL, loss="in_batch").build(data, 0).eval()
     b = next(Loader(data, SMALL, 0).epoch(1))
-    states, targets = net.user_state(b), b.targets
+    real, out = b.targets > 0, net.item_output()
+    states, targets = net.user_state(b)[real], b.targets[real].tolist()
+    assert len(set(targets)) < len(targets) / 2  # most candidates are repeated
     counts = np.bincount(data.item[data.split == TRAIN], minlength=data.n_items + 1)
+    share = np.maximum(counts, 1) / np.maximum(counts[1:], 1).sum()
     losses = []
-    pool = sorted(set(targets[targets > 0].tolist()))
-    out = net.item_output()
-    for row, t in zip(*torch.where(targets > 0), strict=True):
-        scores = torch.stack([
-            states[row, t] @ out[i] - math.log(counts[i] / counts.sum()) for i in pool
-        ])  # fmt: skip
-        losses.append(-torch.log_softmax(scores, 0)[pool.index(int(targets[row, t]))])
+    for state, own in zip(states, targets, strict=True):
+        scores = [state @ out[own]]
+        scores += [state @ out[i] - math.log((len(targets) - 1) * share[i])
+                   for i in targets if i != own]  # fmt: skip
+        losses.append(torch.logsumexp(torch.stack(scores), 0) - scores[0])
     torch.testing.assert_close(net.loss(b), torch.stack(losses).mean())
+
+
+def test_the_in_batch_loss_never_asks_the_tower_for_the_catalog(data, monkeypatch):
+    net = dataclasses.replace(SMALL, loss="in_batch").build(data, 0)
+    read, inner = set(), net._vectors
+    monkeypatch.setattr(net, "_vectors", lambda ids: (read.update(ids.tolist()), inner(ids))[1])
+    net.loss(SequenceBatch(torch.ones(1).long(), torch.tensor([[4, 5]]), torch.tensor([[5, 6]])))
+    assert read == {4, 5, 6}
+
+
+def test_the_optimum_of_the_in_batch_loss_ranks_by_log_probability(data):
+    """One state and many draws, the batch covering all items: scores are log P + a constant."""
+    drawn = np.array([0, 800, 400, 200, 100, 50, 25])  # of items 1..6
+    targets = torch.from_numpy(np.repeat(np.arange(7), drawn))[:, None]
+    n = drawn.sum()
+    how = dataclasses.replace(SMALL, loss="in_batch", item_id=True, temperature=0.0, dropout=0.0)
+    net = how.build(data, 0)
+    net.objective = ItemLoss("in_batch", counts=np.pad(drawn, (0, data.n_items - 6)))
+    b = SequenceBatch(torch.ones(n).long(), torch.full((n, 1), 9), targets)
+    steps = torch.optim.Adam(net.parameters(), 0.02)
+    for _ in range(250):
+        steps.zero_grad()
+        net.loss(b).backward()
+        steps.step()
+    with torch.no_grad():
+        scores = net.score(net.user_state(scoring([9])), torch.arange(1, 7))[0]
+    expected = torch.from_numpy(np.log(drawn[1:] / n)).float()
+    gaps = (scores - scores[0]) - (expected - expected[0])
+    assert gaps.abs().max() < 0.1, gaps  # twice the log would be 3.5 off
+
+
+def test_an_unknown_loss_is_refused(data):
     with pytest.raises(ValueError, match=r"'hinge'.*'full', 'in_batch'"):
         dataclasses.replace(SMALL, loss="hinge").build(data, 0)
 
