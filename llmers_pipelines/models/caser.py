@@ -35,7 +35,7 @@ class Caser(Backbone):
 
     dim: int = 64
     length: int = 5  # L, rows of the image
-    targets: int = 3  # T, next items that each position is trained on
+    targets: int = 1  # T, next items that each position is trained on
     horizontal: int = 16  # filters of each height 1 .. length
     vertical: int = 4  # filters over the whole image
     personal: bool = True  # a vector per user
@@ -44,7 +44,8 @@ class Caser(Backbone):
     table_std: float = 0.1  # of the initial tables
     loss: str = "ce"  # or "ssm", "in_batch", "bce", "bpr", see losses_net.ItemLoss
     negatives: int = 256  # drawn per batch; only for "ssm"
-    fit: Fit = Fit(lr=1e-3, batch=64, epochs=200, min_epochs=20, patience=10)
+    # without the decay the user vectors learn their histories by heart
+    fit: Fit = Fit(lr=1e-3, batch=64, epochs=200, min_epochs=20, patience=10, weight_decay=1.0)
 
     def build(self, data: TrainingData, seed: int) -> Any:
         from .caser_net import CaserNet

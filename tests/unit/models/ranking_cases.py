@@ -40,7 +40,7 @@ BACKBONES = {
     ),
     "gru4rec": GRU4Rec(dim=16, hidden=24, dropout=0.2, max_len=12, fit=FIT),
     "bert4rec": BERT4Rec(dim=16, inner=32, dropout=0.2, max_len=12, fit=FIT),
-    "caser": Caser(dim=16, horizontal=4, vertical=2, dropout=0.2, max_len=12, fit=FIT),
+    "caser": Caser(dim=16, targets=3, horizontal=4, vertical=2, dropout=0.2, max_len=12, fit=FIT),
     "caser-shared": Caser(dim=16, personal=False, targets=1, dropout=0.2, max_len=12, fit=FIT),
     "srgnn": SRGNN(dim=16, dropout=0.2, max_len=12, fit=FIT),
     "hstu": HSTU(dim=16, inner=16, attention=16, heads=2, max_len=12, fit=FIT),
