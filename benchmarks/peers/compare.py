@@ -99,8 +99,8 @@ CASES: dict[str, tuple[str, list[Entry]]] = {
     "autoint": ("ctr", [
         recbole("AutoInt"), ours("AutoInt"),
         ours("AutoInt", "ours, RecBole's sizes", **SAME, dim=10, mlp=(128, 128), attention=16),
-        ours("AutoInt", "ours, lean", **LEAN, layers=1, heads=1, attention=4,
-             fit={"batch": 2048, "lr": 0.006}),
+        ours("AutoInt", "ours, lean", **LEAN | {"act": "dice", "max_len": 15}, layers=1, heads=1,
+             attention=4, fit={"batch": 2048, "lr": 0.006}),
     ]),
 }  # fmt: skip
 
