@@ -22,6 +22,8 @@ from compare import RECTOOLS, Entry, recbole
 from compare import ours as mine
 from sides import Split, open_split, run
 
+from llmers_pipelines import api
+
 ALS = {"factors": 64, "regularization": 0.01, "iterations": 15, "random_state": 0}
 # Our sizes and temperature of the cosines; times, which ours does not read either, left out.
 HSTU = {**RECTOOLS, "n_heads": 1, "relative_time_attention": False,
@@ -116,6 +118,9 @@ def trained(entry: Entry, split: Split, folder: Path, args: argparse.Namespace) 
            "repeats": 1, **entry.more()}  # fmt: skip
     if entry.side in PEERS:
         job["cpu_budget"] = args.peer_budget
+    else:  # other defaults or another revision are another training
+        kind = getattr(api, entry.model)
+        job["defaults"] = f"revision {kind.revision}: {kind()!r}"
     before = folder / "job.json"
     if (folder / "done").exists() and before.exists():
         told, result = (json.loads(f.read_text()) for f in (before, folder / "result.json"))
