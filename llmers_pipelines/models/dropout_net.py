@@ -21,5 +21,6 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return F.dropout(x, p)
     draws = torch.empty(-(-x.numel() // LANES), dtype=torch.int64).random_(-(2**63), None)
     lanes = draws.view(torch.int16)[: x.numel()].view(x.shape)
-    keep = lanes >= round(p * 65536) - 32768
-    return x * keep.to(x.dtype).mul_(1 / (1 - p))
+    keep = torch.empty(x.shape, dtype=x.dtype)  # numbers at once: a third of bools, converted
+    torch.ge(lanes, round(p * 65536) - 32768, out=keep)
+    return x * keep.mul_(1 / (1 - p))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from .checkpoint_net import Checkpoint, Progress
 from .optimizer_net import optimizer_of
 from .trained import Interrupted, Trained
 
+_log = logging.getLogger(__name__)
 LOADERS = {
     "sequence": "sequence_loader", "cloze": "cloze_loader", "pair": "pair_loader",
     "ctr": "ctr_loader", "news": "news_loader", "rating": "rating_loader",
@@ -94,6 +96,8 @@ def fit(
         if start is not None:
             start(model)
         model.to(where)
+        if backbone.fit.precision == "bfloat16":
+            _warn_of_emulation(where, train.name)
         loader = load_loader(backbone.loader)(own, backbone, seed)
         loader.data = data  # what validates: the log as it is
         loss = torch.compile(model.loss) if compiled and where.type == "cuda" else None
@@ -107,6 +111,15 @@ def fit(
     state = {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()}
     return Trained(train, data, served, seed, epochs, best["epoch"], best["valid"], seconds, state,
                    beside)  # fmt: skip
+
+
+def _warn_of_emulation(device: torch.device, name: str) -> None:
+    capability = torch.backends.cpu.get_cpu_capability()
+    if device.type == "cpu" and capability in ("DEFAULT", "AVX2"):
+        _log.warning(
+            "%s: fit.precision is bfloat16, which this CPU (%s) emulates, some ten times slower "
+            "than float32; use 'float32' or a GPU", name, capability,
+        )  # fmt: skip
 
 
 def beside_of(parts: Any, model: Any) -> dict[str, Any]:

@@ -62,6 +62,23 @@ def test_cross_entropy_with_products_in_bfloat16_is_near(rows, monkeypatch):
         torch.testing.assert_close(full_cross_entropy(states, table, targets), loss)
 
 
+@pytest.mark.parametrize("items", [21, 1683])
+def test_the_width_of_the_rows_of_logits_changes_nothing(items, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(700, 64, generator=generator, requires_grad=True)
+    table = torch.randn(items, 64, generator=generator, requires_grad=True)
+    targets = torch.randint(1, items, (700,), generator=generator)
+    found = []
+    for width in (1, losses_net.ALIGNED):
+        monkeypatch.setattr(losses_net, "ALIGNED", width)
+        loss = full_cross_entropy(states, table, targets)
+        found.append([loss, *torch.autograd.grad(loss, (states, table))])
+    assert losses_net.ALIGNED > 1
+    assert items % losses_net.ALIGNED
+    for plain, aligned in zip(*found, strict=True):
+        torch.testing.assert_close(plain, aligned, rtol=1e-6, atol=1e-7)
+
+
 def test_cross_entropy_survives_huge_scores():
     states, table = torch.full((2, 1), 1e4), torch.tensor([[0.0], [1.0], [-1.0]])
     loss = full_cross_entropy(states, table, torch.tensor([1, 1]))
@@ -88,6 +105,20 @@ def test_dropout_drops_with_its_probability_and_keeps_the_mean(p):
     assert y.unique().tolist() == [0.0, pytest.approx(1 / (1 - p))]
     pairs = ((y[:, :-1] == 0) & (y[:, 1:] == 0)).float().mean()
     assert float(pairs) == pytest.approx(p * p, abs=0.006)  # neighbours are independent
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_dropout_keeps_where_a_draw_of_16_bits_is_not_below_p(dtype):
+    x = torch.randn(7, 33, generator=torch.Generator().manual_seed(1)).to(dtype)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        y = dropout(x, 0.25, True)
+        torch.manual_seed(0)
+        draws = torch.empty(58, dtype=torch.int64).random_(-(2**63), None)  # 231 numbers, 4 a draw
+    bits = draws.view(torch.int16)[:231].view(7, 33)
+    kept = torch.where(bits.int() >= 0.25 * 65536 - 32768, x * torch.tensor(1 / 0.75, dtype=dtype),
+                       torch.zeros((), dtype=dtype))  # fmt: skip
+    assert torch.equal(y, kept)
 
 
 def test_dropout_does_nothing_outside_training_and_masks_the_gradient():

@@ -324,6 +324,20 @@ def test_half_precision_trains_and_is_another_result(name: str) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
+@pytest.mark.parametrize(("capability", "told"), [("AVX2", True), ("AVX512", False)])
+def test_a_cpu_that_emulates_bfloat16_is_told(
+    capability: str, told: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    backbone = small(backbones()["sasrec"])
+    data = log_for(backbone)
+    for precision in ("float32", "bfloat16"):
+        how = dataclasses.replace(backbone.fit, precision=precision, epochs=1, min_epochs=1)
+        fit(node(dataclasses.replace(backbone, fit=how), data), data, {}, seed=0)
+    expected = ["fit.precision is bfloat16, which this CPU (AVX2) emulates"] * told
+    assert [m.partition(": ")[2].partition(", some")[0] for m in caplog.messages] == expected
+
+
 def test_defaults_leave_the_identity_of_stored_trainings() -> None:
     log = Table("splits", task="sequential")
     assert canonical(Fit(), inputs=False)[2].keys() == {
