@@ -70,6 +70,7 @@ CASES: dict[str, tuple[str, list[Entry]]] = {
     ]),
     "gru4rec": ("sequential", [
         recbole("GRU4Rec"), ours("GRU4Rec"), ours("GRU4Rec", "ours, bfloat16", fit=HALF),
+        ours("GRU4Rec", "ours, lean", hidden=64, dim=32, fit={"batch": 256, "lr": 0.004}),
     ]),
     "bert4rec": ("sequential", [
         recbole("BERT4Rec"),
