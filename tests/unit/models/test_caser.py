@@ -79,6 +79,12 @@ def test_padding_and_the_other_rows_change_nothing(data):
     torch.testing.assert_close(both[:1], alone)
 
 
+def test_the_filters_are_no_longer_than_most_histories():
+    """Filters over rows that most people do not have would learn padding."""
+    counts = np.bincount(planted_rings(n_users=200, n_items=50).data.user)[1:]
+    assert Caser().length <= 5 <= np.median(counts)
+
+
 def test_an_unknown_user_is_scored_from_the_history_and_users_differ(data):
     net = SMALL.build(data, 0).eval()
     lists = [np.array([3, 4])] * 3

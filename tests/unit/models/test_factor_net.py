@@ -6,6 +6,7 @@ import torch
 
 from llmers_pipelines.data.training import TEST, VALID
 from llmers_pipelines.models.batches import PairBatch
+from llmers_pipelines.models.bprmf import BPRMF
 from llmers_pipelines.models.factor_net import FactorNet
 from llmers_pipelines.models.graph_net import Graph, training_graph
 from llmers_pipelines.models.histories import history_before
@@ -57,6 +58,13 @@ def net(objective, **more):
         n_users=3, n_items=5, dim=4, objective=objective, temperature=0.5, l2=0.0, table_std=1.0,
         **more,
     )  # fmt: skip
+
+
+def test_bprmf_may_train_for_hundreds_of_epochs():
+    """A pair is one step of many; one that is stopped early is an underfit baseline."""
+    how = BPRMF().fit
+    assert how.epochs >= 300
+    assert how.patience * how.eval_every >= 20
 
 
 def test_bpr_loss_by_hand_with_its_penalty():

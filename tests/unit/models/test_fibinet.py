@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmers_pipelines.models.fibinet import FiBiNET
 from llmers_pipelines.models.fibinet_net import SENET, Bilinear
@@ -15,6 +16,18 @@ from llmers_pipelines.train.ctr_loader import Loader
 pytestmark = pytest.mark.proof("fibinet", "equations")
 
 SMALL = FiBiNET(dim=4, mlp=(8, 4))
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that an operation gave."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.numbers = max(self.numbers, out.numel())
+        return out
 
 
 def test_senet_by_hand():
@@ -46,6 +59,16 @@ def test_bilinear_pairs_are_their_sums(kind, equation):
         parts = [whole[:, i, j] for i, j in at]
     torch.testing.assert_close(layer(e), torch.stack(parts, 1))
     assert len(layer.weight) == {"all": 1, "each": 4, "interaction": 6}[kind]
+
+
+@pytest.mark.parametrize("kind", ["all", "each", "interaction"])
+def test_memory_is_that_of_the_pairs_and_no_more(kind):
+    """No product over all F x F pairs of fields, of which half are not wanted, is ever held."""
+    fields, dim, rows = 8, 5, 7
+    layer, made = Bilinear(fields, dim, kind), Largest()
+    with made:
+        layer(torch.randn(rows, fields, dim))
+    assert made.numbers == rows * dim * fields * (fields - 1) // 2
 
 
 def test_the_mlp_reads_pairs_of_both_embeddings():

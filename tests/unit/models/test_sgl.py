@@ -36,6 +36,17 @@ def test_info_nce_by_hand():
     assert float(info_nce(one, two, 0.5)) == pytest.approx((first + second) / 2)
 
 
+def test_a_high_temperature_would_end_the_contrast_so_the_default_is_low(data):
+    generator = torch.Generator().manual_seed(0)
+    one, two = (torch.randn(64, 8, generator=generator, requires_grad=True) for _ in range(2))
+
+    def pull(tau):
+        return float(torch.autograd.grad(info_nce(one, two, tau), one)[0].norm())
+
+    assert pull(5.0) < 0.1 * pull(SGL().tau)
+    assert SGL().tau <= 0.5
+
+
 @pytest.mark.parametrize("augment", ["edge", "node", "walk"])
 def test_thinned_graphs_are_normalised_after_the_drop_and_drawn_anew(data, augment):
     net = dataclasses.replace(SMALL, augment=augment, drop=0.3).build(data, 0)

@@ -131,6 +131,20 @@ def test_padding_and_the_other_rows_change_nothing(data):
     torch.testing.assert_close(both[:1], alone)
 
 
+def test_a_long_history_is_cut_to_a_session(data):
+    """A graph of all that somebody ever met is no session: the newest rows alone are read."""
+    assert SRGNN().max_len <= 20
+    net, rng = built(data), np.random.default_rng(0)
+    long = rng.integers(1, 21, 30)
+    with torch.no_grad():
+        states = [
+            net.user_state(scoring_batch(np.array([1]), [session], net.max_len))
+            for session in (long, long[-8:], long[-9:])
+        ]
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])
+
+
 def test_an_empty_history_has_a_finite_state(data):
     net = built(data)
     state = net.user_state(scoring_batch(np.array([0]), [np.zeros(0, np.int64)], 8))
