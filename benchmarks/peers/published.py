@@ -6,8 +6,8 @@ Leave-one-out, all unseen items ranked. Trains only this project's models; what 
 is not trained again. Prints HR@10 and NDCG@10 with their standard error over users, the published
 value and the ratio. Two differences hold for every row and belong beside it: the ML-1M at hand is
 implicit and holds the 932,293 of 1,000,209 rows whose films have a DBpedia link (2,983 films of
-3,706), so fewer wrong items compete; and published runs differ in length, seed and
-stopping. A row is for the counts printed above it alone.
+3,706; the catalog that is ranked has 900 more, without a row), so fewer films with rows compete;
+and published runs differ in length, seed and stopping. A row is for the counts printed above it alone.
 """
 
 from __future__ import annotations
