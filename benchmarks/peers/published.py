@@ -7,7 +7,7 @@ is not trained again. Prints HR@10 and NDCG@10 with their standard error over us
 value and the ratio. Two differences hold for every row and belong beside it: the ML-1M at hand is
 implicit and holds the 932,293 of 1,000,209 rows whose films have a DBpedia link (2,983 films of
 3,706; the catalog that is ranked has 900 more, without a row), so fewer films with rows compete;
-and published runs differ in length, seed and stopping. A row is for the counts printed above it alone.
+and published runs differ in length, seed and stopping. A row is for the counts printed above it.
 """
 
 from __future__ import annotations
