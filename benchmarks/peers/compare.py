@@ -67,6 +67,7 @@ CASES: dict[str, tuple[str, list[Entry]]] = {
         ours("SASRec", "ours, 2 blocks, 2 heads, bfloat16", train=False, layers=2, heads=2,
              positions="right", fit=HALF),
         ours("SASRec", "ours, bfloat16", fit=HALF),
+        ours("SASRec", "ours, quick", fit={"lr": 0.003}),
     ]),
     "gru4rec": ("sequential", [
         recbole("GRU4Rec"), ours("GRU4Rec"), ours("GRU4Rec", "ours, bfloat16", fit=HALF),
