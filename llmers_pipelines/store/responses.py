@@ -172,8 +172,9 @@ class ResponseStore:
                 raise
             except StoreError:  # damaged: what can be proven of it
                 table = self._table(segment, SCHEMA.names).take(rows)
-            for key, row in zip(wanted.keys(places), table.to_pylist(), strict=True):
-                first.setdefault(key, row)
+            for key, row in zip(wanted.keys(places), _decoded(table), strict=True):
+                if row is not None:
+                    first.setdefault(key, row)
         return list(first.values())
 
     def _hits(self, wanted: _Wanted) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
@@ -275,6 +276,16 @@ def _proven(
 
 def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _decoded(table: pa.Table) -> list[dict[str, Any] | None]:
+    """Return the rows of a table; None where a damaged one holds what is no time or no text."""
+    try:
+        return table.to_pylist()
+    except (OverflowError, ValueError):  # the latter of bytes that are no text
+        if len(table) == 1:
+            return [None]
+        return [row for at in range(len(table)) for row in _decoded(table.slice(at, 1))]
 
 
 def _from_digits(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -186,6 +186,9 @@ class SegmentFolder:
             with self._open(segment, verify=True) as file:
                 sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
                 ends = np.cumsum(sizes)
+                if len(ends) and ends[-1] != file.metadata.num_rows:
+                    raise StoreError(f"{segment.path}: its row groups have {ends[-1]} rows, its "
+                                     f"footer says {file.metadata.num_rows}")  # fmt: skip
                 if not len(ends) or rows[-1] >= ends[-1]:
                     raise FileNotFoundError(segment.path)  # it was replaced meanwhile
                 group = np.searchsorted(ends, rows, side="right")

@@ -47,6 +47,21 @@ def flipped(body: bytes, at: int, bit: int) -> bytes:
     return bytes(out)
 
 
+def test_damage_of_a_count_or_a_time_is_no_merge_and_no_crash(tmp_path: Path) -> None:
+    """Bits of the footer's count of rows, and of times that no calendar has."""
+    keys = fill(tmp_path, list("abcdefghij"))
+    store = ResponseStore(tmp_path)
+    truth = {r["key"]: r for r in store.records(keys)}
+    (path,) = store.files()
+    whole = path.read_bytes()
+    spots = {len(whole) - 161, *range(1695, 1725)}
+    for at in sorted(spots):
+        for bit in range(8):
+            path.write_bytes(flipped(whole, at, bit))
+            found = {r["key"]: r for r in ResponseStore(tmp_path).records(keys)}
+            assert found.keys() <= truth.keys(), f"byte {at}, bit {bit}"
+
+
 # Every byte is covered by the seven starts together; each run takes other bits of its bytes.
 @pytest.mark.parametrize("start", [0, 3])
 def test_no_flipped_bit_makes_another_text(tmp_path: Path, start: int) -> None:
