@@ -73,6 +73,12 @@ CASES = {
         mine("HSTU", max_len=200, fit={**SHORT, "lr": 2e-3, "schedule": "cosine", "epochs": 40,
                                        "min_epochs": 40}),
         (0.3097, 0.1720), "released code"),
+    "ml1m-bert4rec": Case(
+        "ml1m", "BERT4Rec, 200 newest items",
+        mine("BERT4Rec", max_len=200, fit={**SHORT, "lr": 2e-3, "schedule": "cosine",
+                                           "batch": 64, "epochs": 120, "min_epochs": 120,
+                                           "eval_every": 5}),
+        (0.2921, 0.1618), "RecTools"),
 }  # fmt: skip
 
 
