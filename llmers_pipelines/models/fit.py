@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from ..plan import Component, PlanError, later
 
 PRECISIONS = ("float32", "bfloat16")
+WEIGHS = ("batch", "target")
 
 
 @dataclass(frozen=True)
 class Fit(Component):
-    """Optimizer and stopping rule. Selection is on the validation split, never on test."""
+    """Optimizer and stopping rule. Selection is on the validation split, never on test.
+
+    ``weigh`` says what counts alike in a training over histories. Their batches hold like lengths,
+    so under "batch" a target of a short history moves the weights more than one of a long history;
+    under "target" each target of an epoch counts alike.
+    """
 
     lr: float = 1e-3
     batch: int = 128  # users (sequence), pairs (collaborative) or rows (ctr) per step
@@ -25,7 +31,11 @@ class Fit(Component):
     clip: float = later(0.0)  # the gradient's norm is bounded by it; 0 = no bound
     precision: str = later("float32")  # of the loss; "bfloat16" where a device is faster in it
 
+    weigh: str = later("batch")  # or "target"
+
     def __post_init__(self) -> None:
+        if self.weigh not in WEIGHS:
+            raise PlanError(f"fit.weigh is {self.weigh!r}; use one of {', '.join(WEIGHS)}")
         if self.precision not in PRECISIONS:
             raise PlanError(
                 f"fit.precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}"

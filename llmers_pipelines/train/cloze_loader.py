@@ -24,8 +24,14 @@ class Loader(sequence_loader.Loader):
     def __init__(self, data: TrainingData, backbone: Any, seed: int) -> None:
         # A window of the parent has one target more than it has inputs.
         inputs = dataclasses.replace(backbone, max_len=max(1, backbone.max_len - 1))
-        super().__init__(data, inputs, seed)
         self._mask, self._only_last = backbone.mask, backbone.last
+        super().__init__(data, inputs, seed)
+
+    def _expected(self, known: np.ndarray) -> float:
+        # Drawn anew in each epoch: as many as are expected, one where the draw gives none.
+        may = known[self._last + 1] - known[self._first]
+        several = self._mask * may + (1 - self._mask) ** may
+        return float((self._only_last + (1 - self._only_last) * several).sum())
 
     def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
         index, real = sequence_loader.spans(self._first[rows], self._last[rows] + 1)

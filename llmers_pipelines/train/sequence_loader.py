@@ -56,6 +56,7 @@ class Loader:
         known = np.concatenate([[0], np.cumsum(is_target)])  # targets before a row
         aims = known[last + 1] > known[np.maximum(first, last - stride) + 1]
         self._user, self._first, self._last = users[at][aims], first[aims], last[aims]
+        self._targets = self._expected(known)
         self._item, self._aim = rows.item, np.where(is_target, rows.item, 0)
         self._time = data.time[rows.row] if getattr(backbone, "time_buckets", 0) else None
         self._begin = self._first - rows.start[self._user]
@@ -66,6 +67,20 @@ class Loader:
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self._user) // self.fit.batch)
+
+    def _expected(self, known: np.ndarray) -> float:
+        """Return the targets of an epoch; ``known[r]`` is how many lie before row r."""
+        if self._last_only:
+            return float(len(self._last))
+        return float((known[self._last + 1] - known[self._first + 1]).sum())
+
+    def weight(self, batch: SequenceBatch) -> float:
+        """Return the targets of ``batch`` over those of a mean batch.
+
+        The mean of ``weight * loss`` over an epoch's batches is the mean over its targets.
+        """
+        assert batch.targets is not None
+        return int((batch.targets > 0).sum()) * self.steps_per_epoch / self._targets
 
     def epoch(self, number: int) -> Iterator[SequenceBatch]:
         rng = np.random.default_rng([self.seed, number])

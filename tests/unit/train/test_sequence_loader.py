@@ -6,15 +6,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
+from llmers_pipelines.api import splits
 from llmers_pipelines.data.training import HISTORY, TEST, TRAIN, VALID, IdMap, TrainingData
 from llmers_pipelines.models.bert4rec import BERT4Rec
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.histories import rows_of
 from llmers_pipelines.models.hstu import HSTU
 from llmers_pipelines.models.sasrec import SASRec
+from llmers_pipelines.plan import PlanError, Train
 from llmers_pipelines.train import cloze_loader, sequence_loader
 from llmers_pipelines.train.batches import SequenceBatch, left_pad
+from llmers_pipelines.train.loop import fit, load_loader
 
 FIT = Fit(batch=7)
 BACKBONES = {
@@ -112,3 +116,42 @@ def test_a_log_without_a_window_has_no_steps():
     loader = sequence_loader.Loader(data, BACKBONES["all positions"], 0)
     assert loader.steps_per_epoch == 0
     assert list(loader.epoch(1)) == []
+
+
+@pytest.mark.parametrize("name", [n for n in BACKBONES if n != "gaps"])
+def test_weighted_batches_make_each_target_count_alike(name):
+    data, backbone = random_log(3), BACKBONES[name]
+    loader = load_loader(type(backbone).loader)(data, backbone, 0)
+    rng = np.random.default_rng(0)
+    total, targets, means = 0.0, 0, []
+    for batch in loader.epoch(1):
+        losses = rng.random(int((batch.targets > 0).sum())) + batch.items.shape[1]
+        total, targets = total + losses.sum(), targets + len(losses)
+        means.append(loader.weight(batch) * losses.mean())
+    assert len(means) > 1
+    assert np.mean(means) == pytest.approx(total / targets)
+
+
+def test_weights_of_batches_with_gaps_are_near_one_in_the_mean():
+    backbone = dataclasses.replace(BACKBONES["gaps"], last=0.3)
+    loader = load_loader("cloze")(random_log(3), backbone, 0)
+    weights = [loader.weight(b) for n in range(40) for b in loader.epoch(n)]
+    assert np.mean(weights) == pytest.approx(1.0, abs=0.02)
+    assert np.std(weights) > 0.05
+
+
+def test_a_training_by_targets_reports_and_follows_their_mean():
+    data = random_log(3)
+    still = Fit(batch=7, lr=1e-12, epochs=1, min_epochs=1, weigh="target")
+    backbone = SASRec(max_len=4, dropout=0.0, dim=8, inner=8, fit=still)
+    trained = fit(Train(backbone, splits("sequential")), data, {}, seed=0)
+    net = backbone.build(data, 0).eval()
+    loader = load_loader("sequence")(data, backbone, 0)
+    with torch.no_grad():
+        all_ = [(float(net.loss(b)), int((b.targets > 0).sum())) for b in loader.epoch(1)]
+    by_target = sum(loss * n for loss, n in all_) / sum(n for _, n in all_)
+    assert trained.epochs[0]["train_loss"] == pytest.approx(by_target, rel=1e-5)
+    by_batch = np.mean([loss for loss, _ in all_])
+    assert abs(by_target - by_batch) > 1e-4
+    with pytest.raises(PlanError, match=r"fit\.weigh is 'user'; use one of batch, target"):
+        Fit(weigh="user")
