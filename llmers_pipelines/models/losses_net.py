@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-KINDS = ("ce", "ssm", "ssm_each", "in_batch", "bce", "bpr")
+KINDS = ("ce", "ssm", "in_batch", "bce", "bpr")
 POWER = 0.75  # of an item's training count, when negatives are drawn
 CHUNK_FLOATS = 1 << 20  # logits that are in work together: 4 MiB, so they stay in the cache
 MIN_ROWS = 32
@@ -110,58 +110,6 @@ def full_cross_entropy(states: Tensor, table: Tensor, targets: Tensor) -> Tensor
     kind = states.device.type
     half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
     return _FullSoftmax.apply(states, table, targets, half)
-
-
-class _EachSoftmax(torch.autograd.Function):
-    """Softmax over a row's target and negatives of its own, in chunks of rows over all items.
-
-    Scores of all items are made and a few of them picked: a product costs less here than the many
-    rows of a table that a gather for each state would read, and their gradients scatter.
-    """
-
-    @staticmethod
-    def forward(ctx, states: Tensor, table: Tensor, targets: Tensor, ids: Tensor) -> Tensor:
-        rows, n = len(states), len(table)
-        step = rows if states.is_cuda else max(MIN_ROWS, CHUNK_FLOATS // n)
-        train = any(ctx.needs_input_grad[:2])
-        d_states = torch.empty_like(states) if train else None
-        d_table = torch.zeros_like(table) if train else None
-        buffer = states.new_empty(min(step, rows), -(-n // ALIGNED) * ALIGNED)[:, :n]
-        loss = states.new_zeros(())
-        for at in range(0, rows, step):
-            h, t = states[at : at + step], targets[at : at + step, None]
-            picked = torch.cat([t, ids[at : at + step]], 1)
-            z = torch.mm(h, table.T, out=buffer[: len(h)])
-            g = z.gather(1, picked)
-            aim = g[:, :1].clone()
-            g[:, 1:].masked_fill_(picked[:, 1:] == t, -torch.inf)
-            top = g.amax(1, keepdim=True)
-            g.sub_(top).exp_()
-            total = g.sum(1, keepdim=True)
-            loss += (top + total.log() - aim).sum()
-            if train:
-                g.div_(total)[:, 0] -= 1
-                z.zero_().scatter_add_(1, picked, g)
-                torch.mm(z, table, out=d_states[at : at + step])
-                d_table.addmm_(z.T, h)
-        if train:
-            ctx.save_for_backward(d_states.div_(rows), d_table.div_(rows))
-        return loss / rows
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        both = zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-        return *(d * grad if need else None for d, need in both), None, None
-
-
-def each_softmax(states: Tensor, table: Tensor, targets: Tensor, ids: Tensor) -> Tensor:
-    """Return the mean of ``-s_t + log(exp s_t + sum_k exp s_k)`` over each state's own ``ids``.
-
-    states (M, D), table (N + 1, D), targets (M,), ids (M, K) in 1..N; an id that is the target
-    does not count. As ``full_cross_entropy`` it costs the products with all items.
-    """
-    return _EachSoftmax.apply(states, table, targets, ids)
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -265,14 +213,12 @@ def in_batch_others(targets: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ItemLoss(nn.Module):
-    """The loss of states against the items that followed them, in six kinds.
+    """The loss of states against the items that followed them, in five kinds.
 
     "ce": cross-entropy over all items. "ssm": softmax over the target and ``negatives`` items
     shared by the batch, drawn with q_j ~ (count_j + 1)^0.75, each with ``s_j - log(K q_j)``; the
     target itself is always there and is not corrected (importance sampling: Bengio and Senecal,
-    2008). "ssm_each": ``negatives`` uniform items for each state and no correction, which makes
-    little of an item that might as well have come next. "in_batch": as "ssm" with the batch's own
-    targets, q_j being the training share. "bce"
+    2008). "in_batch": the same with the batch's own targets, q_j being the training share. "bce"
     and "bpr": one negative per state that the user never met, given by the loader.
     """
 
@@ -309,14 +255,6 @@ class ItemLoss(nn.Module):
             loss = bce if self.kind == "bce" else bpr
             positive, other = (_picked(states, table, scores, i) for i in (targets, negative))
             return loss(positive, other[:, None])
-        if self.kind == "ssm_each":
-            ids = torch.randint(
-                1, len(table), (len(targets), self.negatives), device=targets.device
-            )
-            if scores is None:
-                return each_softmax(states, table, targets, ids)
-            other = scores.gather(1, ids).masked_fill(ids == targets[:, None], -torch.inf)
-            return sampled_softmax(scores.gather(1, targets[:, None])[:, 0], other)
         ids, log_weight = self.drawn(targets)
         same = ids == targets[:, None]
         if scores is None:

@@ -23,7 +23,6 @@ class SASRec(Backbone):
     the attention. ``"right"`` has the paper's position vectors, counted from the newest item.
     ``supervise="last"`` trains one target per sample, after a prefix of a history (every prefix is
     a sample), which parts need that mix positions. ``head="cosine"`` scores by cosine over ``tau``.
-    ``block="query"`` has the norms of the released code, see ``sasrec_net.QueryBlock``.
     """
 
     seams: ClassVar[frozenset[str]] = frozenset({
@@ -42,24 +41,17 @@ class SASRec(Backbone):
     table_std: float = 0.1  # of the initial item table
     positions: str = "distance"
     fit: Fit = Fit(lr=1e-3, batch=64, epochs=200, min_epochs=20, patience=10)
-    loss: str = later("ce")  # or another kind of losses_net.ItemLoss
-    negatives: int = later(256)  # drawn per batch for "ssm", per state for "ssm_each"
+    loss: str = later("ce")  # or "ssm", "in_batch", "bce", "bpr", see losses_net.ItemLoss
+    negatives: int = later(256)  # drawn per batch; only for "ssm"
     supervise: str = later("all")  # positions of a window with a target; or "last"
     head: str = later("dot")  # or "cosine"
     tau: float = later(0.07)  # only for "cosine"
-    block: str = later("post")  # or "query"
-    null_keys: bool = later(False)  # free places of a window are keys of zero vectors
-    item_dropout: float = later(0.0)  # of the item table, once per batch, read and scored alike
 
     def __post_init__(self) -> None:
         if self.supervise not in ("all", "last"):
             raise PlanError(f"SASRec: supervise is {self.supervise!r}; use 'all' or 'last'")
         if self.head not in ("dot", "cosine"):
             raise PlanError(f"SASRec: head is {self.head!r}; use 'dot' or 'cosine'")
-        if self.block not in ("post", "query"):
-            raise PlanError(f"SASRec: block is {self.block!r}; use 'post' or 'query'")
-        if not 0 <= self.item_dropout < 1:
-            raise PlanError(f"SASRec: item_dropout is {self.item_dropout}; a share in [0, 1)")
         if self.tau <= 0:
             raise PlanError(f"SASRec: tau is {self.tau}; it is above 0")
 
@@ -73,9 +65,7 @@ class SASRec(Backbone):
                 n_items=data.n_items, dim=self.dim, layers=self.layers, heads=self.heads,
                 inner=self.inner, dropout=self.dropout, max_len=self.max_len,
                 table_std=self.table_std, positions=self.positions,
-                tau=self.tau if self.head == "cosine" else 0.0, block=self.block,
-                null_keys=self.null_keys,
+                tau=self.tau if self.head == "cosine" else 0.0,
             )  # fmt: skip
-        net.item_dropout = self.item_dropout
         net.objective = ItemLoss(self.loss, self.negatives, data.train_counts)
         return net

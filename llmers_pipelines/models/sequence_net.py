@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .batches import SequenceBatch
-from .dropout_net import dropout
 from .hooks_net import extra_losses, overrides
 from .losses_net import ItemLoss
 from .product_net import Product
@@ -35,9 +34,6 @@ class SequenceNet(nn.Module):
     max_len: int
     # > 0: scores are cos(state, item) / tau; 0: the dot product
     tau: float = 0.0
-    # share of the numbers of the item table that a training batch does not see, read or scored
-    item_dropout: float = 0.0
-    _dropped: Tensor | None = None
 
     def _tables(self, n_items: int, dim: int) -> None:
         self.hooks = nn.ModuleList()
@@ -61,7 +57,7 @@ class SequenceNet(nn.Module):
         return through(self, "item_input", ids)
 
     def _item_input(self, ids: Tensor) -> Tensor:
-        return self.item_table(ids) if self._dropped is None else F.embedding(ids, self._dropped)
+        return self.item_table(ids)
 
     def item_output(self, ids: Tensor | None = None) -> Tensor:
         """Return (N + 1, D) for all items, or (..., D) for ``ids``."""
@@ -70,8 +66,7 @@ class SequenceNet(nn.Module):
         return through(self, "item_output", ids)
 
     def _item_output(self, ids: Tensor | None) -> Tensor:
-        own = self.item_table.weight if self._dropped is None else self._dropped
-        table = own if self.output_table is None else self.output_table
+        table = self.item_table.weight if self.output_table is None else self.output_table
         if self.tau:
             return F.normalize(table if ids is None else F.embedding(ids, table), dim=-1)
         return table if ids is None else F.embedding(ids, table)
@@ -113,14 +108,9 @@ class SequenceNet(nn.Module):
 
     def loss(self, batch: SequenceBatch) -> Tensor:
         """The objective's mean over all positions with a target, plus extra losses."""
-        if self.item_dropout and self.training:
-            self._dropped = dropout(self.item_table.weight, self.item_dropout, True)
-        try:
-            states = self.user_state(batch)  # (B, L, D)
-            main = self._main_loss(*self._supervised(batch, states))
-            return main + extra_losses(self, batch, states)
-        finally:
-            self._dropped = None
+        states = self.user_state(batch)  # (B, L, D)
+        main = self._main_loss(*self._supervised(batch, states))
+        return main + extra_losses(self, batch, states)
 
     def _supervised(
         self, batch: SequenceBatch, states: Tensor

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..plan import Component, snake
+from .fit import WEIGHS
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ Dimension = Span | Choice
 _BY_NAME: dict[str, str] = {
     "fit.lr": "1e-4..1e-2:log", "dropout": "0..0.7", "temperature": "0.05..0.5:log",
 }  # fmt: skip
+_OF_HISTORIES = ("sequence", "cloze")  # loaders whose batches differ in targets
 # By component, over the names above.
 _BY_COMPONENT: dict[str, dict[str, str]] = {
     "als": {"alpha": "0.01..10:log", "l2": "3e-4..0.3:log", "power": "0..1"},
@@ -129,6 +131,8 @@ def searched(component: Component) -> dict[str, Dimension]:
     for name, text in {**_BY_NAME, **own}.items():
         if name in settings:
             found[name] = dimension(text, settings[name])
+    if getattr(type(component), "loader", "") in _OF_HISTORIES:
+        found["fit.weigh"] = Choice(WEIGHS)
     if decay := settings.get("fit.weight_decay"):
         found["fit.weight_decay"] = Span(decay / 10, min(10.0, decay * 10), log=True)
     return found

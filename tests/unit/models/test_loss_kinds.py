@@ -9,15 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from llmers_pipelines.models import losses_net
 from llmers_pipelines.models.batches import PairBatch
 from llmers_pipelines.models.bprmf import BPRMF
-from llmers_pipelines.models.losses_net import (
-    ItemLoss,
-    each_softmax,
-    full_cross_entropy,
-    in_batch_others,
-)
+from llmers_pipelines.models.losses_net import ItemLoss, full_cross_entropy, in_batch_others
 from llmers_pipelines.models.sasrec import SASRec
 from llmers_pipelines.node import canonical
 from llmers_pipelines.testing.planted import planted_rings
@@ -96,41 +90,7 @@ def test_in_batch_counts_each_other_target_by_its_share():
     assert float(loss(states[:1], table, targets[:1])) == pytest.approx(0.0)
 
 
-def test_each_state_has_negatives_of_its_own_and_no_correction(monkeypatch):
-    states, table, targets = case()
-    ids = torch.tensor([[3, 3, 1], [4, 5, 6], [1, 2, 2], [6, 1, 3]])  # 1 and 2: the targets
-    counted = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1]])
-    asked = []
-    monkeypatch.setattr(torch, "randint", lambda *a, **k: asked.append(a) or ids)
-    states.requires_grad_(), table.requires_grad_()
-    found = ItemLoss("ssm_each", 3)(states, table, targets)
-    assert asked == [(1, N + 1, (M, 3))]
-    own = (states * table[targets]).sum(1)
-    others = ((states[:, None] * table[ids]).sum(2).exp() * counted).sum(1)
-    expected = ((own.exp() + others).log() - own).mean()
-    torch.testing.assert_close(found, expected)
-    slopes = [torch.autograd.grad(loss, (states, table)) for loss in (2 * found, 2 * expected)]
-    for one, two in zip(*slopes, strict=True):
-        torch.testing.assert_close(one, two)
-
-
-def test_own_negatives_in_chunks_are_those_in_one(monkeypatch):
-    generator = torch.Generator().manual_seed(2)
-    states, table = torch.randn(70, D, generator=generator), torch.randn(N + 1, D)
-    targets = torch.randint(1, N + 1, (70,), generator=generator)
-    ids = torch.randint(1, N + 1, (70, 4), generator=generator)
-    states.requires_grad_(), table.requires_grad_()
-    whole = each_softmax(states, table, targets, ids)
-    monkeypatch.setattr(losses_net, "CHUNK_FLOATS", 1)  # 32 rows at once
-    parts = each_softmax(states, table, targets, ids)
-    torch.testing.assert_close(parts, whole)
-    for one, two in zip(
-        *(torch.autograd.grad(loss, (states, table)) for loss in (parts, whole)), strict=True
-    ):
-        torch.testing.assert_close(one, two)
-
-
-@pytest.mark.parametrize("kind", ["ce", "ssm", "ssm_each", "in_batch", "bce", "bpr"])
+@pytest.mark.parametrize("kind", ["ce", "ssm", "in_batch", "bce", "bpr"])
 def test_given_scores_stand_for_the_products(kind):
     states, table, targets = case()
     negative = torch.tensor([3, 4, 6, 1])

@@ -10,17 +10,14 @@ from torch import nn
 
 from llmers_pipelines.models.batches import SequenceBatch
 from llmers_pipelines.models.sasrec import SASRec
-from llmers_pipelines.models.sasrec_net import QueryBlock, allowed_positions
-from llmers_pipelines.plan import PlanError
+from llmers_pipelines.models.sasrec_net import allowed_positions
 from llmers_pipelines.testing.planted import planted_rings
 
 pytestmark = pytest.mark.proof("sasrec", "equations")
 
 SMALL = SASRec(dim=16, inner=32, heads=2, layers=2, max_len=8, dropout=0.5)
-QUERY = dataclasses.replace(SMALL, positions="right", block="query")
-NULL = dataclasses.replace(SMALL, null_keys=True)
-KINDS = [SMALL, dataclasses.replace(SMALL, positions="right"), QUERY, NULL]
-kinds = pytest.mark.parametrize("backbone", KINDS, ids=["distance", "right", "query", "null"])
+KINDS = [SMALL, dataclasses.replace(SMALL, positions="right")]
+kinds = pytest.mark.parametrize("backbone", KINDS, ids=["distance", "right"])
 
 
 @pytest.fixture(scope="module")
@@ -95,76 +92,6 @@ def test_loss_is_cross_entropy_over_all_items_at_every_target(data):
     torch.testing.assert_close(net.loss(given), expected)
 
 
-def test_the_query_block_is_its_equation():
-    torch.manual_seed(0)
-    block = QueryBlock(8, 2, 12, 0.5).eval()
-    for p in block.parameters():
-        nn.init.normal_(p)
-    x = torch.randn(3, 5, 8)
-    bias = torch.zeros(5, 5).masked_fill(~torch.ones(5, 5, dtype=torch.bool).tril(), -torch.inf)
-    other = nn.MultiheadAttention(8, 2, batch_first=True).eval()
-    other.in_proj_weight, other.in_proj_bias = block.qkv.weight, block.qkv.bias
-    other.out_proj = block.out
-    query = block.attention_norm(x)
-    mixed, _ = other(query, x, x, attn_mask=bias)
-    f = block.inner_norm(query + mixed)
-    expected = f + block.down(torch.relu(block.up(f)))
-    torch.testing.assert_close(block(x, bias), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_null_keys_are_the_free_places_of_a_window_left_unmasked(data):
-    """Against attention over max_len positions of which the free ones are zeros, unmasked."""
-    backbone = dataclasses.replace(QUERY, layers=1, null_keys=True)
-    net = built(backbone, data)
-    nn.init.normal_(net.blocks[0].qkv.bias)
-    given = batch([[0, 0, 3, 5, 7], [1, 2, 3, 4, 5]])
-    mask = given.items > 0
-    x = (net.item_table(given.items) + net.places[:5].flip(0)) * mask[..., None]
-    free = torch.zeros(2, 3, 16)  # max_len is 8
-    causal = torch.zeros(8, 8).masked_fill(~torch.ones(8, 8, dtype=torch.bool).tril(), -torch.inf)
-    expected = net.norm(net.blocks[0](torch.cat([free, x], 1), causal))[:, 3:]
-    found = net.hidden_states(given)
-    torch.testing.assert_close(found[mask], expected[mask], atol=1e-5, rtol=1e-5)
-    full = batch([list(range(1, 9))])  # nothing is free
-    without = dataclasses.replace(backbone, null_keys=False).build(data, 0).eval()
-    without.load_state_dict(net.state_dict())
-    torch.testing.assert_close(net.hidden_states(full), without.hidden_states(full))
-    assert not torch.allclose(net.hidden_states(given), without.hidden_states(given), atol=1e-3)
-
-
-def test_item_dropout_is_one_draw_of_a_batch_for_what_is_read_and_scored(data):
-    backbone = dataclasses.replace(SMALL, dropout=0.0, item_dropout=0.25)
-    net = built(backbone, data).train()
-    given = dataclasses.replace(batch([[1, 2, 3]]), targets=torch.tensor([[2, 3, 4]]))
-    read, scored = [], []
-
-    class Watch(nn.Module):
-        def item_input(self, model, nxt, ids):
-            read.append(nxt(ids))
-            return read[-1]
-
-        def item_output(self, model, nxt, ids):
-            scored.append(nxt(ids))
-            return scored[-1]
-
-    net.hooks.append(Watch())
-    net.loss(given).backward()
-    table = net.item_table.weight.detach()
-    (seen,), (outputs,) = read, scored
-    torch.testing.assert_close(seen[0], outputs[given.items[0]])
-    left = outputs[1:] != 0
-    assert 0.65 < left.double().mean() < 0.85
-    torch.testing.assert_close(outputs[1:][left], table[1:][left] / 0.75)
-    assert (net.item_table.weight.grad[1:][~left] == 0).all()
-    read.clear(), net.loss(given)
-    assert not torch.equal(read[0], seen)  # another batch, another draw
-    read.clear(), scored.clear()
-    net.eval().user_state(given)
-    assert torch.equal(read[0][0], table[given.items[0]])
-    net.loss(given)
-    assert torch.equal(scored[-1], table)
-
-
 def test_a_hook_on_scores_is_part_of_the_loss(data):
     class Louder(nn.Module):
         def score(self, model, nxt, state, ids):
@@ -195,9 +122,5 @@ def test_mistakes_are_named(data):
         dataclasses.replace(SMALL, heads=3).build(data, 0)
     with pytest.raises(ValueError, match="unknown positions 'left'"):
         dataclasses.replace(SMALL, positions="left").build(data, 0)
-    with pytest.raises(PlanError, match="block is 'pre'; use 'post' or 'query'"):
-        dataclasses.replace(SMALL, block="pre")
-    with pytest.raises(PlanError, match=r"item_dropout is 1.0; a share in \[0, 1\)"):
-        dataclasses.replace(SMALL, item_dropout=1.0)
     with pytest.raises(ValueError, match="length 9, at most max_len = 8"):
         SMALL.build(data, 0).hidden_states(batch([list(range(1, 10))]))
