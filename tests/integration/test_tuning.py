@@ -57,7 +57,7 @@ def test_both_arms_have_equal_budgets_and_a_second_call_trains_nothing(bare: Sho
     enhanced, base = found["arms"]
     assert enhanced["trials"] == base["trials"] == 4
     assert set(enhanced["space"]) == set(base["space"]) == {
-        "fit.lr", "dropout", "layers", "fit.epochs",
+        "fit.lr", "fit.weigh", "dropout", "layers", "fit.epochs",
     }  # fmt: skip
     assert {r["settings"]["fit.epochs"] for r in enhanced["rows"]} == {3}
     assert enhanced["rows"][0]["settings"]["fit.lr"] == 0.001, "the first: as it is"
