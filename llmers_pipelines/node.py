@@ -119,7 +119,23 @@ class Node:
     # Tells it from another node of its plan that goes by the same plain slug; no part of identity.
     mark: str = dataclasses.field(default="", compare=False, repr=False, kw_only=True)
 
-    @property
+    def __init_subclass__(cls, **how: Any) -> None:
+        super().__init_subclass__(**how)
+        cls.__hash__ = Node.__hash__  # else each dataclass gets one of its own
+
+    def __hash__(self) -> int:
+        """Return the hash of the compared fields; reckoned once, because inputs are part of it."""
+        known = self.__dict__.get("_hash")
+        if known is None:
+            own = (getattr(self, f.name) for f in dataclasses.fields(self) if f.compare)
+            known = self.__dict__["_hash"] = hash(tuple(own))
+        return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hashes of text differ between processes.
+        return {k: v for k, v in self.__dict__.items() if k != "_hash"}
+
+    @cached_property
     def inputs(self) -> tuple[Node, ...]:
         """Direct inputs, each once, in field order."""
         found = (n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..config import Method, Settings
@@ -90,6 +91,11 @@ class Plan:
     methods: tuple[Loaded, ...]
     champions: tuple[Champion, ...]
     owners: dict[Node, tuple[str, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def of_training(self) -> dict[Node, Loaded]:
+        """The first method of each training."""
+        return {m.train: m for m in reversed(self.methods)}
 
     def node(self, name: str) -> Node:
         for node in self.nodes:

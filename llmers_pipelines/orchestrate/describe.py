@@ -127,7 +127,7 @@ def _lead(node: Node, plan: Plan) -> tuple[str, str]:
 
 def _training(node: Train, plan: Plan) -> tuple[str, str]:
     backbone = type(node.backbone).__name__
-    owner = next((m for m in plan.methods if m.train == node), None)
+    owner = plan.of_training.get(node)
     if not node.parts:
         lead = f"The recommender {backbone} alone: a baseline, and the base of what enhances it."
     else:

@@ -1,10 +1,11 @@
 """One factory for all verbs: a node becomes a Dagster asset with its checks.
 
-No postponed annotations here: Dagster reads the types of ``compute`` as objects.
+No postponed annotations here: Dagster reads types as objects.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
+from inspect import Parameter, Signature
 from typing import Any
 
 import dagster as dg
@@ -28,6 +29,25 @@ DATASETS = dg.DynamicPartitionsDefinition(name="dataset")
 OWNERS = ("team:llmers",)
 
 OLDER = "the stored version was made before this check; `llmers run {} --force` has it checked"
+
+
+def _takes(kind: type) -> Callable[[Any], Any]:
+    """Return a decorator that states a step's signature: ``(context: kind)``.
+
+    Dagster asks for it twenty times an asset and finds it out anew, where none is stated.
+    """
+    context = Parameter("context", Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
+    signature = Signature([context])
+
+    def state(step: Any) -> Any:
+        step.__signature__ = signature
+        return step
+
+    return state
+
+
+_of_asset = _takes(dg.AssetExecutionContext)
+_of_checks = _takes(dg.AssetCheckExecutionContext)
 
 
 def key_of(node: Node) -> dg.AssetKey:
@@ -66,6 +86,7 @@ def asset_for(
         output_required=False,
         config_schema=schema_of(node, settings),
     )
+    @_of_asset
     def compute(context: dg.AssetExecutionContext) -> Iterator[Any]:
         config = given(context.op_execution_context.op_config)
         limits = {k: v for k, v in config.items() if k not in ("force", EXPERIMENT)}
@@ -151,6 +172,7 @@ def checks_for(node: Node, settings: Settings) -> dg.AssetChecksDefinition | Non
         ]
 
     @dg.multi_asset_check(name=f"checks__{'__'.join(node.key)}", specs=specs)
+    @_of_checks
     def check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         ctx = StepContext(settings, context.partition_key)
         manifest = ctx.manifests.current(ctx.dataset, node.name)

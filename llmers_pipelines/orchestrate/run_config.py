@@ -125,12 +125,7 @@ def _field(name: str) -> dg.Field:
 def _experiment(
     backbone: Component, parts: tuple[Component, ...], models: tuple[tuple[str, Any], ...]
 ) -> dg.Field:
-    fields: dict[str, dg.Field] = {
-        name: dg.Field(
-            ranged(limit.kind, limit.low, limit.high), is_required=False, description=limit.about
-        )
-        for name, limit in FIT.items()
-    }
+    fields = dict(_fit())
     fields["backbone"] = _settings(backbone, "Settings of the backbone.")
     told = {snake(type(p).__name__): p for p in parts}
     fields["parts"] = dg.Field(
@@ -148,6 +143,17 @@ def _experiment(
     )  # fmt: skip
 
 
+@cache
+def _fit() -> dict[str, dg.Field]:
+    return {
+        name: dg.Field(
+            ranged(limit.kind, limit.low, limit.high), is_required=False, description=limit.about
+        )
+        for name, limit in FIT.items()
+    }
+
+
+@cache
 def _settings(part: Component, about: str) -> dg.Field:
     """Return the form of a component's settings, with what the asset has now."""
     now = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 
+from llmers_pipelines.data.text import ItemText
+from llmers_pipelines.derive.pca import PCA
 from llmers_pipelines.plan import (
     Component,
     Derive,
@@ -80,6 +86,25 @@ def test_equal_questions_are_one_node() -> None:
     assert [n.verb for n in nodes].count("generate") == 1
     assert [n.verb for n in nodes].count("train") == 2
     assert len(nodes) == len(set(nodes))
+
+
+def test_a_node_of_another_process_is_the_same_node() -> None:
+    """Hashes are kept with a node, and those of text differ from process to process."""
+    send = """
+import pickle, sys
+from llmers_pipelines.api import PCA, Derive, Embed, ItemText, items
+node = Derive(PCA(32), Embed(ItemText(), over=items))
+hash(node), node.inputs
+sys.stdout.buffer.write(pickle.dumps(node))
+"""
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    done = subprocess.run(
+        [sys.executable, "-c", send], capture_output=True, check=True,
+        env={**os.environ, "PYTHONHASHSEED": seed},
+    )  # fmt: skip
+    there, here = pickle.loads(done.stdout), Derive(PCA(32), Embed(ItemText(), over=items))
+    assert there == here
+    assert there in {here}
 
 
 def test_walk_puts_inputs_first() -> None:
