@@ -114,7 +114,7 @@ class LayerHook(nn.Module):
             own = model.layer_states[layer][taught]
             own = own if self.maps is None else self.maps[k](own)
             total = total + state_loss(own, teacher[:, k], self.how.weight, self.how.norm_weight)
-        return total
+        return batch.counted(total)
 
     def fold(self, model: Any) -> None:
         """Distillation ends with training."""
@@ -137,7 +137,7 @@ class HeadsHook(nn.Module):
         for head, layer in zip(self.heads, self.layers, strict=True):
             own = head(model.layer_states[layer][real])
             total = total + full_cross_entropy(own, self.vectors, batch.targets[real])
-        return self.weight * total
+        return self.weight * batch.counted(total)
 
     def fold(self, model: Any) -> None:
         """Supervision ends with training."""

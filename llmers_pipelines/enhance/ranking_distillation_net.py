@@ -127,7 +127,7 @@ class RankingHook(nn.Module):
         if not bool(taught.any()):
             return states.sum() * 0.0
         row, picked, target = row[taught], states[taught], batch.targets[taught]
-        return self.how.weight * self._loss(model, picked, target, row)
+        return self.how.weight * batch.counted(self._loss(model, picked, target, row))
 
     def _loss(self, model: Any, states: Tensor, target: Tensor, row: Tensor) -> Tensor:
         item, distance = self.item[row], self.distance[row]  # (M, K)

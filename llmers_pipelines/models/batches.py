@@ -40,6 +40,12 @@ class SequenceBatch(_Movable):
     begin: Tensor | None = None  # (B,) the user's known rows before the window; None when scoring
     negative: Tensor | None = None  # (B, L) an item that the user never met, where a loss needs one
     time: Tensor | None = None  # (B, L) int64 seconds of each item, for models that read times
+    # () float32: what the mean over its targets counts in an epoch, where it is not 1
+    weight: Tensor | None = None
+
+    def counted(self, mean: Tensor) -> Tensor:
+        """Return a ``mean`` over the batch's targets as it counts in an epoch."""
+        return mean if self.weight is None else mean * self.weight
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class BERT4Rec(Backbone):
     ``hidden_states`` seam: states stand at masked positions, not at what follows each item.
     """
 
+    revision: ClassVar[int] = 2  # each target counts alike by default (fit.weigh)
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_input", "item_output", "user_state", "score", "extra_loss", "item_table",
     })  # fmt: skip

@@ -39,6 +39,7 @@ class ComiRec(Backbone):
     over dot products can serve it: the bundle scores all items.
     """
 
+    revision: ClassVar[int] = 2  # each target counts alike by default (fit.weigh)
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_input", "item_output", "user_state", "score", "extra_loss", "item_table",
     })  # fmt: skip

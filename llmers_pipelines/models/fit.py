@@ -14,9 +14,10 @@ WEIGHS = ("batch", "target")
 class Fit(Component):
     """Optimizer and stopping rule. Selection is on the validation split, never on test.
 
-    ``weigh`` says what counts alike in a training over histories. Their batches hold like lengths,
-    so under "batch" a target of a short history moves the weights more than one of a long history;
-    under "target" each target of an epoch counts alike.
+    ``weigh`` says what counts alike in a training over histories. Their batches hold like lengths:
+    under "target" each target of an epoch counts alike, as where lengths are mixed; under "batch"
+    a target of a short history moves the weights more than one of a long history. What a part adds
+    per window or batch (``extra_loss``) is not weighed. ``clip`` bounds a batch as it is weighed.
     """
 
     lr: float = 1e-3
@@ -30,7 +31,7 @@ class Fit(Component):
     metric: str = "ndcg@10"  # "auc" for ctr
     clip: float = later(0.0)  # the gradient's norm is bounded by it; 0 = no bound
     precision: str = later("float32")  # of the loss; "bfloat16" where a device is faster in it
-    weigh: str = later("batch")  # or "target"
+    weigh: str = later("target")  # or "batch"
 
     def __post_init__(self) -> None:
         if self.weigh not in WEIGHS:

@@ -22,6 +22,7 @@ class GRU4Rec(Backbone):
     table for input and output with a linear map from the hidden state to it.
     """
 
+    revision: ClassVar[int] = 2  # each target counts alike by default (fit.weigh)
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_input", "item_output", "hidden_states", "user_state", "score", "extra_loss",
         "item_table",

@@ -31,6 +31,7 @@ class HSTU(Backbone):
     distance are in the attention alone unless ``places``.
     """
 
+    revision: ClassVar[int] = 2  # each target counts alike by default (fit.weigh)
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_input", "item_output", "hidden_states", "user_state", "score", "extra_loss",
         "item_table",

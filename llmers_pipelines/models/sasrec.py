@@ -25,6 +25,7 @@ class SASRec(Backbone):
     a sample), which parts need that mix positions. ``head="cosine"`` scores by cosine over ``tau``.
     """
 
+    revision: ClassVar[int] = 2  # each target counts alike by default (fit.weigh)
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_input", "item_output", "history", "hidden_states", "user_state", "score",
         "extra_loss", "item_table", "layer_states",

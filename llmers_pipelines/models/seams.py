@@ -106,8 +106,9 @@ class Hook(Protocol):
     ``feature_columns(model, nxt, batch)``, ``shared_features(model, nxt, batch)``,
     ``logit(model, nxt, batch)``, ``pair_loss(model, nxt, batch, states)``,
     ``graph_input(model, nxt)``: ``nxt`` is what the model would do without the hook.
-    ``extra_loss(model, batch, states)`` returns a scalar. ``fold(model)`` freezes what depends on
-    an entity alone into plain tables for serving.
+    ``extra_loss(model, batch, states)`` returns a scalar; in a training over histories a mean over
+    targets goes through ``batch.counted``, one over windows does not. ``fold(model)`` freezes what
+    depends on an entity alone into plain tables for serving.
     """
 
 

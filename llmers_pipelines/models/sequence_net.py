@@ -107,9 +107,9 @@ class SequenceNet(nn.Module):
         return Product(state, self.item_output())
 
     def loss(self, batch: SequenceBatch) -> Tensor:
-        """The objective's mean over all positions with a target, plus extra losses."""
+        """The objective's mean over all targets, as the batch counts, plus extra losses."""
         states = self.user_state(batch)  # (B, L, D)
-        main = self._main_loss(*self._supervised(batch, states))
+        main = batch.counted(self._main_loss(*self._supervised(batch, states)))
         return main + extra_losses(self, batch, states)
 
     def _supervised(

@@ -27,6 +27,7 @@ class SRGNN(Backbone):
     ``hidden_states`` seam: a graph is made from ids, not from item vectors.
     """
 
+    revision: ClassVar[int] = 2  # each target counts alike by default (fit.weigh)
     seams: ClassVar[frozenset[str]] = frozenset({
         "item_input", "item_output", "user_state", "score", "extra_loss", "item_table",
     })  # fmt: skip

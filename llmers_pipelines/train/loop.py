@@ -264,15 +264,12 @@ def _steps(
     half = how.precision == "bfloat16"
     numbers = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
     clipped = [p for p in model.parameters() if p.requires_grad] if how.clip else []
-    weight = getattr(loader, "weight", None) if how.weigh == "target" else None
     losses = []
     for batch in loader.epoch(number):
         set_rate(optimizer, how, step / total)
         optimizer.zero_grad(set_to_none=True)
         with numbers:
             loss = loss_of(batch.to(device))
-        if weight is not None:
-            loss = loss * weight(batch)
         loss.backward()
         if clipped:
             torch.nn.utils.clip_grad_norm_(clipped, how.clip)

@@ -56,6 +56,8 @@ class Loader:
         known = np.concatenate([[0], np.cumsum(is_target)])  # targets before a row
         aims = known[last + 1] > known[np.maximum(first, last - stride) + 1]
         self._user, self._first, self._last = users[at][aims], first[aims], last[aims]
+        # An item that each of ``targets`` states predicts is that many targets.
+        self._ahead = getattr(backbone, "targets", 1)
         self._targets = self._expected(known)
         self._item, self._aim = rows.item, np.where(is_target, rows.item, 0)
         self._time = data.time[rows.row] if getattr(backbone, "time_buckets", 0) else None
@@ -72,15 +74,21 @@ class Loader:
         """Return the targets of an epoch; ``known[r]`` is how many lie before row r."""
         if self._last_only:
             return float(len(self._last))
-        return float((known[self._last + 1] - known[self._first + 1]).sum())
+        end, from_ = self._last + 1, self._first + 1
+        aimed = (known[end] - known[np.minimum(from_ + k, end)] for k in range(self._ahead))
+        return float(sum(count.sum() for count in aimed))
 
-    def weight(self, batch: SequenceBatch) -> float:
-        """Return the targets of ``batch`` over those of a mean batch.
+    def _weight(self, items: np.ndarray, targets: np.ndarray) -> torch.Tensor | None:
+        """Return the targets of a batch over those of a mean batch; None where batches are alike.
 
-        The mean of ``weight * loss`` over an epoch's batches is the mean over its targets.
+        The mean of ``weight * mean`` over an epoch's batches is the mean over its targets.
         """
-        assert batch.targets is not None
-        return int((batch.targets > 0).sum()) * self.steps_per_epoch / self._targets
+        if self.fit.weigh != "target":
+            return None
+        width = items.shape[1]
+        aimed = ((targets[:, k:] > 0) & (items[:, : width - k] > 0) for k in range(self._ahead))
+        count = sum(int(real.sum()) for real in aimed)
+        return torch.tensor(count * self.steps_per_epoch / self._targets, dtype=torch.float32)
 
     def epoch(self, number: int) -> Iterator[SequenceBatch]:
         rng = np.random.default_rng([self.seed, number])
@@ -116,6 +124,7 @@ class Loader:
         return SequenceBatch(
             torch.from_numpy(self._user[rows]), torch.from_numpy(items), torch.from_numpy(targets),
             torch.from_numpy(self._begin[rows]), negative,
+            weight=self._weight(items, targets),
         )  # fmt: skip
 
     def validate(self, model: Any) -> float:

@@ -134,7 +134,8 @@ def test_targets_are_aligned_once_each_and_by_hand():
     hook = AlignmentHook(vectors, 0.5, 1.0, "soft_target", 256)
     batch = SequenceBatch(torch.tensor([1, 2]), torch.tensor([[1, 2], [0, 1]]),
                           torch.tensor([[2, 1], [0, 2]]))  # fmt: skip
-    loss = hook.extra_loss(model, batch, None)
+    heavy = dataclasses.replace(batch, weight=torch.tensor(3.0))  # of how many they are
+    loss = hook.extra_loss(model, heavy, None)
     assert float(loss.detach()) == pytest.approx(0.5 * 0.58220, abs=1e-5)
     loss.backward()
     assert model.rows.grad[0].tolist() == [0, 0] and model.rows.grad[4].tolist() == [0, 0]

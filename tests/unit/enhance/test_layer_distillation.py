@@ -17,6 +17,7 @@ from llmers_pipelines.enhance.layer_distillation_net import (
     teacher_states,
 )
 from llmers_pipelines.enhance.projected_items import ProjectedItems
+from llmers_pipelines.models.batches import SequenceBatch
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.hooks_net import attach_parts
 from llmers_pipelines.models.layer_blocks import block_layers
@@ -123,7 +124,10 @@ def test_positions_without_states_are_not_taught(rings):
     rest = dataclasses.replace(batch, user=batch.user.clamp(min=2))
     assert float(model.hooks[0].extra_loss(model, rest, states)) == 0
     own = dataclasses.replace(batch, user=torch.ones_like(batch.user), begin=batch.begin * 0)
-    assert float(model.hooks[0].extra_loss(model, own, states)) > 0
+    found = float(model.hooks[0].extra_loss(model, own, states))
+    assert found > 0
+    heavy = dataclasses.replace(own, weight=3 * own.weight)
+    assert float(model.hooks[0].extra_loss(model, heavy, states)) == pytest.approx(3 * found)
     with pytest.raises(ValueError, match="none of its 2 rows joins"):
         strange = one.slice(0, 2).set_column(0, "user_id", pa.array(["?", "?"]))
         teacher_states(strange, rings.data, 2, "told")
@@ -141,12 +145,13 @@ def test_heads_by_hand(rings):
     class Model:
         layer_states = (None, torch.tensor([[[1.0, 0.0], [0.0, 3.0]]]))
 
-    class Batch:
-        targets = torch.tensor([[1, 1]])
-
-    loss = hook.extra_loss(Model(), Batch(), torch.zeros(1))
+    batch = SequenceBatch(torch.tensor([1]), torch.tensor([[1, 2]]), torch.tensor([[1, 1]]))
+    loss = hook.extra_loss(Model(), batch, torch.zeros(1))
     wanted = 0.5 * np.mean([np.log(1 + np.exp(-2)), np.log(1 + np.exp(6))])
     assert float(loss.detach()) == pytest.approx(wanted, rel=1e-5)
+    heavy = dataclasses.replace(batch, weight=torch.tensor(3.0))
+    loss = hook.extra_loss(Model(), heavy, torch.zeros(1))
+    assert float(loss.detach()) == pytest.approx(3 * wanted, rel=1e-5)
 
 
 def test_maps_in_and_out_fold_into_tables(rings):

@@ -171,7 +171,7 @@ def test_a_batch_has_the_loss_of_its_positions(name, loss, rings, monkeypatch):
         begins |= set(batch.begin.tolist())
         states = model.user_state(batch)
         found = float(hook.extra_loss(model, batch, states).detach())
-        expected = 0.7 * by_hand(model, batch, states, data, table, how)
+        expected = 0.7 * float(batch.weight) * by_hand(model, batch, states, data, table, how)
         assert found == pytest.approx(expected, rel=1e-4)
     assert max(begins) >= 4
     assert int((data.split == TRAIN).sum()) > 0

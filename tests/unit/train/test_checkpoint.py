@@ -351,8 +351,8 @@ def test_defaults_leave_the_identity_of_stored_trainings() -> None:
         "schedule",
         "metric",
     }  # what cells were stored under before there was more
-    three = (Fit(), Fit(clip=1.0), Fit(precision="bfloat16"))
-    assert len({Train(f, log).code_version for f in three}) == 3
+    four = (Fit(), Fit(clip=1.0), Fit(precision="bfloat16"), Fit(weigh="batch"))
+    assert len({Train(f, log).code_version for f in four}) == 4
     with pytest.raises(PlanError, match=r"fit.precision is 'half'; use one of float32, bfloat16"):
         Fit(precision="half")
     with pytest.raises(PlanError, match=r"fit.clip is -1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from llmers_pipelines.api import splits
 from llmers_pipelines.data.training import HISTORY, TEST, TRAIN, VALID, IdMap, TrainingData
 from llmers_pipelines.models.bert4rec import BERT4Rec
+from llmers_pipelines.models.caser import Caser
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.histories import rows_of
 from llmers_pipelines.models.hstu import HSTU
@@ -118,40 +120,94 @@ def test_a_log_without_a_window_has_no_steps():
     assert list(loader.epoch(1)) == []
 
 
-@pytest.mark.parametrize("name", [n for n in BACKBONES if n != "gaps"])
+def aims(batch, ahead=1):
+    """How often a state of ``batch`` is trained on one of its next ``ahead`` items."""
+    items, targets = batch.items.numpy(), batch.targets.numpy()
+    rows, width = items.shape
+    return sum(
+        items[r, p] > 0 and targets[r, p + k] > 0
+        for r in range(rows) for p in range(width) for k in range(min(ahead, width - p))
+    )  # fmt: skip
+
+
+WEIGHED = {n: b for n, b in BACKBONES.items() if n != "gaps"} | {
+    "three ahead": Caser(max_len=6, targets=3, fit=FIT),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHED)
 def test_weighted_batches_make_each_target_count_alike(name):
-    data, backbone = random_log(3), BACKBONES[name]
+    data, backbone = random_log(3), WEIGHED[name]
     loader = load_loader(type(backbone).loader)(data, backbone, 0)
     rng = np.random.default_rng(0)
     total, targets, means = 0.0, 0, []
     for batch in loader.epoch(1):
-        losses = rng.random(int((batch.targets > 0).sum())) + batch.items.shape[1]
+        losses = rng.random(aims(batch, getattr(backbone, "targets", 1))) + batch.items.shape[1]
         total, targets = total + losses.sum(), targets + len(losses)
-        means.append(loader.weight(batch) * losses.mean())
+        means.append(float(batch.weight) * losses.mean() if len(losses) else 0.0)
     assert len(means) > 1
     assert np.mean(means) == pytest.approx(total / targets)
+
+
+def test_three_ahead_are_the_pairs_that_caser_learns_from():
+    data, backbone = random_log(3), WEIGHED["three ahead"]
+    net, more = backbone.build(data, 0), 0
+    for batch in load_loader("sequence")(data, backbone, 0).epoch(1):
+        taught = net._supervised(batch, torch.zeros(*batch.items.shape, 1))[1]
+        assert len(taught) == aims(batch, 3)
+        more += len(taught) - aims(batch)
+    assert more > 0
 
 
 def test_weights_of_batches_with_gaps_are_near_one_in_the_mean():
     backbone = dataclasses.replace(BACKBONES["gaps"], last=0.3)
     loader = load_loader("cloze")(random_log(3), backbone, 0)
-    weights = [loader.weight(b) for n in range(40) for b in loader.epoch(n)]
+    weights = [float(b.weight) for n in range(40) for b in loader.epoch(n)]
     assert np.mean(weights) == pytest.approx(1.0, abs=0.02)
     assert np.std(weights) > 0.05
 
 
-def test_a_training_by_targets_reports_and_follows_their_mean():
+def test_each_batch_alike_has_no_weights():
+    backbone = dataclasses.replace(BACKBONES["gaps"], fit=Fit(batch=7, weigh="batch"))
+    assert all(b.weight is None for b in load_loader("cloze")(random_log(3), backbone, 0).epoch(1))
+
+
+def test_the_weight_of_a_batch_is_that_of_its_targets_and_not_of_its_windows():
+    """What a part adds per window counts as often as its windows: a batch has equally many."""
+
+    class PerWindow(torch.nn.Module):
+        stream = staticmethod(nullcontext)
+
+        def extra_loss(self, model, batch, states):
+            return states.new_tensor(5.0)
+
+    data, backbone = random_log(3), BACKBONES["all positions"]
+    net = backbone.build(data, 0).eval()
+    batch = next(load_loader("sequence")(data, backbone, 0).epoch(1))
+    plain = float(net.loss(dataclasses.replace(batch, weight=None)).detach())
+    net.hooks.append(PerWindow())
+    heavy = dataclasses.replace(batch, weight=torch.tensor(3.0))
+    assert float(net.loss(heavy).detach()) == pytest.approx(3 * plain + 5)
+
+
+@pytest.mark.parametrize("weigh", [None, "target", "batch"])
+def test_a_training_reports_the_mean_over_what_counts_alike(weigh):
     data = random_log(3)
-    still = Fit(batch=7, lr=1e-12, epochs=1, min_epochs=1, weigh="target")
+    still = Fit(batch=7, lr=1e-12, epochs=1, min_epochs=1, **({"weigh": weigh} if weigh else {}))
     backbone = SASRec(max_len=4, dropout=0.0, dim=8, inner=8, fit=still)
     trained = fit(Train(backbone, splits("sequential")), data, {}, seed=0)
     net = backbone.build(data, 0).eval()
     loader = load_loader("sequence")(data, backbone, 0)
     with torch.no_grad():
-        all_ = [(float(net.loss(b)), int((b.targets > 0).sum())) for b in loader.epoch(1)]
+        plain = (dataclasses.replace(b, weight=None) for b in loader.epoch(1))
+        all_ = [(float(net.loss(b)), int((b.targets > 0).sum())) for b in plain]
     by_target = sum(loss * n for loss, n in all_) / sum(n for _, n in all_)
-    assert trained.epochs[0]["train_loss"] == pytest.approx(by_target, rel=1e-5)
     by_batch = np.mean([loss for loss, _ in all_])
     assert abs(by_target - by_batch) > 1e-4
+    expected = by_batch if weigh == "batch" else by_target
+    assert trained.epochs[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_another_weighing_is_refused():
     with pytest.raises(PlanError, match=r"fit\.weigh is 'user'; use one of batch, target"):
         Fit(weigh="user")
