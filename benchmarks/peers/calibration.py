@@ -32,6 +32,7 @@ NEWEST = "MAX_ITEM_LIST_LENGTH"
 CASER = {NEWEST: 5, "nh": 16}  # our sizes; RecBole's own length of 50 makes 50 heights of filters
 LAST = {"MAX_ITEM_LIST_LENGTH": 30}  # as much of a history as our models read
 ONE_ROW = "ours, one row of history"  # RecBole's models of fields and DeepCTR-Torch's read none
+BY_BATCH = "ours, each batch alike"  # the default before
 MORE = "ours, 50 rows of history"
 # RecTools trains on the rows that it reads: the newest 50 are 40 % of the targets of ML-100K.
 ALL, WHOLE = {"session_max_len": 200}, "RecTools, 200 newest"
@@ -48,6 +49,10 @@ def rectools(model: str, config: dict[str, Any], label: str = "RecTools", **more
 
 def fields(model: str, *peers: Entry) -> tuple[str, list[Entry]]:
     return "ctr", [mine(model), *peers, mine(model, ONE_ROW, max_len=1)]
+
+
+def histories(model: str, *peers: Entry) -> tuple[str, list[Entry]]:
+    return "sequential", [mine(model), *peers, mine(model, BY_BATCH, fit={"weigh": "batch"})]
 
 
 MODELS: dict[str, tuple[str, list[Entry]]] = {
@@ -75,29 +80,26 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
         mine("LightGCN"), recbole("LightGCN", epochs=400, patience=40),
         Entry("implicit ALS, users anew", "implicit", "ALS", ALS, fold_in=True),
     ]),
-    "SASRec": ("sequential", [
-        mine("SASRec"), rectools("SASRec", RECTOOLS), rectools("SASRec", RECTOOLS | ALL, WHOLE),
+    "SASRec": histories(
+        "SASRec", rectools("SASRec", RECTOOLS), rectools("SASRec", RECTOOLS | ALL, WHOLE),
         recbole("SASRec"),
-    ]),
-    "GRU4Rec": ("sequential", [mine("GRU4Rec"), recbole("GRU4Rec", patience=5)]),
-    "BERT4Rec": ("sequential", [
-        mine("BERT4Rec"),
-        rectools("BERT4Rec", RECTOOLS, epochs=400, eval_every=10),
+    ),
+    "GRU4Rec": histories("GRU4Rec", recbole("GRU4Rec", patience=5)),
+    "BERT4Rec": histories(
+        "BERT4Rec", rectools("BERT4Rec", RECTOOLS, epochs=400, eval_every=10),
         rectools("BERT4Rec", RECTOOLS | ALL, WHOLE, epochs=400, eval_every=10),
         recbole("BERT4Rec"),
-    ]),
+    ),
     "SGL": ("sequential", [
         mine("SGL"), recbole("SGL", epochs=200),
         Entry("RecBole, lr .01", "recbole", "SGL", {"learning_rate": 0.01}, patience=20),
     ]),
     "CKE": ("sequential", [mine("CKE"), recbole("CKE", patience=20)]),
     "CFKG": ("sequential", [mine("CFKG"), recbole("CFKG", patience=20)]),
-    "HSTU": ("sequential", [
-        mine("HSTU"), rectools("HSTU", HSTU), rectools("HSTU", HSTU | ALL, WHOLE),
-    ]),
-    "Caser": ("sequential", [mine("Caser"), recbole("Caser", config=CASER)]),
-    "SR-GNN": ("sequential", [mine("SRGNN"), recbole("SRGNN", config={NEWEST: 20})]),
-    "ComiRec": ("sequential", [mine("ComiRec"), recbole("SINE")]),
+    "HSTU": histories("HSTU", rectools("HSTU", HSTU), rectools("HSTU", HSTU | ALL, WHOLE)),
+    "Caser": histories("Caser", recbole("Caser", config=CASER)),
+    "SR-GNN": histories("SRGNN", recbole("SRGNN", config={NEWEST: 20})),
+    "ComiRec": histories("ComiRec", recbole("SINE")),
     "DeepFM": fields("DeepFM", recbole("DeepFM")),
     "DCNv2": fields("DCNv2", recbole("DCNV2"),
                     Entry("RecBole, weights free", "recbole", "DCNV2", {"reg_weight": 0.0})),
