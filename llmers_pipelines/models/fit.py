@@ -31,7 +31,8 @@ class Fit(Component):
     metric: str = "ndcg@10"  # "auc" for ctr
     clip: float = later(0.0)  # the gradient's norm is bounded by it; 0 = no bound
     precision: str = later("float32")  # of the loss; "bfloat16" where a device is faster in it
-    weigh: str = later("target")  # or "batch"
+    # or "batch", the default before: backbones over histories raised their revisions for it
+    weigh: str = later("target")
 
     def __post_init__(self) -> None:
         if self.weigh not in WEIGHS:
