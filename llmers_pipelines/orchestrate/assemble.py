@@ -6,7 +6,7 @@ import dagster as dg
 
 from ..config import Settings
 from .build import Plan, build_plan
-from .factories import asset_for, checks_for
+from .factories import asset_for
 from .jobs import jobs_of, schedules_of
 from .leaderboard import leaderboard_asset
 from .sensor import refreshing
@@ -16,13 +16,11 @@ def build_definitions(settings: Settings, plan: Plan | None = None) -> dg.Defini
     """Return the code location of ``settings``. Imports no torch, transformers, vllm or mlflow."""
     plan = build_plan(settings) if plan is None else plan
     assets = [asset_for(node, plan, settings) for node in plan.nodes]
-    checks = [c for node in plan.nodes if (c := checks_for(node, settings)) is not None]
     status, sensor = refreshing(settings, plan)
     assets += [leaderboard_asset(plan, settings), status]
     executor = dg.in_process_executor
     return dg.Definitions(
         assets=assets,
-        asset_checks=checks,
         jobs=jobs_of(plan),
         schedules=schedules_of(settings),
         sensors=[sensor],

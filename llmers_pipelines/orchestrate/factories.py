@@ -4,7 +4,7 @@ No postponed annotations here: Dagster reads types as objects.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -13,7 +13,7 @@ import dagster as dg
 from ..config import Settings
 from ..plan import Node, Train, walk
 from ..store.formats import StoreError
-from ..store.manifests import CheckOutcome
+from ..store.manifests import CheckOutcome, Manifest
 from .applicable import lacks_task
 from .attempts import Wishes
 from .build import Plan
@@ -31,23 +31,11 @@ OWNERS = ("team:llmers",)
 OLDER = "the stored version was made before this check; `llmers run {} --force` has it checked"
 
 
-def _takes(kind: type) -> Callable[[Any], Any]:
-    """Return a decorator that states a step's signature: ``(context: kind)``.
-
-    Dagster asks for it twenty times an asset and finds it out anew, where none is stated.
-    """
-    context = Parameter("context", Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
-    signature = Signature([context])
-
-    def state(step: Any) -> Any:
-        step.__signature__ = signature
-        return step
-
-    return state
-
-
-_of_asset = _takes(dg.AssetExecutionContext)
-_of_checks = _takes(dg.AssetCheckExecutionContext)
+# Dagster asks for a step's signature twenty times an asset and finds it out anew, where none is
+# stated.
+_SIGNATURE = Signature(
+    [Parameter("context", Parameter.POSITIONAL_OR_KEYWORD, annotation=dg.AssetExecutionContext)]
+)
 
 
 def key_of(node: Node) -> dg.AssetKey:
@@ -64,10 +52,10 @@ def asset_for(
 
     ``on_step(name, status, seconds)`` is told of each finished step (runs in this process).
     """
+    key, kinds = key_of(node), checks_of(node, settings.safety)
     on_device = uses_device(node, settings)
-
-    @dg.asset(
-        key=key_of(node),
+    spec = dg.AssetSpec(
+        key,
         deps=[key_of(n) for n in node.inputs],
         partitions_def=DATASETS,
         group_name=node.prefix,
@@ -76,18 +64,16 @@ def asset_for(
         owners=OWNERS,
         description=describe(node, plan),
         tags=tags_of(node, plan, settings),
-        op_tags=settings.gpu.tags() if on_device and settings.device != "cpu" else None,
-        pool=pool_of(node, settings),
-        retry_policy=(
-            dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
-            if node.verb == "generate"
-            else None
-        ),
-        output_required=False,
-        config_schema=schema_of(node, settings),
+        skippable=True,
     )
-    @_of_asset
+
     def compute(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        chosen = {c.name for c in context.selected_asset_check_keys}
+        wanted = [k for k in kinds if k.name in chosen]
+        if key not in context.selected_asset_keys:
+            ctx = StepContext(settings, context.partition_key)
+            yield from _results(wanted, ctx.manifests.current(ctx.dataset, node.name), key)
+            return
         config = given(context.op_execution_context.op_config)
         limits = {k: v for k, v in config.items() if k not in ("force", EXPERIMENT)}
         ctx = StepContext(
@@ -125,9 +111,24 @@ def asset_for(
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(done.manifest.data_version),
             metadata=metadata_of(node, done, settings),
+            check_results=_results(wanted, done.manifest, key),
         )
 
-    return compute
+    compute.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
+    return dg.multi_asset(
+        name="__".join(node.key),
+        specs=[spec],
+        check_specs=_check_specs(kinds, key),
+        can_subset=True,  # checks alone, or what an experiment leaves unmade
+        op_tags=settings.gpu.tags() if on_device and settings.device != "cpu" else None,
+        pool=pool_of(node, settings),
+        retry_policy=(
+            dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
+            if node.verb == "generate"
+            else None
+        ),
+        config_schema=schema_of(node, settings),
+    )(compute)
 
 
 def _made(
@@ -150,17 +151,12 @@ def _wish(node: Node, plan: Plan, ctx: StepContext, context: dg.AssetExecutionCo
     Wishes(ctx.settings).note(ctx.dataset, node.name, left)
 
 
-def checks_for(node: Node, settings: Settings) -> dg.AssetChecksDefinition | None:
-    """Return the checks of ``node``; the step computes them, these report what it found."""
-    kinds = checks_of(node, settings.safety)
-    if not kinds:
-        return None
-    key = key_of(node)
+def _check_specs(kinds: Sequence[CheckKind], key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     with warnings.catch_warnings():
         # Partitioned checks are a preview of this Dagster version (pinned below 1.14): without
         # them one data set's outcome would hide another's.
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        specs = [
+        return [
             dg.AssetCheckSpec(
                 k.name,
                 asset=key,
@@ -171,16 +167,13 @@ def checks_for(node: Node, settings: Settings) -> dg.AssetChecksDefinition | Non
             for k in kinds
         ]
 
-    @dg.multi_asset_check(name=f"checks__{'__'.join(node.key)}", specs=specs)
-    @_of_checks
-    def check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        ctx = StepContext(settings, context.partition_key)
-        manifest = ctx.manifests.current(ctx.dataset, node.name)
-        found = {c.name: c for c in manifest.checks} if manifest else {}
-        for kind in kinds:
-            yield _result(kind, found.get(kind.name), key)
 
-    return check
+def _results(
+    kinds: Sequence[CheckKind], manifest: Manifest | None, key: dg.AssetKey
+) -> list[dg.AssetCheckResult]:
+    """Report what the step that made a version found."""
+    found = {c.name: c for c in manifest.checks} if manifest else {}
+    return [_result(kind, found.get(kind.name), key) for kind in kinds]
 
 
 def _result(kind: CheckKind, found: CheckOutcome | None, key: dg.AssetKey) -> dg.AssetCheckResult:

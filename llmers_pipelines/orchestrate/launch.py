@@ -14,7 +14,7 @@ from ..plan import Node
 from .build import Plan
 from .choices import asks, check_engines
 from .context import StepContext, why_held
-from .factories import asset_for, checks_for
+from .factories import asset_for
 from .home import open_instance, process_tags
 from .plans import compared
 from .publish import stale_because
@@ -50,7 +50,6 @@ def launch(
     check_engines(nodes, ctx, force=force)
     instance = open_instance(settings)
     assets = [asset_for(n, plan, settings, on_step) for n in nodes]
-    checks = [c for n in nodes if (c := checks_for(n, settings)) is not None]
     config = {"force": force, **(limits or {})}
     configs = {n.name: config_for(n, {k: v for k, v in config.items() if v}) for n in nodes}
     # The report names each failure; Dagster's console would add a line for everything behind it.
@@ -60,7 +59,7 @@ def launch(
         for a, n in zip(assets, nodes, strict=True) if configs[n.name]
     }  # fmt: skip
     result = dg.materialize(
-        [*assets, *checks],
+        assets,
         partition_key=dataset,
         instance=instance,
         raise_on_error=False,
@@ -84,28 +83,22 @@ def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]
     errors: dict[str, str] = {}
     told: dict[str, dict[str, Any]] = {}
     names = {"__".join(n.key): n for n in nodes}
-    checked = {f"checks__{name}": node for name, node in names.items()}
     for event in result.all_events:
         if event.is_step_materialization:
             metadata = event.materialization.metadata
             name = "/".join(event.asset_key.path)
             status[name] = str(metadata["status"].value)
             seconds[name] = float(metadata["seconds"].value)
-        elif event.is_step_failure and event.step_key in names:
+        elif event.is_step_failure and (node := names.get(event.step_key)) is not None:
+            if node.name in status:
+                continue  # a blocking check failed: the manifest says what holds the version
             error = event.step_failure_data.error
             cause = error.cause or error
             # Our own errors speak for themselves; of any other the class is part of the message.
             text = re.sub(r"^llmers_pipelines\.[\w.]+: ", "", cause.message.strip())
-            name = names[event.step_key].name
-            errors[name] = text
+            errors[node.name] = text
             given = event.step_failure_data.user_failure_data
-            told[name] = {k: v.value for k, v in given.metadata.items()} if given else {}
-        elif event.is_step_failure and (node := checked.get(event.step_key)) is not None:
-            manifest = ctx.manifests.current(ctx.dataset, node.name)
-            if manifest is None or not manifest.held_by:  # else the manifest says why
-                error = event.step_failure_data.error
-                reason = (error.cause or error).message.strip()
-                errors.setdefault(node.name, f"its checks could not be reported: {reason}")
+            told[node.name] = {k: v.value for k, v in given.metadata.items()} if given else {}
     return _rows(nodes, ctx, status, seconds, errors, told)
 
 

@@ -83,7 +83,7 @@ def knobs_of(node: Node) -> tuple[str, ...]:
     return _OF_VERB.get(node.verb, ())
 
 
-def schema_of(node: Node, settings: Settings) -> dg.Field:
+def schema_of(node: Node, settings: Settings) -> dict[str, dg.Field]:
     """Return the config schema of ``node``; assets of one kind and equal settings share one."""
     own = (node.backbone, node.parts) if isinstance(node, Train) else None
     return _schema(knobs_of(node), own, offered(node, settings))
@@ -92,7 +92,7 @@ def schema_of(node: Node, settings: Settings) -> dg.Field:
 @cache
 def _schema(
     names: tuple[str, ...], own: _Own | None, models: tuple[tuple[str, Any], ...]
-) -> dg.Field:
+) -> dict[str, dg.Field]:
     # One object for all that look alike: a class would be read anew for each of them.
     fields = {
         "force": dg.Field(
@@ -109,7 +109,7 @@ def _schema(
             "in a place apart, no version is published, what is downstream is skipped. Answers "
             "stay in the store and are not paid for again.",
         )  # fmt: skip
-    return dg.Field(dg.Shape(fields))  # every entry has a default, and the form shows it
+    return fields  # every entry has a default, and the form shows it
 
 
 @cache

@@ -8,8 +8,9 @@ import dagster as dg
 import pytest
 from shop import Shop
 
+from llmers_pipelines.orchestrate import factories, publish
 from llmers_pipelines.orchestrate import launch as launching
-from llmers_pipelines.orchestrate import publish
+from llmers_pipelines.orchestrate.checks import checks_of
 from llmers_pipelines.orchestrate.context import StepError
 from llmers_pipelines.orchestrate.home import open_instance
 
@@ -68,23 +69,47 @@ def test_checks_that_cannot_be_reported_are_told_with_their_asset(
     own: Shop, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything behind is skipped then; a report without a reason would help nobody."""
-    plan = own.plan()
-    checks_for = launching.checks_for
+    plan, asset = own.plan(), model.split("/")[1]
+    results = factories._results
 
-    def broken(node, settings):
-        if node.name != model:
-            return checks_for(node, settings)
-        spec = dg.AssetCheckSpec("padding", asset=dg.AssetKey(model.split("/")), blocking=True)
-
-        @dg.multi_asset_check(name=f"checks__{'__'.join(node.key)}", specs=[spec])
-        def check():
+    def broken(kinds, manifest, key):
+        if key.path[-1] == asset and key.path[0] == "recommenders":
             raise OSError("the disk is gone")
-            yield
+        return results(kinds, manifest, key)
 
-        return check
-
-    monkeypatch.setattr(launching, "checks_for", broken)
+    monkeypatch.setattr(factories, "_results", broken)
     nodes = plan.select([model.replace("recommenders", "evaluations")])
     report = launching.launch(plan, list(nodes), "shop", own.settings(), force=True)
     row = next(a for a in report["assets"] if a["key"] == model)
     assert not report["success"] and "the disk is gone" in row["error"]
+
+
+def test_checks_alone_report_what_the_stored_version_has(own: Shop, model: str) -> None:
+    """Dagster's button "Execute" beside a check: nothing is made anew."""
+    settings, plan = own.settings(), own.plan()
+    before = own.manifest(model)
+    asset = factories.asset_for(plan.node(model), plan, settings)
+    keys = [dg.AssetCheckKey(asset.key, name) for name in ("padding", "weights_finite")]
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("dataset", ["shop"])
+        run = dg.materialize(
+            [asset], instance=instance, selection=dg.AssetSelection.checks(*keys),
+            tags={"dagster/partition": "shop"},  # where no asset is selected, the tag alone tells
+        )  # fmt: skip
+    assert run.success and not run.asset_materializations_for_node(asset.op.name)
+    told = run.get_asset_check_evaluations()
+    assert {e.check_name for e in told} == {"padding", "weights_finite"}
+    assert all(e.passed and e.partition == "shop" for e in told)
+    assert own.manifest(model) == before
+
+
+def test_an_asset_and_its_checks_are_one_step(own: Shop, model: str) -> None:
+    plan = own.plan()
+    nodes = [plan.node(model)]
+    events = dg.materialize(
+        [factories.asset_for(n, plan, own.settings()) for n in nodes], partition_key="shop",
+        instance=open_instance(own.settings()),
+    )  # fmt: skip
+    assert {e.step_key for e in events.all_events if e.step_key} == {model.replace("/", "__")}
+    told = [e.check_name for e in events.get_asset_check_evaluations()]
+    assert told == [c.name for c in checks_of(nodes[0])]
