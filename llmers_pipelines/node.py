@@ -176,7 +176,7 @@ class Node:
     def slug(self) -> str:
         return marked(self.plain, self.mark) if self.mark else self.plain
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         return (self.prefix, self.slug)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -90,25 +91,41 @@ def _load(entry: metadata.EntryPoint) -> Any:
         ) from error
 
 
-def discover() -> dict[str, Recipe]:
-    """Return every recipe by slug: packaged ones first, then entry points; duplicates raise."""
+@cache
+def _packaged() -> dict[str, str]:
+    """Return the modules of the packaged recipes by slug: a file is named after its recipe."""
     from . import recipes as package
 
+    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    return {m.name.rsplit(".", 1)[1]: m.name for m in found if not m.ispkg}
+
+
+def discover(slugs: Collection[str] | None = None) -> dict[str, Recipe]:
+    """Return recipes by slug: packaged ones first, then entry points; duplicates raise.
+
+    With ``slugs`` only those of the packaged recipes are imported, where each of them is known;
+    otherwise all.
+    """
+    modules, entries = _packaged(), metadata.entry_points(group="llmers.recipes")
     found: dict[str, Recipe] = {}
-    modules = [
-        importlib.import_module(m.name)
-        for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-        if not m.ispkg
-    ]
-    loaded: list[Any] = [v for m in modules for v in vars(m).values()]
-    loaded += [_load(e) for e in metadata.entry_points(group="llmers.recipes")]
-    for value in loaded:
-        for item in vars(value).values() if inspect.ismodule(value) else (value,):
-            if isinstance(item, Recipe):
-                other = found.setdefault(item.slug, item)
-                if other is not item:
-                    raise PlanError(
-                        f"two recipes are called {item.slug!r}: {other.module} and {item.module}; "
-                        "rename one function"
-                    )
-    return dict(sorted(found.items()))
+    for entry in entries:
+        _add(found, _load(entry), modules)
+    if slugs is None or not set(slugs) <= {*modules, *found}:
+        slugs = modules
+    packaged: dict[str, Recipe] = {}
+    for slug in modules.keys() & slugs:
+        _add(packaged, importlib.import_module(modules[slug]), {})
+    return dict(sorted({**packaged, **found}.items()))
+
+
+def _add(found: dict[str, Recipe], value: Any, taken: Mapping[str, str]) -> None:
+    for item in vars(value).values() if inspect.ismodule(value) else (value,):
+        if not isinstance(item, Recipe):
+            continue
+        other = found.setdefault(item.slug, item)
+        there = taken.get(item.slug, other.module)
+        if other is not item or there != item.module:
+            raise PlanError(
+                f"two recipes are called {item.slug!r}: {there} and {item.module}; "
+                "rename one function"
+            )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -21,27 +20,11 @@ from .rules import parse_rule
 from .schema import EVENT, ITEM_ID, TEXT, TITLE, USER_ID
 from .split_spec import SplitSpec
 from .training import TRAIN, TrainingData
+from .view_names import OF_LOG
 
-OPAQUE = "opaque"
-CATALOG = ("items", "users", "interactions")
 _WORDS = (TEXT, "image")  # kinds
 _STRUCTURE = (USER_ID, ITEM_ID, EVENT)  # of a log; times, ratings and positions are numbers
 INJECTED = "injected"  # in the info of a log: [user position, place among the training rows]
-_OF_LOG = re.compile(r"(share|users|noise)([1-9][0-9]?)")
-
-
-def check_view(view: str) -> None:
-    """Raise ValueError for a name that is no view."""
-    if view and view != OPAQUE and not _OF_LOG.fullmatch(view):
-        raise ValueError(
-            f"view {view!r}: expected {OPAQUE!r}, or share, users or noise with a percentage from "
-            "1 to 99 (share25, users10, noise10)"
-        )
-
-
-def sees(view: str, table: str) -> bool:
-    """Say whether ``table`` (of the catalog, or ``splits``) is another one under ``view``."""
-    return bool(view) and table in (CATALOG if view == OPAQUE else ("splits",))
 
 
 def opaque_items(items: pa.Table, kinds: Mapping[str, str]) -> pa.Table:
@@ -99,7 +82,7 @@ def seen_log(data: TrainingData, view: str) -> TrainingData:
 
     Every held-out row stays as it is.
     """
-    found = _OF_LOG.fullmatch(view)
+    found = OF_LOG.fullmatch(view)
     if found is None:
         raise ValueError(f"{view!r} is no view of a log")
     made = {"share": _fewer, "users": _fewer_users, "noise": _noisy}[found[1]]

@@ -15,6 +15,9 @@ from typing import Any
 from ..plan import Component, snake
 from .fit import WEIGHS
 
+WIDTHS = ("dim", "inner", "layers", "heads", "max_len")  # whole numbers above zero, in any part
+MOST = 100_000
+
 
 @dataclass(frozen=True)
 class Limit:

@@ -10,8 +10,10 @@ from .factories import asset_for
 from .jobs import jobs_of, schedules_of
 from .leaderboard import leaderboard_asset
 from .sensor import refreshing
+from .uncollected import uncollected
 
 
+@uncollected()
 def build_definitions(settings: Settings, plan: Plan | None = None) -> dg.Definitions:
     """Return the code location of ``settings``. Imports no torch, transformers, vllm or mlflow."""
     plan = build_plan(settings) if plan is None else plan

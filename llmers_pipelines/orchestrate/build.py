@@ -9,8 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ..config import Method, Settings
-from ..data.tasks import TASKS
-from ..data.views import OPAQUE, check_view, sees
+from ..data.view_names import OPAQUE, check_view, sees
 from ..encode.encoder import check_encoder
 from ..models.seams import Backbone, check_seams, check_settings
 from ..plan import (
@@ -35,27 +34,11 @@ from ..recipe import REQUIRED, Recipe, discover
 from .backbones import backbones
 from .changed import changed, changed_parts, told
 from .labels import base_label, clean, with_readable_name
+from .references import FIXED_REFERENCE, REFERENCES, UNTRAINED, task_of, wanted
 from .teachers import controls_of, named_as_methods, named_teachers
 from .tuned import bound
+from .uncollected import uncollected
 from .variants import told_apart, with_own_pins
-
-# Conventional baselines that a base must not fall behind, where they are loaded (the first always).
-REFERENCES = {
-    "sequential": ("itemknn", "ease"),
-    "collaborative": ("itemknn", "ease"),
-    "ctr": ("deepfm", "din"),
-    "multi_scenario": ("deepfm", "din"),
-}
-# The same texts used without any training: a method must beat it like any other control.
-UNTRAINED = {"sequential": "knnblend", "collaborative": "knnblend"}
-# What no champion may be below on validation.
-FIXED_REFERENCE = {**UNTRAINED, "ctr": "deepfm", "multi_scenario": "deepfm"}
-
-
-def task_of(protocol: str) -> str:
-    """Return the task of a named split: ``ctr_time`` is a variant of ``ctr``."""
-    found = (t for t in TASKS if protocol == t or protocol.startswith(f"{t}_"))
-    return next(found, protocol.split("_")[0])
 
 
 @dataclass(frozen=True)
@@ -96,6 +79,11 @@ class Plan:
     def of_training(self) -> dict[Node, Loaded]:
         """The first method of each training."""
         return {m.train: m for m in reversed(self.methods)}
+
+    @cached_property
+    def families(self) -> dict[str, str]:
+        """The family of each method, by its slug."""
+        return {m.slug: m.recipe.family for m in self.methods}
 
     def node(self, name: str) -> Node:
         for node in self.nodes:
@@ -343,9 +331,10 @@ def _with_reference(
     return out
 
 
+@uncollected()
 def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> Plan:
     """Return the plan of ``settings``; faults raise ``PlanError`` and name the recipes."""
-    recipes = discover() if recipes is None else recipes
+    recipes = discover(wanted(settings)) if recipes is None else recipes
     methods = settings.methods or tuple(Method(slug) for slug in recipes)
     loaded: dict[Register, Loaded] = {}
     owners: dict[Node, list[str]] = {}
@@ -389,7 +378,5 @@ def build_plan(settings: Settings, recipes: dict[str, Recipe] | None = None) -> 
     champions = tuple(Champion(task, tuple(found)) for task, found in sorted(by_task.items()))
     nodes = walk([r for e in loaded.values() for r in e.roots] + list(champions))
     check_keys(nodes, {n: " and ".join(names) for n, names in owners.items()})
-    return Plan(
-        tuple(nodes), tuple(loaded.values()), champions,
-        {n: tuple(names) for n, names in owners.items()},
-    )  # fmt: skip
+    told = {n: tuple(names) for n, names in owners.items()}
+    return Plan(tuple(nodes), tuple(loaded.values()), champions, told)

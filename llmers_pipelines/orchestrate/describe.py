@@ -21,7 +21,6 @@ from ..plan import (
     Train,
     Tune,
 )
-from ..teach.recorded_ranking import RecordedRanking
 from .build import Plan
 from .variants import differences
 
@@ -163,11 +162,10 @@ def tags_of(node: Node, plan: Plan, settings: Settings) -> dict[str, str]:
     tags: dict[str, str] = {"llmers/verb": node.verb, "llmers/cost": cost_of(node)}
     if uses_device(node, settings):
         tags["llmers/device"] = ""
-    families = {m.slug: m.recipe.family for m in plan.methods}
     for slug in plan.owners.get(node, ()):
         tags[f"method/{slug[:63]}"] = ""
-        if slug in families:
-            tags[f"family/{families[slug]}"] = ""
+        if slug in plan.families:
+            tags[f"family/{plan.families[slug]}"] = ""
     return tags
 
 
@@ -179,6 +177,8 @@ def uses_device(node: Node, settings: Settings) -> bool:
     if isinstance(node, Generate):
         return local and asks_model(node)
     if isinstance(node, Teach):
+        from ..teach.recorded_ranking import RecordedRanking  # which few plans hold
+
         return local if asks_model(node) else not isinstance(node.how, RecordedRanking)
     if isinstance(node, Embed):
         return node.model.partition("?")[0] != "tfidf"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from ..plan import Node, Train
 from .chain import Made, bill
 from .context import StepContext
-from .experiment import Tried, run_experiment, run_table
 from .markdown import fitting
 from .metadata import run_link
 from .plots import curve, inline
 from .progress import Figures
 from .publish import Published
+
+if TYPE_CHECKING:
+    from .experiment import Tried
 
 EXPERIMENT_TAG = "llmers/experiment"
 
@@ -63,6 +65,8 @@ def tell_experiment(
     context: dg.AssetExecutionContext, node: Train, wanted: Mapping[str, Any], ctx: StepContext
 ) -> None:
     """Run an experiment and say on every side that it is one."""
+    from .experiment import run_experiment  # most runs are none
+
     _announce(context, node, wanted, "it is tracked in MLflow")
     tried = run_experiment(node, wanted, ctx)
     record = tried.cell.record
@@ -94,6 +98,8 @@ def tell_table(
     context: dg.AssetExecutionContext, node: Node, wanted: Mapping[str, Any], ctx: StepContext
 ) -> None:
     """Make answers, vectors or rankings by other models and say on every side that it is a try."""
+    from .experiment import run_table
+
     _announce(context, node, wanted, "the table is made in a place apart")
     tried = run_table(node, wanted, ctx)
     manifest = tried.made[-1].manifest

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..config import Settings
 from ..models.fit import Fit
-from ..models.spaces import FIT
+from ..models.spaces import FIT, MOST, WIDTHS
 from ..plan import Component, Node, PlanError, Train, canonical, snake
 from .cells import EXPERIMENT, Cell, Watch, run_cell
 from .chain import Made, apart, bill, chain_of, make, wants_models
@@ -21,9 +21,6 @@ from .changed import changed, changed_parts
 from .context import StepContext
 from .other_models import check_usable
 from .publish import stale_because
-
-WIDTHS = ("dim", "inner", "layers", "heads", "max_len")  # whole numbers above zero, in any part
-MOST = 100_000
 
 
 def experiment_node(node: Train, wanted: Mapping[str, Any]) -> Train:

@@ -16,11 +16,10 @@ from typing import Any
 import dagster as dg
 
 from ..config import Settings
-from ..models.spaces import FIT
+from ..models.spaces import FIT, MOST, WIDTHS
 from ..plan import Component, Generate, Node, Teach, Train, snake
 from .build import Plan
 from .context import StepError
-from .experiment import MOST, WIDTHS, check_experiment
 from .model_form import model_fields, offered
 from .ranged import ranged
 
@@ -235,6 +234,8 @@ def _faults(node: Node, config: Mapping[str, Any], settings: Settings) -> list[s
             'endpoint; set llm.engine = "openai" in llmers.toml'
         )
     if EXPERIMENT in config:
+        from .experiment import check_experiment  # most runs are none
+
         try:
             check_experiment(node, config[EXPERIMENT], applied(settings, config))
         except ValueError as error:

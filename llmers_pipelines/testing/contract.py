@@ -18,7 +18,8 @@ from ..data.training import TEST, TRAIN, VALID, Field, IdMap, TrainingData
 from ..data.vectors import VectorTable
 from ..data.weights import NamedWeights
 from ..data.words import word_codes
-from ..orchestrate.build import base_of, instantiate, task_of
+from ..orchestrate.build import base_of, instantiate
+from ..orchestrate.references import task_of
 from ..plan import Derive, Embed, Generate, Node, Pin, Table, Teach, Train, Tune, walk
 from ..recipe import discover
 from .planted import planted_rings

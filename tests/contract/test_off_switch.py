@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-import llmers_pipelines.api  # noqa: F401  (all parts are known)
+from llmers_pipelines.api import *  # noqa: F403  (all parts are known)
 from llmers_pipelines.config import Method
 from llmers_pipelines.enhance.text_offset import TextOffset
 from llmers_pipelines.enhance.text_offset_net import TextOffsetHook

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-import llmers_pipelines.api  # noqa: F401  (all backbones are known)
+from llmers_pipelines.api import *  # noqa: F403  (all backbones are known)
 from llmers_pipelines.config import Method
 from llmers_pipelines.models.hooks_net import attach_parts
 from llmers_pipelines.models.seams import Backbone

@@ -37,7 +37,9 @@ MAY_IMPORT = {
     "models": _MODELS, "enhance": _ENHANCE, "train": _TRAIN, "evaluate": _EVALUATE,
     "tune": _TEXTS | {"llm", "encode", "models"},
     "teach": _MODELS | {"prompts", "llm"}, "registry": _EVALUATE, "recipe": {"plan", "recipes"},
-    "api": {"plan", "data", "derive", "enhance", "models", "prompts", "recipe", "teach", "tune"},
+    "rankings": {"plan", "derive", "enhance", "models", "teach"},
+    "api": {"plan", "data", "derive", "enhance", "models", "prompts", "rankings", "recipe", "teach",
+            "tune"},
     "recipes": {"api"},
     "orchestrate": _LIBRARY | _METHODS, "cli": _LIBRARY | _METHODS | {"orchestrate", "web"},
     "web": {"config", "data", "store", "orchestrate"},
@@ -73,7 +75,8 @@ def _imports(path: Path, *, loading: bool) -> Iterator[str]:
     nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while nodes:
         node = nodes.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        late = not loading and path == PACKAGE / "api.py"  # it imports them when asked for a name
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not late:
             continue
         if loading and isinstance(node, ast.FunctionDef):
             continue

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from ...plan import Champion, Register, sha
 from ...store.manifests import CheckOutcome
-from ..build import FIXED_REFERENCE, task_of
 from ..context import Outcome, StepContext
+from ..references import FIXED_REFERENCE, task_of
 
 
 def run(node: Champion, ctx: StepContext) -> Outcome:

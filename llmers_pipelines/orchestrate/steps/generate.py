@@ -308,7 +308,7 @@ def _log(node: Generate, ctx: StepContext) -> TrainingData | None:
 def _choice(node: Generate, ctx: StepContext) -> tuple[str, Any]:
     """Return (kind of engine, recorded file or None) that answers this node on this data set."""
     from ...data.recorded import recorded_file
-    from ...data.views import OPAQUE
+    from ...data.view_names import OPAQUE
     from ...plan import snake
 
     settings = ctx.settings

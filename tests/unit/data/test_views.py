@@ -11,14 +11,13 @@ import pytest
 
 from llmers_pipelines.data.split_spec import SplitSpec
 from llmers_pipelines.data.training import TRAIN
+from llmers_pipelines.data.view_names import check_view, sees
 from llmers_pipelines.data.views import (
     INJECTED,
-    check_view,
     injected_places,
     opaque_items,
     opaque_rows,
     seen_log,
-    sees,
     split_columns,
 )
 from llmers_pipelines.derive.noisy_positions import NoisyPositions, found_noise
