@@ -129,7 +129,7 @@ class Settings:
         given = os.environ.get("LLMERS_MLFLOW_URI", "")
         return given or f"sqlite:///{(self.mlflow_folder / 'mlflow.db').resolve()}"
 
-    @property
+    @cached_property
     def resolved_encoder(self) -> str:
         """The encoder in use: ``auto`` is the packaged MiniLM if installed, else TF-IDF."""
         if self.encoder != "auto":

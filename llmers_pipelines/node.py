@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 from .naming import marked, safe, snake
@@ -75,8 +75,19 @@ def _nodes_in(value: Any) -> Iterator[Node]:
         for item in value:
             yield from _nodes_in(item)
     elif isinstance(value, Component):
-        for f in dataclasses.fields(value):
-            yield from _nodes_in(getattr(value, f.name))
+        for name in names_of(type(value)):
+            yield from _nodes_in(getattr(value, name))
+
+
+@cache
+def names_of(kind: type) -> tuple[str, ...]:
+    """Return the names of a dataclass's fields, in order."""
+    return tuple(f.name for f in dataclasses.fields(kind))
+
+
+@cache
+def _compared(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(kind) if f.compare)
 
 
 def canonical(value: Any, *, inputs: bool) -> Any:
@@ -127,8 +138,8 @@ class Node:
         """Return the hash of the compared fields; reckoned once, because inputs are part of it."""
         known = self.__dict__.get("_hash")
         if known is None:
-            own = (getattr(self, f.name) for f in dataclasses.fields(self) if f.compare)
-            known = self.__dict__["_hash"] = hash(tuple(own))
+            own = tuple(getattr(self, name) for name in _compared(type(self)))
+            known = self.__dict__["_hash"] = hash(own)
         return known
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,7 +149,7 @@ class Node:
     @cached_property
     def inputs(self) -> tuple[Node, ...]:
         """Direct inputs, each once, in field order."""
-        found = (n for f in dataclasses.fields(self) for n in _nodes_in(getattr(self, f.name)))
+        found = (n for name in names_of(type(self)) for n in _nodes_in(getattr(self, name)))
         return tuple(dict.fromkeys(found))
 
     @property

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .node import Component, Node, holds_node
+from .node import Component, Node, holds_node, names_of
 
 
 def rewrite(
@@ -28,9 +27,7 @@ def rewrite(
 
 
 def _rebuild(value: Any, change: Callable[[Node], Node], memo: dict[Node, Node]) -> Any:
-    fields = {
-        f.name: rewrite(getattr(value, f.name), change, memo) for f in dataclasses.fields(value)
-    }
+    fields = {n: rewrite(getattr(value, n), change, memo) for n in names_of(type(value))}
     return value.remade(fields) if isinstance(value, Node) else type(value)(**fields)
 
 
