@@ -26,7 +26,9 @@ def select(text):
     chosen = dg.AssetSelection.from_string(text).resolve(graph)
     return sorted("/".join(k.path) for k in chosen)
 print(json.dumps({
-    "heavy": sorted({"torch", "transformers", "vllm", "mlflow", "faiss", "ray", "duckdb"} & set(sys.modules)),
+    "heavy": sorted(
+        {"torch", "transformers", "vllm", "mlflow", "faiss", "ray", "duckdb"} & set(sys.modules)
+    ),
     "assets": [{
         "key": "/".join(s.key.path), "group": s.group_name, "owners": list(s.owners),
         "kinds": sorted(s.kinds), "code_version": s.code_version, "tags": dict(s.tags),
