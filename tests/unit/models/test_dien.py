@@ -80,6 +80,37 @@ def test_attention_sums_to_one_over_the_real_positions(data):
     assert a[1].tolist() == [0, 0, 0, 0]
 
 
+def test_the_logit_is_that_of_a_loop_over_the_history(data):
+    """GRU over the history, attention of the candidate, AUGRU, then the tower of all that."""
+    net = SMALL.build(data, 0).eval()
+    seen = []
+    net.tower.first.register_forward_hook(lambda m, x, y: seen.append((x[0], y)))
+    with torch.no_grad():
+        for p in net.evolve.parameters():
+            p.normal_()
+        logit = net.logits(batch([[0, 0, 4, 5, 9]], item=7))
+        h = net.items(torch.tensor([4, 5, 9])).flatten(1)
+        c = net.items(torch.tensor([7])).flatten()
+        states = net.extract(h.unsqueeze(0))[0][0]
+        scores = torch.stack([s @ net.attention.weight @ c for s in states])
+        a = scores.exp() / scores.exp().sum()
+        assert a.max() < 0.99  # or attention would decide nothing
+        (w_r, w_u, w_c), (b_r, b_u, b_c), (s_r, s_u, s_c) = (
+            x.chunk(3) for x in (net.evolve.input.weight, net.evolve.input.bias,
+                                 net.evolve.state.weight)
+        )  # fmt: skip
+        u = torch.zeros_like(c)
+        for t, x in enumerate(states):
+            reset = torch.sigmoid(w_r @ x + b_r + s_r @ u)
+            update = a[t] * torch.sigmoid(w_u @ x + b_u + s_u @ u)
+            u = (1 - update) * u + update * torch.tanh(w_c @ x + b_c + reset * (s_c @ u))
+        profile = net.users(torch.tensor([1])).flatten()
+        x = torch.cat([u, c, profile])
+        torch.testing.assert_close(seen[0][0][0], x)
+        torch.testing.assert_close(logit, net.tower(x[None]))
+    assert not torch.allclose(u, states[-1], atol=1e-3)
+
+
 def test_states_are_read_from_the_oldest_item_to_the_newest(data):
     net = SMALL.build(data, 0)
     b = batch([[0, 0, 4, 5, 6]])

@@ -22,6 +22,27 @@ def small_graph():
     return Graph(np.array([1, 1, 2]), np.array([1, 2, 2]), n_users=2, n_items=2)
 
 
+@pytest.mark.parametrize("kind", [BPRMF, LightGCN])
+def test_in_batch_each_other_positive_weighs_one_over_its_share(kind):
+    """``-log e^s / (e^s + sum_j e^(s_j) / ((M - 1) q_j))`` over the batch's other M - 1."""
+    data = planted_rings(n_users=20, n_items=12).data
+    net = kind(dim=4, loss="in_batch", l2=0.0, temperature=0.5).build(data, 0)
+    counts = np.bincount(data.item[data.split == 0], minlength=data.n_items + 1)
+    share = counts / counts.sum()
+    user, items = [1, 2, 3, 4, 5], [3, 5, 5, 7, 9]
+    assert all(counts[items]) and len(set(counts[items])) > 1
+    with torch.no_grad():
+        states = net.user_state(PairBatch(torch.tensor(user), torch.tensor(items), None))
+        outputs = net.item_output()
+        losses = []
+        for state, own in zip(states, items, strict=True):
+            s = {i: torch.cosine_similarity(state, outputs[i], 0) / 0.5 for i in set(items)}
+            others = sum(s[i].exp() / (4 * share[i]) for i in items if i != own)
+            losses.append(-(s[own].exp() / (s[own].exp() + others)).log())
+        found = net.loss(PairBatch(torch.tensor(user), torch.tensor(items), None))
+    torch.testing.assert_close(found, torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)
+
+
 def test_propagation_golden_case():
     graph = small_graph()
     dense = graph.matrix.to_dense()

@@ -11,6 +11,8 @@ from llmers_pipelines.models.gru4rec import GRU4Rec
 from llmers_pipelines.models.ranking_net import scoring_batch
 from llmers_pipelines.testing.planted import planted_rings
 
+pytestmark = pytest.mark.proof("gru4rec", "equations")
+
 DATA = planted_rings(n_users=10, n_items=20).data
 
 

@@ -113,6 +113,93 @@ def test_additive_attention_by_hand_and_nothing_to_attend_to():
     assert not attention(h, torch.zeros(1, 3, dtype=torch.bool)).any()
 
 
+def loud(backbone, data):
+    """An untrained net whose biases are not zero, so that a mistake with them shows."""
+    net = backbone.build(data, 0).eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            if p.dim() == 1:
+                p.normal_()
+            else:
+                p.mul_(3)
+    return net
+
+
+def plainly_pooled(attention, h):
+    """Additive attention over h (L, W), position by position."""
+    v, b, q = attention.project.weight, attention.project.bias, attention.query.weight[0]
+    scores = torch.stack([q @ torch.tanh(v @ x + b) for x in h])
+    return sum(w * x for w, x in zip(scores.exp() / scores.exp().sum(), h, strict=True))
+
+
+def plainly_mixed(attention, h):
+    """Self-attention over h (L, W), head by head and position by position."""
+    q, k, v = (h @ attention.projections.weight.T + attention.projections.bias).chunk(3, 1)
+    width = q.shape[1] // attention.heads
+    out = torch.zeros_like(v)
+    for head in range(attention.heads):
+        at = slice(width * head, width * (head + 1))
+        for t in range(len(h)):
+            scores = torch.stack([q[t, at] @ k[s, at] / width**0.5 for s in range(len(h))])
+            weights = scores.exp() / scores.exp().sum()
+            out[t, at] = sum(w * x for w, x in zip(weights, v[:, at], strict=True))
+    return out
+
+
+@pytest.mark.proof("nrms", "equations")
+def test_nrms_reads_news_and_users_by_two_attentions_each(data):
+    net = loud(SMALL["nrms"], data)
+
+    def news(item):
+        codes = net.words.codes[item]
+        words = net.words.table(codes[codes > 0])
+        return plainly_pooled(net.word_pool, plainly_mixed(net.word_attention, words))
+
+    with torch.no_grad():
+        clicked = torch.stack([news(i) for i in (4, 5, 9)])
+        torch.testing.assert_close(net.news(torch.tensor([4, 5, 9])), clicked)
+        user = plainly_pooled(net.news_pool, plainly_mixed(net.news_attention, clicked))
+        given = batch([[0, 0, 4, 5, 9]])
+        torch.testing.assert_close(net.user_state(given)[0], user)
+        torch.testing.assert_close(net.logits(given)[0], user @ news(3))
+
+
+@pytest.mark.proof("naml", "equations")
+def test_naml_reads_each_view_then_the_views_then_the_clicks(data):
+    net = loud(SMALL["naml"], data)
+
+    def text(view, item):
+        codes = view.words.codes[item]
+        words = view.words.table(codes[codes > 0])
+        reach = view.convolve.kernel_size[0] // 2
+        found = []
+        for t in range(len(words)):
+            near = [(o, t + o) for o in range(-reach, reach + 1) if 0 <= t + o < len(words)]
+            total = sum(view.convolve.weight[:, :, o + reach] @ words[s] for o, s in near)
+            found.append(torch.relu(total + view.convolve.bias))
+        return plainly_pooled(view.pool, torch.stack(found))
+
+    def news(item):
+        views = [text(view, item) for view in net.texts]
+        codes = net.categories(torch.tensor([item]))[0]
+        views += [torch.relu(layer.weight @ e + layer.bias)
+                  for layer, e in zip(net.dense, codes, strict=True)]  # fmt: skip
+        scores = torch.stack([
+            a.query.weight[0] @ torch.tanh(a.project.weight @ v + a.project.bias)
+            for a, v in zip(net.view_attention, views, strict=True)
+        ])  # fmt: skip
+        weights = scores.exp() / scores.exp().sum()
+        return sum(w * v for w, v in zip(weights, views, strict=True))
+
+    with torch.no_grad():
+        clicked = torch.stack([news(i) for i in (4, 5, 9)])
+        torch.testing.assert_close(net.news(torch.tensor([4, 5, 9])), clicked)
+        user = plainly_pooled(net.news_pool, clicked)
+        given = batch([[0, 0, 4, 5, 9]])
+        torch.testing.assert_close(net.user_state(given)[0], user)
+        torch.testing.assert_close(net.logits(given)[0], user @ news(3))
+
+
 @kinds
 def test_padding_is_not_attended_to(backbone, data):
     net = backbone.build(data, 0).eval()

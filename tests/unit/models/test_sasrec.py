@@ -40,6 +40,46 @@ def batch(rows):
     return SequenceBatch(torch.ones(len(rows), dtype=torch.int64), items)
 
 
+def plain_norm(layer, x):
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.square().mean(-1, keepdim=True) + layer.eps).sqrt() * layer.weight + layer.bias
+
+
+@kinds
+def test_states_are_those_of_loops_over_positions(backbone, data):
+    """Norm of the input, then attention and a wide layer, each with a residual and a norm."""
+    net = built(backbone, data)
+    with torch.no_grad():
+        for p in net.parameters():  # norms of ones and biases of zeros would hide mistakes
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())) * 0.4)
+        history = [3, 7, 1, 7, 2]
+        n, width = len(history), 8  # of a head
+        x = net.item_table.weight[history]
+        if net.places is not None:
+            x = x + torch.stack([net.places[n - 1 - t] for t in range(n)])
+        x = plain_norm(net.norm, x)
+        for block in net.blocks:
+            q, k, v = (block.qkv.weight @ x[..., None])[..., 0].add(block.qkv.bias).split(16, 1)
+            mixed = torch.zeros(n, 16)
+            for head in range(2):
+                at = slice(width * head, width * (head + 1))
+                for t in range(n):
+                    logits = torch.stack([q[t, at] @ k[s, at] / width**0.5 for s in range(t + 1)])
+                    if net.distances is not None:
+                        logits = logits + net.distances[head, [t - s for s in range(t + 1)]]
+                    weight = logits.exp() / logits.exp().sum()
+                    mixed[t, at] = sum(weight[s] * v[s, at] for s in range(t + 1))
+            x = plain_norm(block.attention_norm, x + mixed @ block.out.weight.T + block.out.bias)
+            up = x @ block.up.weight.T + block.up.bias
+            wide = up * 0.5 * (1 + torch.erf(up / 2**0.5))
+            down = wide @ block.down.weight.T + block.down.bias
+            x = plain_norm(block.inner_norm, x + down)
+        states = net.hidden_states(batch([history]))[0]
+        torch.testing.assert_close(states, x, atol=1e-5, rtol=1e-5)
+        scores = net.score(states)
+        torch.testing.assert_close(scores[:, 1:], (x @ net.item_table.weight.T)[:, 1:])
+
+
 @kinds
 def test_a_later_item_never_changes_an_earlier_state(backbone, data):
     net = built(backbone, data)
