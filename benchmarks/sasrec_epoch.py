@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -69,10 +70,10 @@ def step(model, optimizer, loss: torch.Tensor) -> None:
     optimizer.step()
 
 
-def our_epoch(backbone: SASRec, data: TrainingData) -> Callable[[], None]:
+def our_epoch(backbone: Any, data: TrainingData) -> Callable[[], None]:
     model = backbone.build(data, 0).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
-    loader = load_loader("sequence")(data, backbone, 0)
+    loader = load_loader(backbone.loader)(data, backbone, 0)
 
     def run() -> None:
         for batch in loader.epoch(1):
