@@ -19,9 +19,11 @@ from llmers_pipelines.models.caser import Caser
 from llmers_pipelines.models.cfkg import CFKG
 from llmers_pipelines.models.cke import CKE
 from llmers_pipelines.models.comirec import ComiRec
+from llmers_pipelines.models.ease import EASE
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.gru4rec import GRU4Rec
 from llmers_pipelines.models.hstu import HSTU
+from llmers_pipelines.models.itemknn import ItemKNN
 from llmers_pipelines.models.lightgcn import LightGCN
 from llmers_pipelines.models.popularity import Popularity
 from llmers_pipelines.models.ranking_net import ndcg, rank_metric, rank_targets
@@ -61,6 +63,7 @@ BACKBONES = {
     "cfkg": CFKG(knowledge, knowledge_links, dim=16, triples=64, fit=FIT),
     "two_tower": TwoTower(word_dim=32, dim=32, mlp=(64,), item_id=True, dropout=0.1, fit=FIT),
 }  # fmt: skip
+COUNTED = {"itemknn": ItemKNN(), "ease": EASE(), "popularity": Popularity()}
 every = pytest.mark.parametrize("name", BACKBONES)
 
 
@@ -88,9 +91,9 @@ def test_beats_popularity_clearly(name):
         assert hits > 0.9
 
 
-@every
+@pytest.mark.parametrize("name", [*BACKBONES, *COUNTED])
 def test_equals_chance_on_shuffled_rows(name):
     data = shuffled_items(planted_rings(n_users=400, n_items=60).data)
-    ranks = ranks_of(BACKBONES[name], data)
+    ranks = ranks_of({**BACKBONES, **COUNTED}[name], data)
     chance = sum(1 / math.log2(r + 1) for r in range(1, 11)) / ranks.candidates.mean()
     assert ndcg(ranks) == pytest.approx(chance, abs=4 * 0.2 / math.sqrt(len(ranks.user)))
