@@ -2,12 +2,13 @@
 
     python benchmarks/peers/calibration.py [MODEL ...] --keep FOLDER [--peer-budget 600]
 
-Every side trains with early stopping on validation; what is in FOLDER already is not trained again,
-so an interrupted run goes on. Prints a table in Markdown: NDCG@10 over all unseen items (AUC for
-click models) on test and on validation, the paired difference over users with its standard error,
-and whether ours is below by more than one standard error. At validation all sides know the training
-rows alone; at test, models that read histories read the validation row as well, the peers' factor
-models do not. ``*`` marks a peer that its CPU budget stopped.
+Every side trains with early stopping on validation (Surprise its own twenty epochs); what is in
+FOLDER already is not trained again, so an interrupted run goes on. Prints a table in Markdown:
+NDCG@10 over all unseen items (AUC for click models, RMSE for ratings, where less is better) on test
+and on validation, the paired difference over users with its standard error, and whether ours is
+worse by more than one standard error. At validation all sides know the training rows alone; at
+test, models that read histories read the validation row as well, the peers' factor models do not.
+``*`` marks a peer that its CPU budget stopped.
 """
 
 from __future__ import annotations
@@ -110,8 +111,13 @@ MODELS: dict[str, tuple[str, list[Entry]]] = {
     "DIEN": ("ctr", [mine("DIEN"), recbole("DIEN", config=LAST)]),
     "MMoE": ("multi_scenario", [mine("MMoE"), deepctr("MMOE"), mine("MMoE", MORE, max_len=50)]),
     "PLE": ("multi_scenario", [mine("PLE"), deepctr("PLE"), mine("PLE", MORE, max_len=50)]),
+    "BiasedMF": ("rating", [
+        mine("BiasedMF"), mine("BiasedMF", "ours, ids alone", features=False),
+        Entry("Surprise", "surprise", "SVD"),
+        Entry("Surprise, 50 factors", "surprise", "SVD", {"n_factors": 50}),
+    ]),
 }  # fmt: skip
-PEERS = ("recbole", "rectools", "implicit", "deepctr")
+PEERS = ("recbole", "rectools", "implicit", "deepctr", "surprise")
 
 
 def trained(entry: Entry, split: Split, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -143,21 +149,28 @@ def error(values: np.ndarray) -> float:
     return float(values.std() / len(values) ** 0.5)
 
 
-def auc_error(split: Split, ours: Path, theirs: Path, draws: int = 200) -> float:
-    """Return the standard error of the difference of two AUCs, users drawn anew."""
+def drawn_error(split: Split, ours: Path, theirs: Path, draws: int = 200) -> float:
+    """Return the standard error of the difference of two AUCs or RMSEs, users drawn anew."""
     from llmers_pipelines.evaluate.ctr import auc
 
     data = split.data
     here = data.split == 2
-    label, user = data.label[here], data.user[here]  # type: ignore[index]
+    user = data.user[here]
     both = [np.load(f / "scores_test.npy") for f in (ours, theirs)]
     groups = np.split(np.arange(len(user)), np.flatnonzero(np.diff(user)) + 1)
     rng, gaps = np.random.default_rng(0), []
     for _ in range(draws):
         rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
-        a, b = (auc(label[rows], p[rows]) for p in both)
-        gaps.append((a or 0.0) - (b or 0.0))
+        if data.label is not None:
+            a, b = (auc(data.label[here][rows], p[rows]) or 0.0 for p in both)
+        else:
+            a, b = (rms(p[rows] - data.rating[here][rows]) for p in both)  # type: ignore[index]
+        gaps.append(a - b)
     return float(np.std(gaps))
+
+
+def rms(misses: np.ndarray) -> float:
+    return float(np.sqrt(np.square(misses, dtype=np.float64).mean()))
 
 
 def lines(name: str, split: Split, home: Path, args: argparse.Namespace) -> list[str]:
@@ -174,7 +187,12 @@ def lines(name: str, split: Split, home: Path, args: argparse.Namespace) -> list
         if split.data.label is not None:
             cells += [f"{split.auc(folder):.4f}", f"{split.auc(folder, 'valid'):.4f}"]
             gap = split.auc(first) - split.auc(folder)
-            spread = auc_error(split, first, folder) if folder != first else 0.0
+            spread = drawn_error(split, first, folder) if folder != first else 0.0
+        elif split.data.task == "rating":
+            test, valid = split.misses(folder), split.misses(folder, "valid")
+            cells += [f"{rms(test):.4f}, MAE {np.abs(test).mean():.4f}", f"{rms(valid):.4f}"]
+            gap = rms(split.misses(first)) - rms(test)
+            spread = drawn_error(split, first, folder) if folder != first else 0.0
         else:
             test, valid = split.values(folder), split.values(folder, "valid")
             cells += [f"{test.mean():.4f} ± {error(test):.4f}", f"{valid.mean():.4f}"]
@@ -183,7 +201,8 @@ def lines(name: str, split: Split, home: Path, args: argparse.Namespace) -> list
         if folder == first:
             cells += ["", ""]
         else:
-            cells += [f"{gap:+.4f} ± {spread:.4f}", "yes" if gap >= -spread else "**no**"]
+            worse = gap if split.data.task == "rating" else -gap
+            cells += [f"{gap:+.4f} ± {spread:.4f}", "yes" if worse <= spread else "**no**"]
         out.append("| " + " | ".join(cells) + " |")
         print(out[-1], flush=True)
     return out

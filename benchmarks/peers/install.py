@@ -1,4 +1,4 @@
-"""Make the environment of the peers: RecBole, RecTools, implicit, DeepCTR-Torch, all pinned.
+"""Make the environment of the peers (RecBole, RecTools, implicit and others), all pinned.
 
     python benchmarks/peers/install.py [--env FOLDER] [--python PYTHON]
 
@@ -21,8 +21,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CONSTRAINTS = HERE / "constraints.txt"
 CHECK = (
-    "import implicit, rectools.models, recbole.data, torch; from importlib import metadata; "
-    "metadata.version('deepctr-torch'); print(torch.__version__)"
+    "import implicit, rectools.models, recbole.data, surprise, torch; "
+    "from importlib import metadata; metadata.version('deepctr-torch'); print(torch.__version__)"
 )
 
 

@@ -5,6 +5,7 @@ Each side runs alone, with one thread, so that its CPU seconds and its peak memo
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -65,11 +66,20 @@ class Split:
         here = self.data.split == SPLITS[split]
         return auc(self.data.label[here], np.load(folder / f"scores_{split}.npy")) or 0.0
 
+    def misses(self, folder: Path, split: str = "test") -> np.ndarray:
+        """Return prediction - rating of each row of a split, in the log's order."""
+        assert self.data.rating is not None
+        here = self.data.split == SPLITS[split]
+        return np.load(folder / f"scores_{split}.npy") - self.data.rating[here]
+
 
 def open_split(name: str, task: str, folder: Path) -> Split:
     """Write the split ``task`` of the data set ``name`` into ``folder``."""
     description = find_dataset(name)
     catalog = load_catalog(description, os.environ.get("LLMERS_DATA_ROOT"))
+    if task == "rating":  # the fold of the clicks, with what they were made of
+        data = build_training_data(catalog, description, "ctr")
+        return write_split(dataclasses.replace(data, task="rating", label=None), folder)
     split = write_split(build_training_data(catalog, description, task), folder)
     if "kg" in catalog.extras:
         write_facts(catalog, split)
@@ -96,6 +106,8 @@ def write_split(data: TrainingData, folder: Path) -> Split:
         # what the user liked before row r, by our loader's rule: liked[begin[r] : end[r]]
         seen, begin, end = history_spans(data, data.label > 0)
         arrays |= {"label": data.label, "liked": data.item[seen], "begin": begin, "end": end}
+    if data.task == "rating":
+        arrays["rating"] = data.rating
     if data.scenario is not None:
         arrays["scenario"] = data.scenario.codes
     for side, fields in (("user", data.user_fields), ("item", data.item_fields)):

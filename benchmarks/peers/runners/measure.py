@@ -46,7 +46,7 @@ class Job:
             return {name: z[name] for name in z.files}
 
     def scores(self, split: int, scores: np.ndarray) -> None:
-        """Store float32[U + 1, N + 1] by position, or float64[R] of a click log's rows."""
+        """Store float32[U + 1, N + 1] by position, or float64[R] of rows (clicks, ratings)."""
         np.save(self.out / f"scores_{NAMES[split]}.npy", scores)
 
     def write(self, *packages: str) -> None:

@@ -104,7 +104,7 @@ def train(job: Job, backbone: Any, data: TrainingData) -> None:
         "cpu_to_best": next((h[1] for h in history if h[0] == trained.best_epoch), None),
     }  # fmt: skip
     for split in (VALID, TEST):
-        if data.label is not None:
+        if data.label is not None or data.task == "rating":
             rows = np.flatnonzero(data.split == split)
             job.scores(split, np.asarray(trained.predict(rows), np.float64))
             continue
