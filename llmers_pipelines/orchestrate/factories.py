@@ -13,7 +13,7 @@ import dagster as dg
 from ..config import Settings
 from ..plan import Node, Train, walk
 from ..store.formats import StoreError
-from ..store.manifests import CheckOutcome, Manifest
+from ..store.manifests import CheckOutcome, Manifest, ManifestStore
 from .applicable import lacks_task
 from .attempts import Wishes
 from .build import Plan
@@ -71,8 +71,7 @@ def asset_for(
         chosen = {c.name for c in context.selected_asset_check_keys}
         wanted = [k for k in kinds if k.name in chosen]
         if key not in context.selected_asset_keys:
-            ctx = StepContext(settings, context.partition_key)
-            yield from _results(wanted, ctx.manifests.current(ctx.dataset, node.name), key)
+            yield from _checks_alone(context, wanted, node, settings)
             return
         config = given(context.op_execution_context.op_config)
         limits = {k: v for k, v in config.items() if k not in ("force", EXPERIMENT)}
@@ -174,6 +173,33 @@ def _results(
     """Report what the step that made a version found."""
     found = {c.name: c for c in manifest.checks} if manifest else {}
     return [_result(kind, found.get(kind.name), key) for kind in kinds]
+
+
+def _checks_alone(
+    context: dg.AssetExecutionContext, kinds: Sequence[CheckKind], node: Node, settings: Settings
+) -> Iterator[dg.AssetCheckResult]:
+    """Report what the stored version has: of the run's data set, or of all, each by its name.
+
+    Dagster's button "Execute all" beside an asset's checks asks for no data set.
+    """
+    store = ManifestStore(settings.data)
+    asked = [context.partition_key] if context.has_partition_key else store.datasets()
+    found = {d: store.current(d, node.name) for d in asked}
+    stored = {d: m for d, m in found.items() if m is not None}
+    if context.has_partition_key or not stored:
+        yield from _results(kinds, next(iter(stored.values()), None), key_of(node))
+        return
+    of = {d: _results(kinds, manifest, key_of(node)) for d, manifest in stored.items()}
+    for place, kind in enumerate(kinds):
+        failed = [results[place] for results in of.values() if not results[place].passed]
+        worst = max(failed, key=lambda r: r.severity == dg.AssetCheckSeverity.ERROR, default=None)
+        yield dg.AssetCheckResult(
+            asset_key=key_of(node), check_name=kind.name, passed=worst is None,
+            severity=worst.severity if worst else dg.AssetCheckSeverity.WARN,
+            metadata={d: "passed" if results[place].passed else "failed: " + ", ".join(
+                f"{k} {v.value}" for k, v in results[place].metadata.items()
+            ) for d, results in of.items()},
+        )  # fmt: skip
 
 
 def _result(kind: CheckKind, found: CheckOutcome | None, key: dg.AssetKey) -> dg.AssetCheckResult:

@@ -103,6 +103,27 @@ def test_checks_alone_report_what_the_stored_version_has(own: Shop, model: str) 
     assert own.manifest(model) == before
 
 
+def test_checks_without_a_data_set_are_those_of_all(own: Shop, model: str) -> None:
+    """Dagster's button "Execute all" names no partition."""
+    settings, plan = own.settings(), own.plan()
+    asset = factories.asset_for(plan.node(model), plan, settings)
+    have = own.manifest(model)
+    bad = tuple(dataclasses.replace(c, passed=c.name != "padding") for c in have.checks)
+    own.context().manifests.write(dataclasses.replace(have, dataset="kiosk", checks=bad))
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.materialize(
+            [asset], instance=instance, selection=dg.AssetSelection.checks(asset),
+            raise_on_error=False,
+        )  # fmt: skip
+    told = {e.check_name: e for e in run.get_asset_check_evaluations()}
+    assert set(told) == {c.name for c in have.checks}
+    padding, finite = told["padding"], told["weights_finite"]
+    assert not run.success and not padding.passed and finite.passed  # padding is blocking
+    assert padding.metadata["shop"].value == "passed"
+    assert padding.metadata["kiosk"].value.startswith("failed")
+    assert {v.value for v in finite.metadata.values()} == {"passed"}
+
+
 def test_an_asset_and_its_checks_are_one_step(own: Shop, model: str) -> None:
     plan = own.plan()
     nodes = [plan.node(model)]
