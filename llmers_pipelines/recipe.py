@@ -7,7 +7,6 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -91,7 +90,6 @@ def _load(entry: metadata.EntryPoint) -> Any:
         ) from error
 
 
-@cache
 def _packaged() -> dict[str, str]:
     """Return the modules of the packaged recipes by slug: a file is named after its recipe."""
     from . import recipes as package

@@ -90,8 +90,9 @@ def _outcome(result: Any, nodes: list[Node], ctx: StepContext) -> dict[str, Any]
             status[name] = str(metadata["status"].value)
             seconds[name] = float(metadata["seconds"].value)
         elif event.is_step_failure and (node := names.get(event.step_key)) is not None:
-            if node.name in status:
-                continue  # a blocking check failed: the manifest says what holds the version
+            manifest = ctx.manifests.current(ctx.dataset, node.name)
+            if node.name in status and manifest is not None and manifest.held_by:
+                continue  # a blocking check failed: the manifest says which
             error = event.step_failure_data.error
             cause = error.cause or error
             # Our own errors speak for themselves; of any other the class is part of the message.
