@@ -85,9 +85,10 @@ def test_the_logit_is_that_of_a_loop_over_the_history(data):
     net = SMALL.build(data, 0).eval()
     seen = []
     net.tower.first.register_forward_hook(lambda m, x, y: seen.append((x[0], y)))
+    draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in net.evolve.parameters():
-            p.normal_()
+            p.normal_(generator=draw)
         logit = net.logits(batch([[0, 0, 4, 5, 9]], item=7))
         h = net.items(torch.tensor([4, 5, 9])).flatten(1)
         c = net.items(torch.tensor([7])).flatten()

@@ -116,20 +116,26 @@ def test_additive_attention_by_hand_and_nothing_to_attend_to():
 def loud(backbone, data):
     """An untrained net whose biases are not zero, so that a mistake with them shows."""
     net = backbone.build(data, 0).eval()
+    draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in net.parameters():
             if p.dim() == 1:
-                p.normal_()
+                p.normal_(generator=draw)
             else:
-                p.mul_(3)
+                p.mul_(2)
     return net
+
+
+def shares(scores):
+    e = (scores - scores.max()).exp()
+    return e / e.sum()
 
 
 def plainly_pooled(attention, h):
     """Additive attention over h (L, W), position by position."""
     v, b, q = attention.project.weight, attention.project.bias, attention.query.weight[0]
     scores = torch.stack([q @ torch.tanh(v @ x + b) for x in h])
-    return sum(w * x for w, x in zip(scores.exp() / scores.exp().sum(), h, strict=True))
+    return sum(w * x for w, x in zip(shares(scores), h, strict=True))
 
 
 def plainly_mixed(attention, h):
@@ -141,8 +147,7 @@ def plainly_mixed(attention, h):
         at = slice(width * head, width * (head + 1))
         for t in range(len(h)):
             scores = torch.stack([q[t, at] @ k[s, at] / width**0.5 for s in range(len(h))])
-            weights = scores.exp() / scores.exp().sum()
-            out[t, at] = sum(w * x for w, x in zip(weights, v[:, at], strict=True))
+            out[t, at] = sum(w * x for w, x in zip(shares(scores), v[:, at], strict=True))
     return out
 
 
@@ -188,8 +193,7 @@ def test_naml_reads_each_view_then_the_views_then_the_clicks(data):
             a.query.weight[0] @ torch.tanh(a.project.weight @ v + a.project.bias)
             for a, v in zip(net.view_attention, views, strict=True)
         ])  # fmt: skip
-        weights = scores.exp() / scores.exp().sum()
-        return sum(w * v for w, v in zip(weights, views, strict=True))
+        return sum(w * v for w, v in zip(shares(scores), views, strict=True))
 
     with torch.no_grad():
         clicked = torch.stack([news(i) for i in (4, 5, 9)])
