@@ -128,6 +128,37 @@ def test_a_list_that_does_not_fit_is_refused_as_a_whole(tmp_path):
     assert "1 values for 2 items" in found.refused["reason"][0].as_py()
 
 
+def test_which_of_two_rows_stays_hangs_on_what_was_kept_before(tmp_path):
+    given = [(1, "i3"), (1, "i5"), (2, "i5"), (3, "i3"), (2, "i7"), (3, "i7")]
+    rows = [{"user_id": "u1", "rank": r, "item_id": i} for r, i in given]
+    rows += [{"user_id": "u2", "rank": 3, "item_id": "i3"}]
+    found = read(tmp_path / "r.parquet", rows)
+    # (1, i5) has the rank of (1, i3) and is not kept, so i5 is free for rank 2
+    assert [r[2:] for r in told(found)] == [(1, "i3"), (2, "i5"), (3, "i7"), (1, "i3")]
+    bad = [(r["row"], r["column"], r["value"]) for r in found.refused.to_pylist()]
+    assert bad == [(2, "rank", "1"), (4, "item_id", "i3"), (5, "rank", "2")]
+
+
+def test_faults_stand_in_the_order_of_the_file(tmp_path):
+    rows = [
+        {"user_id": "u1", "at": "", "best": "i5| i3 |i99", "far": "0.5| 1.5|2"},
+        {"user_id": "u2", "at": "x", "best": "i7", "far": "1"},
+        {"user_id": "u2", "at": "1", "best": " ", "far": "1"},
+        {"user_id": None, "at": "1", "best": "i7|i7", "far": "1|2"},
+        {"user_id": "u2", "at": "1", "best": "i7|i7||i5", "far": "1|2|1|-3"},
+        {"user_id": "u2", "at": "1", "best": None, "far": "1"},
+    ]
+    found = read(tmp_path / "r.parquet", rows, items="best", distance="far", position="at")
+    bad = [(r["row"], r["column"], r["value"].strip()) for r in found.refused.to_pylist()]
+    expected = [(1, "best", "i99"), (2, "at", "x"), (3, "best", ""), (4, "user_id", ""),
+                (4, "user_id", ""), (5, "best", "i7"), (5, "best", ""), (5, "far", "-3"),
+                (6, "best", "")]  # fmt: skip
+    assert bad == expected
+    kept = [("u1", LAST[1], 1, "i5"), ("u1", LAST[1], 2, "i3"), ("u2", 1, 1, "i7")]
+    assert told(found) == kept
+    np.testing.assert_allclose(found.rows["distance"].to_numpy(), [0.5, 1.5, 1])
+
+
 def test_the_description_declares_rankings(make):
     split = {"sequential": {"protocol": "leave_one_out"}}
     given = {"path": "r.parquet", "items": "best", "data_cutoff": "sequential", "model": "m"}
