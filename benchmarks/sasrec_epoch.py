@@ -29,7 +29,8 @@ from llmers_pipelines.data.training import TrainingData  # noqa: E402
 from llmers_pipelines.models.batches import SequenceBatch, left_pad  # noqa: E402
 from llmers_pipelines.models.sasrec import SASRec  # noqa: E402
 from llmers_pipelines.testing.planted import leave_one_out, planted_rings  # noqa: E402
-from llmers_pipelines.train.loop import load_loader  # noqa: E402
+from llmers_pipelines.train.loop import load_loader, take_steps  # noqa: E402
+from llmers_pipelines.train.optimizer_net import optimizer_of  # noqa: E402
 
 PEER_BATCH = 2048
 
@@ -72,12 +73,11 @@ def step(model, optimizer, loss: torch.Tensor) -> None:
 
 def our_epoch(backbone: Any, data: TrainingData) -> Callable[[], None]:
     model = backbone.build(data, 0).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
+    optimizer = optimizer_of(model, backbone.fit)
     loader = load_loader(backbone.loader)(data, backbone, 0)
 
     def run() -> None:
-        for batch in loader.epoch(1):
-            step(model, optimizer, model.loss(batch))
+        take_steps(model, loader, optimizer, backbone.fit, 1, 0, model.loss)
 
     return run
 

@@ -227,7 +227,7 @@ def _epoch(
     number, started = at.epoch + 1, time.perf_counter()
     _begin_epoch(model, number)
     model.train()
-    mean, at.step = _steps(model, loader, optimizer, how, number, at.step, loss, steps)
+    mean, at.step = take_steps(model, loader, optimizer, how, number, at.step, loss, steps)
     if not np.isfinite(mean):
         raise FloatingPointError(
             f"{name}: the training loss is {mean} in epoch {number}; lower fit.lr (now "
@@ -254,11 +254,14 @@ def _begin_epoch(model: Any, number: int) -> None:
                 hook.begin_epoch(model, number)
 
 
-def _steps(
+def take_steps(
     model: Any, loader: Loader, optimizer: Any, how: Fit, number: int, step: int, loss_of: Any,
     tell: Callable[[int, int, int], None] | None = None,
 ) -> tuple[float, int]:  # fmt: skip
-    """Take the steps of epoch ``number``; return the mean loss and the count of all steps."""
+    """Take the steps of epoch ``number``; return the mean loss and the count of all steps.
+
+    ``step`` counts those before it, ``tell`` hears of each as ``fit`` says of its ``steps``.
+    """
     device = next(model.parameters()).device
     total = how.epochs * max(1, loader.steps_per_epoch)
     half = how.precision == "bfloat16"

@@ -26,7 +26,8 @@ from llmers_pipelines.models.knowledge_settings import GraphOfFacts
 from llmers_pipelines.models.ranking_net import full_metric
 from llmers_pipelines.models.served import Served, fold
 from llmers_pipelines.plan import Table, Train
-from llmers_pipelines.train.loop import fit, load_loader
+from llmers_pipelines.train.loop import fit, load_loader, take_steps
+from llmers_pipelines.train.optimizer_net import optimizer_of
 
 
 def backbone_of(job: Job) -> Any:
@@ -56,22 +57,13 @@ def inputs_of(job: Job, backbone: Any, data: TrainingData) -> dict[Any, pa.Table
 
 
 def epochs_of(model: Any, backbone: Any, data: TrainingData) -> tuple[Callable[[], None], Any]:
-    """Return one epoch of the shared loop without validation, and its loader."""
+    """Return the steps of one epoch as the shared loop takes them, and its loader."""
     loader = load_loader(backbone.loader)(data, backbone, 0)
-    how = backbone.fit
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=how.lr, weight_decay=how.weight_decay, fused=True
-    )
+    optimizer = optimizer_of(model, backbone.fit)
     model.train()
-    half = how.precision == "bfloat16"
 
     def epoch() -> None:
-        for batch in loader.epoch(1):
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = model.loss(batch)
-            loss.backward()
-            optimizer.step()
+        take_steps(model, loader, optimizer, backbone.fit, 1, 0, model.loss)
 
     return epoch, loader
 
