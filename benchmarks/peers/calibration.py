@@ -6,8 +6,9 @@ Every side trains with early stopping on validation (Surprise its own twenty epo
 FOLDER already is not trained again, so an interrupted run goes on. Prints a table in Markdown:
 NDCG@10 over all unseen items (AUC for click models, RMSE for ratings, where less is better) on test
 and on validation, the paired difference over users with its standard error, and whether ours is
-worse by more than one standard error. At validation all sides know the training rows alone; at
-test, models that read histories read the validation row as well, the peers' factor models do not.
+worse by more than one standard error; CPU seconds and memory are those of the whole process. At
+validation all sides know the training rows alone; at test, models that read histories read the
+validation row as well, the peers' factor models do not.
 ``*`` marks a peer that its CPU budget stopped.
 """
 
@@ -183,7 +184,7 @@ def lines(name: str, split: Split, home: Path, args: argparse.Namespace) -> list
         result = trained(entry, split, folder, args)
         first = first or folder
         cut = "*" if result.get("stopped") == "budget" else ""
-        cells = [name, entry.label + cut, f"{result['cpu_total']:.1f}"]
+        cells = [name, entry.label + cut, f"{result['cpu_total']:.1f}", f"{result['peak_mb']:,.0f}"]
         if split.data.label is not None:
             cells += [f"{split.auc(folder):.4f}", f"{split.auc(folder, 'valid'):.4f}"]
             gap = split.auc(first) - split.auc(folder)
@@ -225,8 +226,8 @@ def main() -> None:
     home = args.keep.resolve() / args.dataset
     splits = {t: open_split(args.dataset, t, home / f"split-{t}")
               for t in sorted({MODELS[m][0] for m in args.models})}  # fmt: skip
-    print("| model | side | CPU-s | test | validation | ours - theirs | not below |")
-    print("|---|---|---|---|---|---|---|")
+    print("| model | side | CPU-s | peak MB | test | validation | ours - theirs | not below |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in args.models:
         lines(name, splits[MODELS[name][0]], home, args)
 

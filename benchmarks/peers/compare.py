@@ -91,7 +91,8 @@ CASES: dict[str, tuple[str, list[Entry]]] = {
     "deepfm": ("ctr", [
         recbole("DeepFM"), ours("DeepFM"),
         ours("DeepFM", "ours, RecBole's sizes", **SAME, dim=10),
-        ours("DeepFM", "ours, lean", **LEAN, fit={"batch": 8192, "lr": 0.01}),
+        ours("DeepFM", "ours, lean", **LEAN | {"dim": 6, "mlp": (48,)},
+             fit={"batch": 8192, "lr": 0.01}),
     ]),
     "dcnv2": ("ctr", [
         recbole("DCNV2"), ours("DCNv2"),
@@ -102,7 +103,7 @@ CASES: dict[str, tuple[str, list[Entry]]] = {
         recbole("AutoInt"), ours("AutoInt"),
         ours("AutoInt", "ours, RecBole's sizes", **SAME, dim=10, mlp=(128, 128), attention=16),
         ours("AutoInt", "ours, lean", **LEAN | {"act": "dice", "max_len": 15}, layers=1, heads=1,
-             attention=4, fit={"batch": 2048, "lr": 0.006}),
+             attention=4, fit={"batch": 8192, "lr": 0.012}),
     ]),
 }  # fmt: skip
 

@@ -38,7 +38,8 @@ class Interacting(nn.Module):
             x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in three
         )  # (B, heads, fields, out / heads)
         # (B, heads, k, m): over an axis that is not the last one, a softmax takes half the time
-        weights = torch.softmax(k @ q.mT * self.scale, 2)
+        scores = k @ q.mT
+        weights = torch.softmax(scores if self.scale == 1 else scores * self.scale, 2)
         out = (dropout(weights, self.p, self.training).mT @ v).transpose(1, 2).flatten(2)
         return torch.relu(out if rest is None else out + rest)
 
