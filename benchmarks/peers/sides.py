@@ -26,6 +26,7 @@ from llmers_pipelines.data.training import TEST, VALID, TrainingData
 from llmers_pipelines.evaluate.ctr import auc
 from llmers_pipelines.evaluate.predict import rank_table
 from llmers_pipelines.evaluate.ranking import user_values
+from llmers_pipelines.evaluate.sampled import Draw, sampled_rank_table
 from llmers_pipelines.models.knowledge_net import join_triples
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
@@ -60,6 +61,14 @@ class Split:
         scores = np.load(folder / f"scores_{split}.npy")
         table = rank_table(Finished(scores), self.data, SPLITS[split])
         return user_values(table, [metric]).values[metric]
+
+    def sampled(self, folder: Path, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        """Return HR@10 and NDCG@10 per user of the test targets among 100 drawn negatives."""
+        scores = np.load(folder / "scores_test.npy")
+        table = sampled_rank_table(Finished(scores), self.data, TEST, draw=draw)
+        values = user_values(table, ["hr@10", "ndcg@10"]).values
+        hits, gain = (values[f"{metric}@10_100{draw[0]}"] for metric in ("hr", "ndcg"))
+        return hits, gain
 
     def auc(self, folder: Path, split: str = "test") -> float:
         assert self.data.label is not None

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from .description import Description, Source
-from .ids import ids_as_text
+from .ranking_entries import (
+    Entries,
+    Refusals,
+    listed_entries,
+    long_entries,
+    whole,
+    whole_records,
+)
 from .ranking_spec import RankingSpec
 from .schema import DataError
 from .sources import RawTable, read_source
 from .strict_toml import near
-from .training import IdMap, TrainingData
+from .training import TrainingData
 
-_SHOWN = 80  # characters of a value
+_LARGEST = float(np.finfo(np.float32).max)  # distances are stored so
 _NO_WHOLE = "not a whole number from 1; write one"
-_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-_REFUSED = pa.schema([
-    ("row", pa.int64()), ("column", pa.string()), ("value", pa.string()), ("reason", pa.string()),
-])  # fmt: skip
+_TWICE = "a second time for this user and position; remove one of the rows"
 
 
 @dataclass(frozen=True)
@@ -65,47 +67,6 @@ def _raw(spec: RankingSpec, folder: Path) -> RawTable:
     return raw
 
 
-@dataclass(frozen=True)
-class _Entries:
-    """Ranked items as the file has them, in its order; ``user`` and ``item`` are 0 if unknown."""
-
-    at: np.ndarray  # the record of the table that holds the entry
-    user: np.ndarray
-    position: np.ndarray  # float64, 0 where none is told, NaN where it is no number
-    rank: np.ndarray
-    item: np.ndarray
-    distance: np.ndarray  # as told: distance or confidence
-    shown: dict[str, pa.ChunkedArray]  # by column: the values that a refusal shows
-
-
-@dataclass
-class _Refusals:
-    """Rows that cannot be used; kept as columns, because a wrong id may concern every row."""
-
-    order: list[tuple[int, int]] = field(default_factory=list)  # record, entry
-    row: list[int] = field(default_factory=list)
-    column: list[str] = field(default_factory=list)
-    value: list[str] = field(default_factory=list)
-    reason: list[str] = field(default_factory=list)
-
-    def add(
-        self, order: Iterable[tuple[int, int]], rows: list[int], column: str, values: list[Any],
-        reason: str | list[str],
-    ) -> None:  # fmt: skip
-        n = len(rows)
-        self.order += order
-        self.row += rows
-        self.column += [column] * n
-        self.value += [_text(v) for v in values]
-        self.reason += [reason] * n if isinstance(reason, str) else reason
-
-    def table(self) -> pa.Table:
-        columns = (self.row, self.column, self.value, self.reason)
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, _REFUSED, strict=True)]
-        order = sorted(range(len(self.row)), key=self.order.__getitem__)
-        return pa.table(arrays, schema=_REFUSED).take(pa.array(order, pa.int64()))
-
-
 def read_rankings(
     spec: RankingSpec, folder: Path, data: TrainingData, last: np.ndarray, *, k: int = 0,
     newest: int = 0,
@@ -117,10 +78,10 @@ def read_rankings(
     positions of a user. Raises DataError where the file or a column is missing or no row is usable.
     """
     raw = _raw(spec, folder)
-    refused = _Refusals()
+    refused = Refusals()
     for reject in raw.rejects:  # first, whatever their place
         refused.add([(-1, 0)], [reject.row], "", [reject.value], reject.reason)
-    entries = (_listed if spec.items else _long)(spec, raw, data, refused)
+    entries = (listed_entries if spec.items else long_entries)(spec, raw, data, refused)
     newest_of = last[entries.user]
     position = np.where(entries.position == 0, newest_of, entries.position)
     good = _usable(spec, raw, entries, position, newest_of, refused)
@@ -139,6 +100,12 @@ def read_rankings(
 def _check_columns(spec: RankingSpec, raw: RawTable) -> None:
     there = raw.table.column_names
     needed = [spec.user, *([spec.items] if spec.items else [spec.rank, spec.item])]
+    for column in (spec.user, "" if spec.items else spec.item):
+        if column in there and pa.types.is_nested(raw.table[column].type):
+            raise DataError(
+                f"{raw.file}: column {column!r} holds {raw.table[column].type}, not ids; for one "
+                f"ranking per row set items = \"<column of lists>\" in [rankings.{spec.name}]"
+            )
     for column in (*needed, spec.position, spec.distance, spec.confidence):
         if column and column not in there:
             raise DataError(
@@ -147,124 +114,9 @@ def _check_columns(spec: RankingSpec, raw: RawTable) -> None:
             )
 
 
-def _long(spec: RankingSpec, raw: RawTable, data: TrainingData, _: _Refusals) -> _Entries:
-    n, told = raw.table.num_rows, spec.distance or spec.confidence
-    user, _lost = ids_as_text(raw.table[spec.user], spec.ids)
-    item, _lost = ids_as_text(raw.table[spec.item], spec.ids)
-    shown = {c: raw.table[c] for c in (spec.position, spec.rank, told) if c}
-    return _Entries(
-        np.arange(n), _indexes(data.users, user), _positions(spec, raw),
-        _numbers(raw.table[spec.rank]), _indexes(data.items, item),
-        _numbers(raw.table[told]) if told else np.zeros(n),
-        {**shown, spec.user: user, spec.item: item},
-    )  # fmt: skip
-
-
-def _listed(spec: RankingSpec, raw: RawTable, data: TrainingData, refused: _Refusals) -> _Entries:
-    """Return the entries of one ranking per row; a list that does not fit is refused as a whole."""
-    user, _ = ids_as_text(raw.table[spec.user], spec.ids)
-    told = spec.distance or spec.confidence
-    lists = _lists(raw.table[spec.items], spec.separator)
-    length = _lengths(lists)
-    values = _lists(raw.table[told], spec.separator) if told else None
-    given = length if values is None else _lengths(values)
-    empty = np.flatnonzero(length == 0)
-    shown = raw.table[spec.items].take(empty).to_pylist()
-    why = "no items; list them best first"
-    refused.add(_whole_records(empty), raw.rows[empty].tolist(), spec.items, shown, why)
-    if told:
-        odd = np.flatnonzero((length > 0) & (given != length))
-        why = [f"{given[n]} values for {length[n]} items; give one for each" for n in odd]
-        shown = raw.table[told].take(odd).to_pylist()
-        refused.add(_whole_records(odd), raw.rows[odd].tolist(), told, shown, why)
-    fits = np.flatnonzero((length > 0) & (given == length))
-    length = length[fits]
-    at = np.repeat(fits, length)
-    rank = np.arange(len(at)) - np.repeat(np.cumsum(length) - length, length) + 1
-    item, _ = ids_as_text(lists.take(fits).flatten(), spec.ids)
-    columns = {spec.user: user.take(at), spec.items: item}
-    distance = np.zeros(len(at))
-    if values is not None:
-        columns[told] = pa.chunked_array([values.take(fits).flatten()])
-        distance = _numbers(columns[told])
-    if spec.position:
-        columns[spec.position] = raw.table[spec.position].take(at)
-    return _Entries(
-        at, _indexes(data.users, user)[at], _positions(spec, raw)[at], rank.astype(np.float64),
-        _indexes(data.items, item), distance, columns,
-    )  # fmt: skip
-
-
-def _whole_records(at: np.ndarray) -> list[tuple[int, int]]:
-    return [(n, 0) for n in at.tolist()]
-
-
-def _lists(column: pa.ChunkedArray, separator: str) -> pa.Array:
-    """Return lists, also of a column whose cells are text; other values are empty lists."""
-    whole = column.combine_chunks()
-    kind = whole.type
-    if pa.types.is_dictionary(kind):
-        return _lists(pa.chunked_array([pc.cast(whole, kind.value_type)]), separator)
-    if any(of(kind) for of in _LISTS):
-        return whole
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        blank = pc.equal(pc.utf8_trim_whitespace(whole), "")
-        whole = pc.if_else(blank, pa.scalar(None, kind), whole)
-        return pc.split_pattern(whole, separator)  # ids and numbers are trimmed when they are read
-    return pa.nulls(len(whole), pa.list_(pa.string()))
-
-
-def _lengths(lists: pa.Array) -> np.ndarray:
-    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-
-
-def _indexes(ids: IdMap, names: pa.ChunkedArray) -> np.ndarray:
-    """Return int64 positions of ``names``, 0 where unknown; each different name is read once."""
-    coded = names.combine_chunks().dictionary_encode()
-    known = ids.index(coded.dictionary.to_pylist())
-    codes = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)
-    return np.append(known, 0)[codes]
-
-
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Return float64, NaN where a value is no number; text is read as Python reads it."""
-    kind = column.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return pc.cast(column, pa.float64(), safe=False).to_numpy()
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return np.full(len(column), np.nan)
-    coded = column.combine_chunks().dictionary_encode()
-    read = np.array([*map(_number, coded.dictionary.to_pylist()), np.nan])
-    return read[pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
-
-
-def _positions(spec: RankingSpec, raw: RawTable) -> np.ndarray:
-    """Return the position of each record: 0 where none is told, NaN where it cannot be one."""
-    if not spec.position:
-        return np.zeros(raw.table.num_rows)
-    column = raw.table[spec.position]
-    value = _numbers(column)
-    told = column.is_valid()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        told = pc.and_(told, pc.fill_null(pc.not_equal(column, ""), False))
-    return np.where(told.to_numpy(), np.where(_whole(value), value, np.nan), 0)
-
-
-def _whole(value: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return (value >= 1) & (value == np.floor(value)) & np.isfinite(value)
-
-
 def _usable(
-    spec: RankingSpec, raw: RawTable, entries: _Entries, position: np.ndarray,
-    newest_of: np.ndarray, refused: _Refusals,
+    spec: RankingSpec, raw: RawTable, entries: Entries, position: np.ndarray,
+    newest_of: np.ndarray, refused: Refusals,
 ) -> np.ndarray:  # fmt: skip
     """Return the places of the entries without a fault; the first fault of each other is told."""
     left = np.ones(len(entries.at), bool)
@@ -289,28 +141,44 @@ def _usable(
             " have seen held-out ones; export it from training rows"
         ))  # fmt: skip
     if not spec.items:
-        refuse(~_whole(entries.rank), spec.rank, _NO_WHOLE)
+        refuse(~whole(entries.rank), spec.rank, _NO_WHOLE)
     told = entries.distance
     if spec.distance:
-        refuse(~((told >= 0) & (told < np.inf)), spec.distance,
+        refuse(~((told >= 0) & (told <= _LARGEST)), spec.distance,
                "not a number from 0; write the distance of the item")  # fmt: skip
     elif spec.confidence:
         refuse(~((told > 0) & (told <= 1)), spec.confidence,
                "not above 0 and at most 1; write a confidence")  # fmt: skip
-    good = np.flatnonzero(left)
-    rank, again = _repeated(entries, position, good)
-    twice = np.zeros(len(left), bool)
-    twice[rank] = True
-    reason = "a second time for this user and position; remove one of the rows"
-    if len(rank):
-        refuse(twice, spec.rank, reason)
-    twice[again] = True
-    refuse(twice, item, reason)
+    if spec.items:
+        _one_list_each(spec, raw, entries, position, left, refused)
+    rank, again = _repeated(entries, position, np.flatnonzero(left))
+    for column, found in ((spec.rank, rank), (item, again)):
+        twice = np.zeros(len(left), bool)
+        twice[found] = True
+        if twice.any():  # ranks of a list do not repeat, and have no column
+            refuse(twice, column, _TWICE)
     return np.flatnonzero(left)
 
 
+def _one_list_each(
+    spec: RankingSpec, raw: RawTable, entries: Entries, position: np.ndarray, left: np.ndarray,
+    refused: Refusals,
+) -> None:  # fmt: skip
+    """Leave the first list of each user and position; the others are refused as a whole."""
+    good = np.flatnonzero(left)
+    key = entries.user[good] * (int(np.max(position[good], initial=0)) + 1)
+    own = _codes(key + position[good].astype(np.int64))
+    first = np.full(len(good), len(raw.rows))
+    np.minimum.at(first, own, entries.at[good])
+    second = good[entries.at[good] != first[own]]
+    left[second] = False
+    records = np.unique(entries.at[second])
+    shown = raw.table[spec.items].take(records).to_pylist()
+    refused.add(whole_records(records), raw.rows[records].tolist(), spec.items, shown, _TWICE)
+
+
 def _repeated(
-    entries: _Entries, position: np.ndarray, good: np.ndarray
+    entries: Entries, position: np.ndarray, good: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the places whose rank, and those whose item, a kept entry of their ranking has.
 
@@ -345,7 +213,7 @@ def _codes(values: np.ndarray) -> np.ndarray:
 
 
 def _rows(
-    spec: RankingSpec, entries: _Entries, position: np.ndarray, chosen: np.ndarray,
+    spec: RankingSpec, entries: Entries, position: np.ndarray, chosen: np.ndarray,
     data: TrainingData, k: int,
 ) -> pa.Table:  # fmt: skip
     chosen = chosen[np.lexsort((entries.rank[chosen], position[chosen], entries.user[chosen]))]
@@ -366,7 +234,3 @@ def _rows(
         "item_id": pa.array(data.items.ids, pa.string()).take(entries.item[chosen] - 1),
         "distance": pa.array(distance.astype(np.float32)),
     })  # fmt: skip
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)[:_SHOWN]

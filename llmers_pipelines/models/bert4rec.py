@@ -24,8 +24,9 @@ class BERT4Rec(Backbone):
 
     Deviations: ``positions="distance"``, a learned bias per signed distance in the attention, which
     ranks better; ``"right"`` has the paper's position vectors, counted from the newest one. Windows
-    are cut without overlap and masked anew in each epoch, instead of ten stored copies. No
-    ``hidden_states`` seam: states stand at masked positions, not at what follows each item.
+    share one row with the next (it is masked in both, so twice as often: one row in
+    ``max_len - 1`` of longer histories) and are masked anew in each epoch, instead of ten stored
+    copies. No ``hidden_states`` seam: states stand at masked positions, not at what follows.
     """
 
     revision: ClassVar[int] = 2  # each target counts alike by default (fit.weigh)

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llmers_pipelines.data import rankings
 from llmers_pipelines.data.leakage import LeakageError
 from llmers_pipelines.data.ranking_spec import RankingSpec
 from llmers_pipelines.data.rankings import ranking_spec, read_rankings
 from llmers_pipelines.data.schema import DataError
+from llmers_pipelines.data.sources import RawTable
 from llmers_pipelines.teach.recorded_ranking import RecordedRanking
 from llmers_pipelines.teach.teacher import positions_of
 from llmers_pipelines.testing.planted import planted_rings
@@ -157,6 +159,49 @@ def test_faults_stand_in_the_order_of_the_file(tmp_path):
     kept = [("u1", LAST[1], 1, "i5"), ("u1", LAST[1], 2, "i3"), ("u2", 1, 1, "i7")]
     assert told(found) == kept
     np.testing.assert_allclose(found.rows["distance"].to_numpy(), [0.5, 1.5, 1])
+
+
+@pytest.mark.parametrize("name", ["best", "rank"])
+def test_a_second_list_of_a_user_and_position_is_refused_as_a_whole(tmp_path, name):
+    newest = int(LAST[1])
+    rows = [
+        {"user_id": "u1", "at": None, name: ["i99"]},  # nothing of it is kept: the next one counts
+        {"user_id": "u1", "at": None, name: ["i5", "i3"]},
+        {"user_id": "u1", "at": newest, name: ["i7", "i2", "i1"]},  # the same position, named
+        {"user_id": "u1", "at": 1, name: ["i7"]},
+    ]
+    found = read(tmp_path / "r.parquet", rows, items=name, position="at")
+    assert told(found) == [("u1", 1, 1, "i7"), ("u1", newest, 1, "i5"), ("u1", newest, 2, "i3")]
+    assert [(r["row"], r["column"], r["value"]) for r in found.refused.to_pylist()] == [
+        (1, name, "i99"), (3, name, "['i7', 'i2', 'i1']")]  # fmt: skip
+    assert "a second time for this user" in found.refused["reason"][1].as_py()
+
+
+def test_numbers_are_read_from_every_type_that_holds_them(tmp_path, monkeypatch):
+    ranks = [2, 1, 1]
+    users, items = (pa.array([r[c] for r in ROWS]) for c in ("user_id", "item_id"))
+    text = pa.array(map(str, ranks))
+    forms = [pa.array(ranks), pa.array(ranks, pa.float32()), text, text.dictionary_encode(),
+             text.cast(pa.binary()), pa.array(ranks).cast(pa.decimal128(20))]  # fmt: skip
+    at = pa.array(LAST[[1, 1, 2]]).cast(pa.string()).dictionary_encode()
+    for rank in forms:
+        columns = {"user_id": users.dictionary_encode(), "rank": rank, "item_id": items, "at": at}
+        table = pa.table(columns)
+        raw = RawTable(pa.concat_tables([table[:1], table[1:]]), np.arange(1, 4), "r")
+        monkeypatch.setattr(rankings, "read_source", lambda *_, raw=raw: raw)
+        spec = RankingSpec("x", "r", "parquet", position="at")
+        found = read_rankings(spec, tmp_path, DATA, LAST)
+        assert told(found) == EXPECTED and not found.refused.num_rows, rank.type
+
+
+def test_what_cannot_be_stored_or_compared_is_refused(tmp_path):
+    rows = [{**ROWS[0], "far": 1e300}, {**ROWS[1], "far": 1.0}]
+    found = read(tmp_path / "r.parquet", rows, distance="far")
+    assert found.rows["distance"].to_pylist() == [1.0]
+    assert found.refused["value"].to_pylist() == ["1e+300"]
+    rows = [{"user_id": "u1", "rank": 1, "item_id": ["i3"]}]
+    with pytest.raises(DataError, match=r"column 'item_id' holds list<.*>, not ids; .* set items"):
+        read(tmp_path / "r.parquet", rows)
 
 
 def test_the_description_declares_rankings(make):
