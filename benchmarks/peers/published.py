@@ -85,6 +85,11 @@ CASES = {
         "ml1m", "SASRec, softmax, 200 newest items",
         mine("SASRec", layers=2, heads=1, dropout=0.2, max_len=200, fit=LONG),
         (0.3058, 0.1779), "RecTools"),
+    "ml1m-sasrec-bce": Case(
+        "ml1m", "SASRec, one negative (BCE), 200 newest items, each target alike, 80 epochs",
+        mine("SASRec", loss="bce", layers=2, heads=1, dropout=0.2, max_len=200,
+             fit={**ALIKE, "epochs": 80, "eval_every": 4}),
+        (0.1993, 0.1078), "replication study", {"popularity": (0.6370, 0.4033)}),
     "ml1m-gru4rec": Case(
         "ml1m", "GRU4Rec, softmax, 200 newest items",
         mine("GRU4Rec", max_len=200, dropout=0.2, fit=LONG), (0.2811, 0.1648),
