@@ -166,8 +166,7 @@ def _one_list_each(
 ) -> None:  # fmt: skip
     """Leave the first list of each user and position; the others are refused as a whole."""
     good = np.flatnonzero(left)
-    key = entries.user[good] * (int(np.max(position[good], initial=0)) + 1)
-    own = _codes(key + position[good].astype(np.int64))
+    own = _ranking_of(entries, position, good)
     first = np.full(len(good), len(raw.rows))
     np.minimum.at(first, own, entries.at[good])
     second = good[entries.at[good] != first[own]]
@@ -187,8 +186,7 @@ def _repeated(
     """
     if not len(good):
         return good, good
-    wide = int(position[good].max()) + 1
-    own = _codes(entries.user[good] * wide + position[good].astype(np.int64))
+    own = _ranking_of(entries, position, good)
     rank, item = _codes(entries.rank[good]), entries.item[good]
     odd = np.zeros(own.max() + 1, bool)
     for value in (rank, item):
@@ -206,6 +204,12 @@ def _repeated(
         else:
             taken.update((first, second))
     return good[ranks], good[items]
+
+
+def _ranking_of(entries: Entries, position: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Return a number from 0 per entry of ``good``, equal for one user and position."""
+    wide = int(np.max(position[good], initial=0)) + 1
+    return _codes(entries.user[good] * wide + position[good].astype(np.int64))
 
 
 def _codes(values: np.ndarray) -> np.ndarray:
