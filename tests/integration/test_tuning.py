@@ -231,14 +231,14 @@ def test_trials_that_failed_or_came_twice_are_runs_as_well(
     space = tmp_path / "space.toml"
     space.write_text('dropout = [0.1, 0.3]\n[fit]\nepochs = "2"\n')
     monkeypatch.setenv("LLMERS_CHECKPOINT_SECONDS", "0.000001")
-    real = loop._steps
+    real = loop.take_steps
 
     def steps(model: Any, *more: Any) -> Any:
         number = more[3]
         mean, step = real(model, *more)
         return (float("nan") if number == 2 and model.config["dropout"] == 0.3 else mean), step
 
-    monkeypatch.setattr(loop, "_steps", steps)
+    monkeypatch.setattr(loop, "take_steps", steps)
     found = bare.ask("tune", "sasrec", "--space", str(space), "--trials", "6")["arms"][0]
     failed = [r for r in found["rows"] if r["why"].startswith("failed: ")]
     values = [json.dumps(r["settings"], sort_keys=True) for r in found["rows"]]
