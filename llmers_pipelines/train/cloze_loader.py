@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
 from ..data.training import TrainingData
+from ..models.counting import spread
 from . import sequence_loader
 from .batches import SequenceBatch
 
@@ -15,28 +15,43 @@ from .batches import SequenceBatch
 class Loader(sequence_loader.Loader):
     """Windows of at most ``backbone.max_len`` rows in which some are masked, drawn anew each epoch.
 
-    A masked position holds N + 1 in ``items`` and the item itself in ``targets``; 0 elsewhere.
-    Each training row is masked with probability ``backbone.mask``, at least one in a window; with
-    probability ``backbone.last`` a window is masked at its newest training row alone instead,
-    which is what scoring asks. Rows of the HISTORY split are never masked.
+    Histories are cut from the newest row backwards, without overlap. A masked position holds N + 1
+    in ``items`` and the item itself in ``targets``; 0 elsewhere. Each training row is masked with
+    probability ``backbone.mask``, at least one in a window; with probability ``backbone.last`` a
+    window is masked at its newest training row alone instead, which is what scoring asks. Rows of
+    the HISTORY split are never masked.
     """
 
     def __init__(self, data: TrainingData, backbone: Any, seed: int) -> None:
-        # A window of the parent has one target more than it has inputs.
-        inputs = dataclasses.replace(backbone, max_len=max(1, backbone.max_len - 1))
         self._mask, self._only_last = backbone.mask, backbone.last
-        super().__init__(data, inputs, seed)
+        super().__init__(data, backbone, seed)
+
+    def _cut(
+        self, low: np.ndarray, high: np.ndarray, known: np.ndarray, backbone: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (at, first, last) of the windows, rows first:last + 1 each.
+
+        A row is masked in one window alone, however long its history. Where the oldest window
+        would be one row, it is read together with the row after it, which is not masked there.
+        """
+        at, back = spread(np.zeros_like(low), (high - low) // backbone.max_len + 1)
+        last = high[at] - back * backbone.max_len
+        first = np.maximum(low[at], last - backbone.max_len + 1)
+        aims = known[last + 1] > known[first]
+        at, first, self._aimed = at[aims], first[aims], last[aims]  # rows to this one may be masked
+        return at, first, np.maximum(self._aimed, first + 1)
 
     def _expected(self, known: np.ndarray) -> float:
         # Drawn anew in each epoch: as many as are expected, one where the draw gives none.
-        may = known[self._last + 1] - known[self._first]
+        may = known[self._aimed + 1] - known[self._first]
         several = self._mask * may + (1 - self._mask) ** may
         return float((self._only_last + (1 - self._only_last) * several).sum())
 
     def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
         index, real = sequence_loader.spans(self._first[rows], self._last[rows] + 1)
         items = np.where(real, self._item[index], 0)
-        aim = np.where(real, self._aim[index], 0)
+        may = real & (index <= self._aimed[rows, None])
+        aim = np.where(may, self._aim[index], 0)
         return self._made(rows, *self.masked(items, aim, rng), rng)
 
     def masked(

@@ -46,16 +46,11 @@ class Loader:
         rows = rows_of(data, (TRAIN, HISTORY))
         is_target = data.split[rows.row] == TRAIN
         self._last_only = getattr(backbone, "trains_last_only", False)
-        stride = 1 if self._last_only else backbone.max_len
-        # Inputs first:last, targets first + 1:last + 1; the newest window of a user comes first.
+        known = np.concatenate([[0], np.cumsum(is_target)])  # targets before a row
         users = np.flatnonzero(rows.counts > 1)
         low, high = rows.start[users], rows.start[users + 1] - 1
-        at, back = spread(np.zeros_like(low), -(-(high - low) // stride))
-        last = high[at] - back * stride
-        first = np.maximum(low[at], last - backbone.max_len)
-        known = np.concatenate([[0], np.cumsum(is_target)])  # targets before a row
-        aims = known[last + 1] > known[np.maximum(first, last - stride) + 1]
-        self._user, self._first, self._last = users[at][aims], first[aims], last[aims]
+        at, self._first, self._last = self._cut(low, high, known, backbone)
+        self._user = users[at]
         # An item that each of ``targets`` states predicts is that many targets.
         self._ahead = getattr(backbone, "targets", 1)
         self._targets = self._expected(known)
@@ -65,6 +60,20 @@ class Loader:
         self._unseen: Unseen | None = None
         if getattr(backbone, "loss", "ce") in PAIRED:
             self._unseen = Unseen(*unique_pairs(rows.user, rows.item, data.n_items), data.n_items)
+
+    def _cut(
+        self, low: np.ndarray, high: np.ndarray, known: np.ndarray, backbone: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (at, first, last) of the windows of histories ``low[at]`` to ``high[at]``.
+
+        Inputs first:last, targets first + 1:last + 1; the newest window of a history comes first.
+        """
+        stride = 1 if self._last_only else backbone.max_len
+        at, back = spread(np.zeros_like(low), -(-(high - low) // stride))
+        last = high[at] - back * stride
+        first = np.maximum(low[at], last - backbone.max_len)
+        aims = known[last + 1] > known[np.maximum(first, last - stride) + 1]
+        return at[aims], first[aims], last[aims]
 
     @property
     def steps_per_epoch(self) -> int:

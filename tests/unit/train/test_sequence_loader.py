@@ -64,6 +64,20 @@ def plain_windows(data, max_len, stride):
     return out
 
 
+def plain_gaps(data, max_len):
+    """(user, first, last, aimed) of each window with gaps; its rows after ``aimed`` have none."""
+    rows = rows_of(data, (TRAIN, HISTORY))
+    is_target = data.split[rows.row] == TRAIN
+    out = []
+    for u in range(1, data.n_users + 1):
+        own = list(range(rows.start[u], rows.start[u + 1]))
+        for end in range(len(own), 0, -max_len) if len(own) > 1 else ():
+            cut = own[max(0, end - max_len) : end]
+            if any(is_target[cut]):
+                out.append((u, cut[0], cut[-1] if len(cut) > 1 else own[1], cut[-1]))
+    return out
+
+
 def plain(kind):
     """A loader of ``kind`` whose windows and batches are cut one by one."""
 
@@ -71,9 +85,13 @@ def plain(kind):
         def __init__(self, data, backbone, seed):
             super().__init__(data, backbone, seed)
             last_only = getattr(backbone, "trains_last_only", False)
-            width = backbone.max_len - 1 if kind is cloze_loader.Loader else backbone.max_len
-            found = np.array(plain_windows(data, width, 1 if last_only else width))
-            self._user, self._first, self._last = found.T
+            width = backbone.max_len
+            if kind is cloze_loader.Loader:
+                found = np.array(plain_gaps(data, width))
+                self._user, self._first, self._last, self._aimed = found.T
+            else:
+                found = np.array(plain_windows(data, width, 1 if last_only else width))
+                self._user, self._first, self._last = found.T
             self._begin = self._first - rows_of(data, (TRAIN, HISTORY)).start[self._user]
 
         def _batch(self, rows, rng):
@@ -81,7 +99,11 @@ def plain(kind):
                 return left_pad([values[self._first[r] + a : self._last[r] + b] for r in rows])
 
             if kind is cloze_loader.Loader:
-                masked = self.masked(cut(self._item, b=1), cut(self._aim, b=1), rng)
+                beside = self._last - self._aimed  # 0, or 1 where a row was left alone
+                aim = cut(self._aim, b=1)
+                for at, r in enumerate(rows):
+                    aim[at, aim.shape[1] - beside[r] :] = 0
+                masked = self.masked(cut(self._item, b=1), aim, rng)
                 return self._made(rows, *masked, rng)
             targets = cut(self._aim, 1, 1)
             if self._last_only:
@@ -110,6 +132,40 @@ def test_batches_are_those_of_the_plain_form(name, seed):
                 if a is not None:
                     assert a.dtype == b.dtype
                     np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=part.name)
+
+
+def long_log(lengths):
+    """Histories of training rows alone, one per length; each row has an item of its own."""
+    user = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+    return TrainingData(
+        "sequential", IdMap(tuple(f"u{n}" for n in range(1, len(lengths) + 1))),
+        IdMap(tuple(f"i{n}" for n in range(1, len(user) + 1))), user,
+        np.arange(1, len(user) + 1), np.arange(len(user)), np.full(len(user), TRAIN, np.int8),
+    )  # fmt: skip
+
+
+def test_each_row_of_a_long_history_is_masked_equally_often():
+    data, epochs = long_log([120] * 20), 200
+    loader = cloze_loader.Loader(data, BERT4Rec(max_len=12, mask=0.4, fit=FIT), 0)
+    targets = [b.targets.numpy() for n in range(epochs) for b in loader.epoch(n)]
+    masks = np.bincount(np.concatenate([t[t > 0] for t in targets]), minlength=2401)[1:]
+    by_place = masks.reshape(20, 120).mean(0) / epochs  # each of 4,000 draws: s.e. .008
+    np.testing.assert_allclose(by_place, 0.4 + 0.6**12 / 12, atol=0.04)
+
+
+@pytest.mark.parametrize("length", [2, 11, 12, 13, 24, 25])
+def test_each_row_is_a_target_of_one_window(length):
+    """Every row masked: what is a target twice, or never, shows."""
+    data = long_log([length] * 5)
+    loader = cloze_loader.Loader(data, BERT4Rec(max_len=12, mask=1.0, fit=FIT), 0)
+    batches = list(loader.epoch(1))
+    targets = np.concatenate([b.targets.numpy().ravel() for b in batches])
+    assert sorted(targets[targets > 0]) == list(range(1, 5 * length + 1))
+    lone = [items[items > 0] for b in batches for items in b.items.numpy()]
+    assert all(len(items) > 1 for items in lone), "a row left alone is read with the next one"
+    read = [items[-1] for items in lone if items[-1] <= data.n_items]
+    assert read == [] if length % 12 != 1 else len(read) == 5
+    assert all(float(b.weight) > 0 for b in batches)
 
 
 def test_a_log_without_a_window_has_no_steps():
