@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import numpy as np  # noqa: E402
+from peak_memory import peak_mb  # noqa: E402
 
 FULL_SOFTMAX_UPTO = 100_000
 CATALOG = 20_000  # items of every log that is trained on
@@ -36,10 +36,6 @@ STEPS_CPU_S = 60.0  # steps of one epoch that are waited for
 WARM_UP = 3  # steps that the time of a step leaves out
 MODELS = ("BPR-MF", "BPR-MF wide", "SASRec")
 WIDE = 16_384  # pairs of a step of "BPR-MF wide"; 1,024 is the default
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def least(job: Callable[[], object], repeats: int = 2) -> float:
@@ -53,15 +49,11 @@ def least(job: Callable[[], object], repeats: int = 2) -> float:
 
 def of_log(rows: int) -> dict[str, float]:
     """Prepare a log of ``rows`` interactions."""
-    from prepare_log import draw, ours
+    from prepare_log import draw, measured
 
     with tempfile.TemporaryDirectory() as place:
         draw(Path(place), rows)
-        base = peak_mb()
-        start = time.process_time()
-        ours(Path(place))
-        return {"prepare_s": time.process_time() - start, "peak_mb": peak_mb(),
-                "before_mb": base}  # fmt: skip
+        return measured("ours", Path(place))
 
 
 def of_catalog(items: int, loss: str) -> dict[str, float]:
@@ -196,7 +188,7 @@ def log_table(sizes: list[int]) -> None:
     print("| interactions | prepare, CPU-s | us a row | peak MB |\n|---|---|---|---|")
     for rows in sizes:
         r = alone("log", rows, "-")
-        print(f"| {rows:,} | {r['prepare_s']:.2f} | {1e6 * r['prepare_s'] / rows:.2f} "
+        print(f"| {rows:,} | {r['seconds']:.2f} | {1e6 * r['seconds'] / rows:.2f} "
               f"| {r['peak_mb']:.0f} |", flush=True)  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ for name in THREADS:
 import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
+from peak_memory import peak_mb  # noqa: E402
 
 CORE = 5
 DESCRIPTION = """
@@ -168,11 +168,11 @@ def alone(side: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as small:  # imports and first calls
         draw(Path(small), 20_000)
         SIDES[side](Path(small))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_mb()
     start = time.process_time()
     found = SIDES[side](folder)
     seconds = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mb()
     print(json.dumps({"seconds": seconds, "peak_mb": peak, "before_mb": before, "found": found}))
 
 

@@ -4,8 +4,7 @@
 
 Writes files in the published format (gzip or zip) with pseudo-random content, then fetches the set
 from them, one new process per size, and prints rows, plain bytes, seconds and the peak resident
-memory of the process, which must not grow with the rows (VmHWM on Linux: `getrusage` would count
-what the parent process held, too).
+memory of the process, which must not grow with the rows.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ import gzip
 import json
 import multiprocessing
 import random
-import resource
 import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from peak_memory import peak_mb
 
 from llmers_pipelines.data.public import describe
 from llmers_pipelines.data.public.fetch import fetch_public
@@ -130,25 +130,16 @@ def copy(stream: IO[bytes], lines: Iterator[str]) -> int:
     return written + stream.write("".join(waiting).encode())
 
 
-def peak_kilobytes() -> int:
-    """Return the peak resident memory of this process."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    lines = status.read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-
-
 def parse(kind: str, home: str, root: str, answer) -> None:
     """Fetch the set from its raw files, in a process of its own, and send what it took."""
     name, category = SETS[kind]
-    before = peak_kilobytes()
+    before = peak_mb()
     start = time.perf_counter()
     report = fetch_public(name, home=home, data_root=root, category=category,
                           reviews=kind != "mind", agree=lambda source: False)  # fmt: skip
     spent = time.perf_counter() - start
-    peak = peak_kilobytes()
-    answer.send((report["tables"], spent, before / 1024, peak / 1024))
+    peak = peak_mb()
+    answer.send((report["tables"], spent, before, peak))
 
 
 def main() -> None:

@@ -152,6 +152,10 @@ def per_query(job: Callable[[np.ndarray], object], queries: np.ndarray, repeats:
     return 1e3 * best / len(queries)
 
 
+def megabytes(index: Any) -> float:
+    return faiss.serialize_index(index).nbytes / 2**20
+
+
 def vectors(
     args: argparse.Namespace, items: int, data: TrainingData
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -194,13 +198,15 @@ def main() -> None:
     base = min(exact.values())
     for name, ms in exact.items():
         print(f"{name:<26} {ms:9.4f} CPU-ms a query")
+    print(f"vectors for exact search: {megabytes(flat):,.0f} MB")
     top = flat.search(queries, K)[1] + 1
     for kind in args.kinds.split(";"):
         start = time.process_time()
         settings = IndexSettings(kind, k=K)
         index = build_index(item, settings, queries=tuning, unit=True)
         built = time.process_time() - start
-        print(f"{kind} -> {index.kind}, built in {built:.0f} CPU-s", flush=True)
+        print(f"{kind} -> {index.kind}, built in {built:.0f} CPU-s, "
+              f"{megabytes(index.faiss_index):,.0f} MB", flush=True)  # fmt: skip
         for effort in sorted({max(1, index.effort // part) for part in (1, 2, 4, 8)}):
             if index.kind != "flat":
                 set_effort(index.faiss_index, index.kind, effort)

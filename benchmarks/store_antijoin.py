@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from peak_memory import peak_mb
 
 from llmers_pipelines.store.responses import SCHEMA, ResponseStore
 
@@ -106,12 +106,12 @@ def measure(kind: str, folder: Path) -> None:
     work = {"ours": ours, "duckdb": ask_duckdb, "sqlite": sqlite}[kind]
     if kind == "duckdb":
         import duckdb  # noqa: F401  (its import is no part of the question)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     began = time.process_time()
     lacking = work(folder, keys)
     seconds = time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"lacking": lacking, "seconds": seconds, "mb": (peak - before) / 1024}))
+    peak = peak_mb()
+    print(json.dumps({"lacking": lacking, "seconds": seconds, "mb": peak - before}))
 
 
 def main() -> None:

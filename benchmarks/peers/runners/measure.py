@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from peak_memory import peak_mb
 
 VALID, TEST = 1, 2
 NAMES = {VALID: "valid", TEST: "test"}
@@ -50,7 +53,7 @@ class Job:
         np.save(self.out / f"scores_{NAMES[split]}.npy", scores)
 
     def write(self, *packages: str) -> None:
-        self.result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self.result["peak_mb"] = peak_mb()
         self.result["versions"] = {p: importlib.metadata.version(p) for p in packages}
         (self.out / "result.json").write_text(json.dumps(self.result, indent=1))
 
