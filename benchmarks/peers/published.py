@@ -88,13 +88,13 @@ CASES = {
     "ml1m-sasrec": Case(
         "ml1m", "SASRec, softmax, 200 newest items",
         mine("SASRec", layers=2, heads=1, dropout=0.2, max_len=200, fit=LONG),
-        (0.3058, 0.1779), "RecTools"),
+        (0.3058, 0.1779), "RecTools", {"popularity": (0.7041, 0.4951)}),
     "ml1m-sasrec-short": Case(
         "ml1m", "SASRec, softmax, 200 newest items, each target alike, cosine rate, 24 epochs",
         mine("SASRec", layers=2, heads=1, dropout=0.2, max_len=200,
              fit={**ALIKE, "lr": 2e-3, "schedule": "cosine", "epochs": 24, "min_epochs": 24,
                   "eval_every": 4}),
-        (0.3058, 0.1779), "RecTools"),
+        (0.3058, 0.1779), "RecTools", {"popularity": (0.7041, 0.4951)}),
     "ml1m-sasrec-bce": Case(
         "ml1m", "SASRec, one negative (BCE), 200 newest items, each target alike, 80 epochs",
         mine("SASRec", loss="bce", layers=2, heads=1, dropout=0.2, max_len=200,
