@@ -176,6 +176,10 @@ def main() -> None:
         home = args.keep.resolve() / case.dataset
         split = open_split(case.dataset, "sequential", home / "split-sequential")
         folder = home / key
+        thin = args.thin is not None
+        if thin and case.dataset != "ml1m":
+            raise SystemExit(f"{key}: --thin is for cases of ml1m")
+        assert not thin or np.array_equal(newest_out(split.data).split, split.data.split)
         tell(split, case)
         entry = in_precision(case.entry, args.precision)
         result = trained(entry, split, folder, args)
@@ -184,8 +188,7 @@ def main() -> None:
         for draw, told in case.sampled.items():
             values = split.sampled(folder, draw)
             row(case, f"the same, 100 negatives ({draw})", result, values, told)
-        if args.thin is not None and case.dataset == "ml1m":
-            assert np.array_equal(newest_out(split.data).split, split.data.split)
+        if thin:
             less = thinned(split.data, *LACKING, args.thin)
             fewer = write_split(less, home / f"split-thin-{args.thin}")
             tell(fewer, case)

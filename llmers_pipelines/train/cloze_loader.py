@@ -34,9 +34,10 @@ class Loader(sequence_loader.Loader):
         A row is masked in one window alone, however long its history. Where the oldest window
         would be one row, it is read together with the row after it, which is not masked there.
         """
-        at, back = spread(np.zeros_like(low), (high - low) // backbone.max_len + 1)
-        last = high[at] - back * backbone.max_len
-        first = np.maximum(low[at], last - backbone.max_len + 1)
+        rows = max(2, backbone.max_len)
+        at, back = spread(np.zeros_like(low), (high - low) // rows + 1)
+        last = high[at] - back * rows
+        first = np.maximum(low[at], last - rows + 1)
         aims = known[last + 1] > known[first]
         at, first, self._aimed = at[aims], first[aims], last[aims]  # rows to this one may be masked
         return at, first, np.maximum(self._aimed, first + 1)
