@@ -2,12 +2,13 @@
 
     python benchmarks/peers/published.py [CASE ...] --keep FOLDER
 
-Leave-one-out, all unseen items ranked. Trains only this project's models; what is in FOLDER already
-is not trained again. Prints HR@10 and NDCG@10 with their standard error over users, the published
-value and the ratio. Two differences hold for every row and belong beside it: the ML-1M at hand is
-implicit and holds the 932,293 of 1,000,209 rows whose films have a DBpedia link (2,983 films of
-3,706; the catalog that is ranked has 900 more, without a row), so fewer films with rows compete;
-and published runs differ in length, seed and stopping. A row is for the counts printed above it.
+Leave-one-out, all unseen items ranked. Trains this project's models, and a peer's where a case has
+one beside it; what is in FOLDER already is not trained again. Prints HR@10 and NDCG@10 with their
+standard error over users, the published value and the ratio. Two differences hold for every row
+and belong beside it: the ML-1M at hand is implicit and holds the 932,293 of 1,000,209 rows whose
+films have a DBpedia link (2,983 films of 3,706; the catalog that is ranked has 900 more, without a
+row), so fewer films with rows compete; and published runs differ in length, seed and stopping. A
+row is for the counts printed above it.
 ``--thin SEED`` trains on ML-1M once more less the share of films and rows again that it lacks
 already, drawn so that rarer films go first, and prints what that changes: what the lack is worth.
 """
@@ -39,6 +40,8 @@ REPLICATED: dict[Draw, tuple[float, float]] = {
     "popularity": (0.6975, 0.4751), "uniform": (0.8039, 0.6008),
 }  # fmt: skip
 LACKING = (1 - 2983 / 3706, 1 - 932293 / 1000209)  # films and rows of ML-1M without a DBpedia link
+SHORT_COSINE = {**ALIKE, "lr": 2e-3, "schedule": "cosine", "epochs": 24, "min_epochs": 24,
+                "eval_every": 4}  # fmt: skip
 LONG = {**SHORT, "epochs": 60}  # ends while validation still rises slowly: half an hour a row
 
 
@@ -51,6 +54,7 @@ class Case:
     source: str
     # Of the same model against 100 negatives: by popularity ("100p") or uniform ("100u").
     sampled: dict[Draw, tuple[float, float]] = field(default_factory=dict)
+    peers: tuple[Entry, ...] = ()  # other implementations on the same split
 
 
 CASES = {
@@ -85,6 +89,12 @@ CASES = {
         "ml1m", "BPR-MF",
         mine("BPRMF", loss="bpr", fit={"patience": 10}), (0.0740, 0.0377), "replication study",
         {"popularity": (0.5134, 0.2736)}),
+    "ml1m-bprmf-popular": Case(
+        "ml1m", "BPR-MF, negatives by popularity",
+        mine("BPRMF", loss="bpr", draw="popularity", fit={"patience": 10}), (0.0740, 0.0377),
+        "replication study", {"popularity": (0.5134, 0.2736)},
+        # it draws its negatives so too
+        (Entry("implicit's BPR", "implicit", "BPR", {"factors": 64, "random_state": 0}),)),
     "ml1m-sasrec": Case(
         "ml1m", "SASRec, softmax, 200 newest items",
         mine("SASRec", layers=2, heads=1, dropout=0.2, max_len=200, fit=LONG),
@@ -92,8 +102,7 @@ CASES = {
     "ml1m-sasrec-short": Case(
         "ml1m", "SASRec, softmax, 200 newest items, each target alike, cosine rate, 24 epochs",
         mine("SASRec", layers=2, heads=1, dropout=0.2, max_len=200,
-             fit={**ALIKE, "lr": 2e-3, "schedule": "cosine", "epochs": 24, "min_epochs": 24,
-                  "eval_every": 4}),
+             fit=SHORT_COSINE),
         (0.3058, 0.1779), "RecTools", {"popularity": (0.7041, 0.4951)}),
     "ml1m-sasrec-bce": Case(
         "ml1m", "SASRec, one negative (BCE), 200 newest items, each target alike, 80 epochs",
@@ -104,6 +113,10 @@ CASES = {
         "ml1m", "GRU4Rec, softmax, 200 newest items",
         mine("GRU4Rec", max_len=200, dropout=0.2, fit=LONG), (0.2811, 0.1648),
         "replication study"),
+    "ml1m-gru4rec-short": Case(
+        "ml1m", "GRU4Rec, softmax, 200 newest items, each target alike, cosine rate, 24 epochs",
+        mine("GRU4Rec", max_len=200, dropout=0.2, fit=SHORT_COSINE), (0.2811, 0.1648),
+        "replication study"),
     "ml1m-hstu": Case(
         "ml1m", "HSTU small, 200 newest items",
         mine("HSTU", max_len=200, loss="ssm", negatives=128, fit=LONG), (0.3097, 0.1720),
@@ -113,6 +126,12 @@ CASES = {
         mine("HSTU", max_len=200, fit={**SHORT, "lr": 2e-3, "schedule": "cosine", "epochs": 40,
                                        "min_epochs": 40}),
         (0.3097, 0.1720), "released code"),
+    "ml1m-hstu-large": Case(
+        "ml1m", "HSTU large, softmax over all items, 200 newest items, each target alike, "
+        "cosine rate, 28 epochs",
+        mine("HSTU", max_len=200, dim=50, layers=8, heads=2, inner=50, attention=50,
+             fit={**SHORT_COSINE, "epochs": 28, "min_epochs": 28}),
+        (0.3294, 0.1893), "released code"),
     "ml1m-bert4rec": Case(
         "ml1m", "BERT4Rec, 200 newest items",
         mine("BERT4Rec", max_len=200, fit={**SHORT, **SLOW}),
@@ -166,6 +185,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE")
     parser.add_argument("--keep", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peer-budget", type=float, default=1200.0, help="CPU seconds")
     parser.add_argument("--precision", default="float32", help="or bfloat16, where the CPU has it")
     parser.add_argument("--thin", type=int, metavar="SEED", help="also without more films (ml1m)")
     args = parser.parse_args()
@@ -183,11 +203,10 @@ def main() -> None:
         tell(split, case)
         entry = in_precision(case.entry, args.precision)
         result = trained(entry, split, folder, args)
-        values = [split.values(folder, metric=m) for m in ("hr@10", "ndcg@10")]
-        row(case, case.name, result, values, case.values)
-        for draw, told in case.sampled.items():
-            values = split.sampled(folder, draw)
-            row(case, f"the same, 100 negatives ({draw})", result, values, told)
+        rows(case, case.name, result, split, folder)
+        for peer in case.peers:
+            beside = home / f"{key}-{peer.side}"
+            rows(case, peer.label, trained(peer, split, beside, args), split, beside)
         if thin:
             less = thinned(split.data, *LACKING, args.thin)
             fewer = write_split(less, home / f"split-thin-{args.thin}")
@@ -208,13 +227,21 @@ def tell(split: Split, case: Case) -> None:
           f"{len(data.user)} interactions -->")  # fmt: skip
 
 
+def rows(case: Case, name: str, result: dict[str, Any], split: Split, folder: Path) -> None:
+    values = [split.values(folder, metric=m) for m in ("hr@10", "ndcg@10")]
+    row(case, name, result, values, case.values)
+    for draw, told in case.sampled.items():
+        values = split.sampled(folder, draw)
+        row(case, f"the same, 100 negatives ({draw})", result, values, told)
+
+
 def row(
     case: Case, name: str, result: dict[str, Any], values: Sequence[np.ndarray],
     told: tuple[float, float],
 ) -> None:  # fmt: skip
     hits, gain = values
     print(
-        f"| {case.dataset} | {name} | {result['cpu_total']:.0f} | {result['best_epoch']} "
+        f"| {case.dataset} | {name} | {result['cpu_total']:.0f} | {result.get('best_epoch', '')} "
         f"| {hits.mean():.4f} ± {error(hits):.4f} | {gain.mean():.4f} ± {error(gain):.4f} "
         f"| {told[0]:.4f} / {told[1]:.4f}, {case.source} | {gain.mean() / told[1]:.2f} |",
         flush=True,

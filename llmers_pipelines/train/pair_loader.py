@@ -18,9 +18,10 @@ from .batches import PairBatch
 class Loader:
     """Training pairs, each once per epoch.
 
-    For ``backbone.loss`` "bpr" and "bce" one uniform negative per pair that is no training item of
-    the user, for "hinge" ``backbone.negatives`` of them; for "ssm" ``backbone.negatives`` uniform
-    items shared by the whole batch; else none.
+    For ``backbone.loss`` "bpr" and "bce" one negative per pair that is no training item of the
+    user, uniform or by the popularity in training (``backbone.draw``), for "hinge"
+    ``backbone.negatives`` uniform ones; for "ssm" ``backbone.negatives`` uniform items shared by
+    the whole batch; else none.
     """
 
     def __init__(self, data: TrainingData, backbone: Any, seed: int) -> None:
@@ -30,7 +31,10 @@ class Loader:
         self._shared = backbone.negatives if backbone.loss == "ssm" else 0
         paired = backbone.loss in (*PAIRED, "hinge")
         self._each = backbone.negatives if backbone.loss == "hinge" else 1
-        self._unseen = Unseen(self._user, self._item, data.n_items) if paired else None
+        self._unseen: Unseen | None = None
+        if paired:
+            popular = getattr(backbone, "draw", None) == "popularity"
+            self._unseen = Unseen(self._user, self._item, data.n_items, popular=popular)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from llmers_pipelines.models.bprmf import BPRMF
 from llmers_pipelines.models.fit import Fit
+from llmers_pipelines.models.unseen import Unseen
+from llmers_pipelines.plan import PlanError
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.pair_loader import Loader
 
@@ -49,3 +52,39 @@ def test_no_negative_of_a_pair_was_met_by_its_user():
     assert observed <= seen
     assert not observed & set(drawn)
     assert torch.tensor([n for _, n in drawn]).unique().numel() > 20
+
+
+def test_popular_negatives_are_as_likely_as_their_share_of_what_the_user_has_not_met():
+    # item: users with a pair of it; 1: {1, 2, 3}, 2: {2}, 3: {1, 3}, 4: {3}, 5: nobody
+    pairs = [(1, 1), (1, 3), (2, 1), (2, 2), (3, 1), (3, 3), (3, 4)]
+    user, item = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
+    draw = Unseen(user, item, 5, popular=True)
+    rng = np.random.default_rng(0)
+    share = {1: [0, 0, 1 / 2, 0, 1 / 2, 0], 2: [0, 0, 0, 2 / 3, 1 / 3, 0], 3: [0, 0, 1, 0, 0, 0]}
+    for who, told in share.items():
+        got = np.bincount(draw(np.full(30_000, who), rng), minlength=6) / 30_000
+        np.testing.assert_allclose(got, told, atol=0.015)
+    even = Unseen(user, item, 5)
+    got = np.bincount(even(np.full(30_000, 1), rng), minlength=6) / 30_000
+    np.testing.assert_allclose(got, [0, 0, 1 / 3, 0, 1 / 3, 1 / 3], atol=0.015)
+
+
+def test_popular_negatives_end_for_a_user_of_every_item_that_has_a_pair():
+    user, item = np.array([1, 1, 2]), np.array([1, 2, 1])
+    with pytest.raises(ValueError, match="all 2 items with a row in training"):
+        Unseen(user, item, 9, popular=True)
+    drawn = Unseen(user, item, 9)(np.full(200, 1), np.random.default_rng(0))
+    assert set(drawn.tolist()) == set(range(3, 10))
+
+
+def test_draw_is_a_setting_of_losses_with_one_negative():
+    even, popular = (Loader(DATA, BPRMF(loss="bpr", draw=draw, fit=FIT), 0)
+                     for draw in ("uniform", "popularity"))  # fmt: skip
+    counts = DATA.train_counts
+    mean = [np.mean([counts[n] for e in (1, 2, 3) for (n,) in by_pair(loader, e).values()])
+            for loader in (even, popular)]  # fmt: skip
+    assert mean[1] > mean[0]
+    with pytest.raises(PlanError, match="use one of uniform, popularity"):
+        BPRMF(loss="bpr", draw="popular")
+    with pytest.raises(PlanError, match="set loss to 'bpr' or 'bce'"):
+        BPRMF(draw="popularity")
