@@ -55,6 +55,7 @@ class Case:
     # Of the same model against 100 negatives: by popularity ("100p") or uniform ("100u").
     sampled: dict[Draw, tuple[float, float]] = field(default_factory=dict)
     peers: tuple[Entry, ...] = ()  # other implementations on the same split
+    newest: int = 0  # > 0: learned from so many newest training rows of each user alone
 
 
 CASES = {
@@ -109,6 +110,11 @@ CASES = {
         mine("SASRec", loss="bce", layers=2, heads=1, dropout=0.2, max_len=200,
              fit={**ALIKE, "epochs": 80, "eval_every": 4}),
         (0.1993, 0.1078), "replication study", {"popularity": (0.6370, 0.4033)}),
+    "ml1m-sasrec-bce-newest": Case(  # the original code cuts a history to its newest rows
+        "ml1m", "SASRec, one negative (BCE), the 50 newest rows of each user, each target alike",
+        mine("SASRec", loss="bce", layers=2, heads=1, dim=50, inner=50, dropout=0.2, max_len=50,
+             positions="right", fit={**ALIKE, "epochs": 200, "eval_every": 4}),
+        (0.1993, 0.1078), "replication study", {"popularity": (0.6370, 0.4033)}, newest=50),
     "ml1m-gru4rec": Case(
         "ml1m", "GRU4Rec, softmax, 200 newest items",
         mine("GRU4Rec", max_len=200, dropout=0.2, fit=LONG), (0.2811, 0.1648),
@@ -165,10 +171,21 @@ def thinned(data: TrainingData, films: float, rows: float, seed: int) -> Trainin
         gone = some[np.argsort(a * np.log(count[some]) - noise)[: round(films * len(some))]]
         low, high = (a, high) if count[gone].sum() > rows * len(data.item) else (low, a)
     kept = ~np.isin(data.item, gone)
-    return newest_out(replace(
+    return newest_out(with_rows(data, kept))
+
+
+def with_rows(data: TrainingData, kept: np.ndarray) -> TrainingData:
+    """Return ``data`` with the rows where ``kept`` (bool[R]) is true."""
+    return replace(
         data, user=data.user[kept], item=data.item[kept], time=data.time[kept],
         split=data.split[kept], rating=None if data.rating is None else data.rating[kept],
-    ))  # fmt: skip
+    )  # fmt: skip
+
+
+def newest_rows(data: TrainingData, count: int) -> TrainingData:
+    """Return ``data`` with the ``count`` newest training rows of each user, and the held-out."""
+    after = data.user_start[data.user + 1] - np.arange(len(data.user))  # 1 for a user's newest row
+    return with_rows(data, (data.split != TRAIN) | (after <= count + 2))
 
 
 def newest_out(data: TrainingData) -> TrainingData:
@@ -197,12 +214,17 @@ def main() -> None:
         split = open_split(case.dataset, "sequential", home / "split-sequential")
         folder = home / key
         thin = args.thin is not None
-        if thin and case.dataset != "ml1m":
-            raise SystemExit(f"{key}: --thin is for cases of ml1m")
+        if thin and (case.dataset != "ml1m" or case.newest):
+            raise SystemExit(f"{key}: --thin is for cases of ml1m that learn from all rows")
         assert not thin or np.array_equal(newest_out(split.data).split, split.data.split)
         tell(split, case)
         entry = in_precision(case.entry, args.precision)
-        result = trained(entry, split, folder, args)
+        learned = split
+        if case.newest:
+            less = newest_rows(split.data, case.newest)
+            learned = write_split(less, home / f"split-newest-{case.newest}")
+            print(f"<!-- learned from {(less.split == TRAIN).sum()} rows -->")
+        result = trained(entry, learned, folder, args)
         rows(case, case.name, result, split, folder)
         for peer in case.peers:
             beside = home / f"{key}-{peer.side}"
