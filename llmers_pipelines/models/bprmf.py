@@ -20,13 +20,13 @@ class BPRMF(Backbone):
     """One vector per user and item; ``s = <p_u, q_j>``.
 
     ``loss="bpr"`` is the paper's: one negative per pair, never an item of the user. It is uniform
-    as in the paper, or with ``draw="popularity"`` as likely as its share of the training pairs, as
-    where a library draws another interaction. ``"ssm"`` is a softmax over the positive and
-    ``negatives`` items shared by the batch, on cosines divided by ``temperature`` (Wu et al.,
-    arXiv:2201.02327); it ranks better (docs/performance.md). Its draws are uniform, so logQ would
-    be one constant and is left out, and an item of the user's own may be among them. "bce" has one
-    negative as well; "ce" is the softmax over all items, "in_batch" over the batch's positives with
-    logQ (see ``FactorNet``).
+    as in the paper, or with ``draw="popularity"`` as likely as its share of the training pairs
+    (libraries that draw another interaction skip a pair whose draw was met; here it is drawn anew).
+    ``"ssm"`` is a softmax over the positive and ``negatives`` items shared by the batch, on cosines
+    divided by ``temperature`` (Wu et al., arXiv:2201.02327); it ranks better
+    (docs/performance.md). Its draws are uniform, so logQ would be one constant and is left out,
+    and an item of the user's own may be among them. "bce" has one negative as well; "ce" is the
+    softmax over all items, "in_batch" over the batch's positives with logQ (see ``FactorNet``).
     """
 
     revision: ClassVar[int] = 2  # ids that training never met are unknown ones

@@ -33,7 +33,7 @@ class Loader:
         self._each = backbone.negatives if backbone.loss == "hinge" else 1
         self._unseen: Unseen | None = None
         if paired:
-            popular = getattr(backbone, "draw", None) == "popularity"
+            popular = self._each == 1 and getattr(backbone, "draw", None) == "popularity"
             self._unseen = Unseen(self._user, self._item, data.n_items, popular=popular)
 
     @property

@@ -11,6 +11,7 @@ import torch
 from llmers_pipelines.models.bprmf import BPRMF
 from llmers_pipelines.models.fit import Fit
 from llmers_pipelines.models.unseen import Unseen
+from llmers_pipelines.node import canonical
 from llmers_pipelines.plan import PlanError
 from llmers_pipelines.testing.planted import planted_rings
 from llmers_pipelines.train.pair_loader import Loader
@@ -71,7 +72,7 @@ def test_popular_negatives_are_as_likely_as_their_share_of_what_the_user_has_not
 
 def test_popular_negatives_end_for_a_user_of_every_item_that_has_a_pair():
     user, item = np.array([1, 1, 2]), np.array([1, 2, 1])
-    with pytest.raises(ValueError, match="all 2 items with a row in training"):
+    with pytest.raises(ValueError, match=r"all 2 items with a row in .*draw to 'uniform'"):
         Unseen(user, item, 9, popular=True)
     drawn = Unseen(user, item, 9)(np.full(200, 1), np.random.default_rng(0))
     assert set(drawn.tolist()) == set(range(3, 10))
@@ -88,3 +89,41 @@ def test_draw_is_a_setting_of_losses_with_one_negative():
         BPRMF(loss="bpr", draw="popular")
     with pytest.raises(PlanError, match="set loss to 'bpr' or 'bce'"):
         BPRMF(draw="popularity")
+
+
+def test_popular_negatives_of_a_user_who_met_nearly_all_are_drawn_from_what_is_left():
+    # user 1 has items 1..8, which 3,000 others have as well; 9 has two pairs, 10 has one
+    user = np.append(np.repeat(np.arange(1, 3002), 8), [2, 3, 4])
+    item = np.append(np.tile(np.arange(1, 9), 3001), [9, 9, 10])
+    rounds = []
+
+    class Counted(Unseen):
+        def _draw(self, count, rng):
+            rounds.append(count)
+            return super()._draw(count, rng)
+
+    got = Counted(user, item, 12, popular=True)(np.full(9_000, 1), np.random.default_rng(0))
+    assert len(rounds) < 60
+    share = np.bincount(got, minlength=13) / 9_000
+    np.testing.assert_allclose(share[9:], [2 / 3, 1 / 3, 0, 0], atol=0.02)
+
+
+def test_a_repeated_row_does_not_make_an_item_more_popular():
+    # 2 is met by one user twenty times, 3 by two users once
+    user = np.array([1] * 3 + [2] * 20 + [3, 4], np.int64)
+    item = np.array([1] * 3 + [2] * 20 + [3, 3], np.int64)
+    data = dataclasses.replace(
+        DATA, user=user, item=item, time=np.arange(len(user)), split=np.zeros(len(user), np.int8),
+        rating=None,
+    )  # fmt: skip
+    loader = Loader(data, BPRMF(loss="bce", draw="popularity", fit=FIT), 0)
+    drawn = [n for e in range(3_000) for (u, _), (n,) in by_pair(loader, e).items() if u == 1]
+    assert abs(drawn.count(2) / len(drawn) - 1 / 3) < 0.04
+
+
+def test_the_draw_before_is_the_default_and_no_part_of_the_identity():
+    default, popular = (
+        str(canonical(BPRMF(loss="bpr", draw=draw), inputs=True))
+        for draw in ("uniform", "popularity")
+    )
+    assert "draw" not in default and "popularity" in popular
