@@ -29,11 +29,11 @@ class Loader:
         rows = rows_of(data, (TRAIN,))
         self._user, self._item = unique_pairs(rows.user, rows.item, data.n_items)
         self._shared = backbone.negatives if backbone.loss == "ssm" else 0
-        paired = backbone.loss in (*PAIRED, "hinge")
+        one = backbone.loss in PAIRED
         self._each = backbone.negatives if backbone.loss == "hinge" else 1
         self._unseen: Unseen | None = None
-        if paired:
-            popular = self._each == 1 and getattr(backbone, "draw", None) == "popularity"
+        if one or backbone.loss == "hinge":
+            popular = one and getattr(backbone, "draw", None) == "popularity"
             self._unseen = Unseen(self._user, self._item, data.n_items, popular=popular)
 
     @property
